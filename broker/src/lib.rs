@@ -1,0 +1,1 @@
+//! The broker: sockets, disk and operator's doors around the decisions of `parlor_core`.
