@@ -1,0 +1,151 @@
+//! Every bound of the broker, in one place: default, unit, and what happens at the edge.
+
+macro_rules! limits {
+    ($($(#[doc = $doc:literal])+ $name:ident: $default:expr, $least:expr, $most:expr;)+) => {
+        /// The bounds. Each field's text says its unit and what happens at the edge.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Limits {
+            $($(#[doc = $doc])+ pub $name: u64,)+
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)+ }
+            }
+        }
+
+        /// Name, description, default, least and greatest legal value of each limit.
+        pub const LIMITS: &[LimitInfo] = &[
+            $(LimitInfo { name: stringify!($name), about: concat!($($doc,)+), default: $default, least: $least, most: $most },)+
+        ];
+
+        impl Limits {
+            /// The value of the limit called `name`.
+            pub fn value(&self, name: &str) -> Option<u64> {
+                match name {
+                    $(stringify!($name) => Some(self.$name),)+
+                    _ => None,
+                }
+            }
+
+            /// Sets the limit called `name`.
+            pub fn set(&mut self, name: &str, value: u64) -> Result<(), LimitError> {
+                match name {
+                    $(stringify!($name) => {
+                        if !($least..=$most).contains(&value) {
+                            return Err(LimitError::OutOfRange { least: $least, most: $most });
+                        }
+                        self.$name = value;
+                    })+
+                    _ => return Err(LimitError::Unknown),
+                }
+                Ok(())
+            }
+        }
+    };
+}
+
+/// What a limit is, for documents and messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitInfo {
+    /// Key in the `[limits]` table of the configuration.
+    pub name: &'static str,
+    /// What it bounds, its unit, and what happens at the edge.
+    pub about: &'static str,
+    /// Value when nothing is configured.
+    pub default: u64,
+    /// Least legal value.
+    pub least: u64,
+    /// Greatest legal value.
+    pub most: u64,
+}
+
+/// A limit could not be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitError {
+    /// There is no limit of that name.
+    Unknown,
+    /// The value is outside `least..=most`.
+    OutOfRange {
+        /// Least legal value.
+        least: u64,
+        /// Greatest legal value.
+        most: u64,
+    },
+}
+
+limits! {
+    /// Connections at the same time. One more is accepted, told 0x89 Server busy, and closed.
+    connections_max: 50_000, 1, 1_000_000;
+    /// Seconds from accept to a complete CONNECT (TLS and WebSocket handshakes included). Later ones are closed.
+    connect_timeout_secs: 10, 1, 3_600;
+    /// Largest packet a client may send, bytes. A larger one ends the connection with 0x95 Packet too large.
+    packet_bytes_max: 1_048_576, 128, 268_435_460;
+    /// Receive Maximum announced to clients: unanswered QoS 1 and 2 PUBLISH packets. One more ends the connection with 0x93.
+    receive_max: 1_024, 1, 65_535;
+    /// Unanswered QoS 1 and 2 PUBLISH packets sent to one client, also when its own Receive Maximum is higher. Further ones wait.
+    in_flight_max: 1_024, 1, 65_534;
+    /// Topic Alias Maximum announced to clients. A higher alias ends the connection with 0x94; 0 forbids aliases.
+    topic_alias_max: 64, 0, 65_535;
+    /// Topic aliases used towards one client, also when its own Topic Alias Maximum is higher; 0 uses none.
+    topic_alias_out_max: 32, 0, 1_024;
+    /// Longest Session Expiry Interval, seconds; longer wishes are shortened and the client is told. 3.1.1 sessions get this one. 4294967295: no limit.
+    session_expiry_max_secs: 2_592_000, 0, 4_294_967_295;
+    /// Persistent sessions in all. One more CONNECT is refused with 0x97 Quota exceeded.
+    sessions_max: 100_000, 1, 10_000_000;
+    /// Client identifiers (terminals) one account may have at the same time. One more CONNECT is refused with 0x97; 0: no limit.
+    terminals_per_account_max: 0, 0, 1_000_000;
+    /// Messages queued on disk for one persistent session. Further ones are dropped for it and counted; the publisher hears 0x97 if nobody got the message.
+    queue_messages_max: 100_000, 1, 100_000_000;
+    /// Bytes (topic, properties, payload) queued on disk for one persistent session. Edge as `queue_messages_max`.
+    queue_bytes_max: 67_108_864, 1_024, 1_099_511_627_776;
+    /// QoS 1 and 2 messages waiting in memory for one connected session that is not persistent. Edge as `queue_messages_max`.
+    memory_queue_messages_max: 10_000, 1, 10_000_000;
+    /// Bytes of those. Edge as `queue_messages_max`.
+    memory_queue_bytes_max: 4_194_304, 1_024, 1_099_511_627_776;
+    /// Bytes of output one connection may leave unread. QoS 0 messages beyond it are dropped and counted; others wait in the queue.
+    output_bytes_max: 1_048_576, 16_384, 1_073_741_824;
+    /// Retained messages in all. Setting one more is refused with 0x97 Quota exceeded.
+    retained_messages_max: 100_000, 0, 100_000_000;
+    /// Bytes of retained messages in all (topic, properties, payload). Edge as `retained_messages_max`.
+    retained_bytes_max: 67_108_864, 0, 1_099_511_627_776;
+    /// Subscriptions of one session. One more is answered 0x97 Quota exceeded in SUBACK.
+    subscriptions_per_session_max: 1_000, 1, 1_000_000;
+    /// Subscriptions in all. Edge as `subscriptions_per_session_max`.
+    subscriptions_max: 1_000_000, 1, 100_000_000;
+    /// Longest topic name or filter, bytes. A longer one is refused with 0x90 or 0x8F.
+    topic_bytes_max: 65_535, 1, 65_535;
+    /// Most levels of a topic name or filter. More are refused with 0x90 or 0x8F.
+    topic_levels_max: 128, 1, 65_535;
+    /// Longest client identifier, bytes. A longer one is refused with 0x85.
+    client_id_bytes_max: 1_024, 23, 65_535;
+    /// PUBLISH packets a second one client may send, averaged; 0: no limit. Beyond it QoS 1 and 2 of MQTT 5 get 0x97, others are not read until their time comes.
+    publish_rate_max: 0, 0, 10_000_000;
+    /// PUBLISH packets one client may send at once when it was quiet before. Matters only with `publish_rate_max`.
+    publish_burst_max: 1_000, 1, 10_000_000;
+    /// Longest Will Delay Interval, seconds. A longer one is refused with 0x83 and a reason string.
+    will_delay_max_secs: 604_800, 0, 4_294_967_295;
+    /// Longest keep alive, seconds: a client that asks for more, or for none, is told this Server Keep Alive (MQTT 5) or held to it (3.1.1). 0: the client decides.
+    keep_alive_max_secs: 0, 0, 65_535;
+    /// Password checks waiting at the same time. One more CONNECT is refused with 0x89 Server busy.
+    auth_waiting_max: 1_024, 1, 100_000;
+    /// Durable messages accepted and not yet on disk, bytes. Beyond it publishers are not read until the disk has caught up.
+    commit_bytes_max: 16_777_216, 65_536, 1_073_741_824;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_legal_and_edges_are_refused() {
+        for info in LIMITS {
+            let mut limits = Limits::default();
+            assert_eq!(limits.value(info.name), Some(info.default), "{}", info.name);
+            assert_eq!(limits.set(info.name, info.default), Ok(()), "{}", info.name);
+            assert_eq!(limits.set(info.name, info.most), Ok(()), "{}", info.name);
+            assert!(limits.set(info.name, info.most + 1).is_err(), "{}", info.name);
+        }
+        assert_eq!(Limits::default().set("no_such", 1), Err(LimitError::Unknown));
+    }
+}
