@@ -1,3 +1,5 @@
 //! The broker: sockets, disk and operator's doors around the decisions of `parlor_core`.
 
+pub mod admin;
 pub mod config;
+pub mod log;
