@@ -295,6 +295,10 @@ pub struct AccountRow {
     pub name: String,
     /// Groups it is in.
     pub groups: Vec<String>,
+    /// Whether it must not log in.
+    pub disabled: bool,
+    /// When it was made.
+    pub created_ms: u64,
 }
 
 /// What a reload did.
