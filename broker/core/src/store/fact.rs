@@ -129,6 +129,8 @@ pub enum Fact<'a> {
         expiry_secs: u32,
         /// When its connection ended, milliseconds since 1970; 0 while it is connected.
         disconnected_at_ms: u64,
+        /// One past the last index ever sent to the client; meaningful while it is not connected.
+        sent: QueueIndex,
     },
     /// The session is gone, with subscriptions, queue and packet identifiers.
     SessionEnd {
@@ -244,7 +246,7 @@ impl<'a> Fact<'a> {
     /// Appends the byte form: a tag, then the fields in the order of their declaration.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match *self {
-            Self::Session { no, client_id, account, version, expiry_secs, disconnected_at_ms } => {
+            Self::Session { no, client_id, account, version, expiry_secs, disconnected_at_ms, sent } => {
                 out.push(1);
                 put_int(out, no.0);
                 put_bytes(out, client_id.as_bytes());
@@ -252,6 +254,7 @@ impl<'a> Fact<'a> {
                 out.push(version);
                 put_int(out, expiry_secs.into());
                 put_int(out, disconnected_at_ms);
+                put_int(out, sent.0);
             }
             Self::SessionEnd { no } => {
                 out.push(2);
@@ -342,6 +345,7 @@ impl<'a> Fact<'a> {
                 version: r.byte()?,
                 expiry_secs: read_u32(&mut r)?,
                 disconnected_at_ms: r.int()?,
+                sent: QueueIndex(r.int()?),
             },
             2 => Self::SessionEnd { no: SessionNo(r.int()?) },
             3 => {
@@ -468,6 +472,7 @@ mod tests {
             version: 5,
             expiry_secs: u32::MAX,
             disconnected_at_ms: 9,
+            sent: QueueIndex(4),
         });
         check(Fact::SessionEnd { no });
         check(Fact::Subscribe { no, filter: "a/#", options: 0x2D, id: 268_435_455 });

@@ -167,6 +167,8 @@ pub struct SessionRecord {
     pub expiry_secs: u32,
     /// When its connection ended, milliseconds since 1970; 0 when the broker went down with the connection open.
     pub disconnected_at_ms: u64,
+    /// One past the last index ever sent to the client, as of its last disconnection.
+    pub sent: QueueIndex,
     /// Filter (with `$share/…` where shared), option bits as in SUBSCRIBE, subscription identifier or 0.
     pub subscriptions: Vec<(String, u8, u32)>,
     /// QoS 2 packet identifiers received and not yet released, ascending.
