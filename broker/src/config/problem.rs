@@ -1,6 +1,7 @@
 //! What can be wrong with a configuration, where, and what to write instead.
 
 use super::url::UrlError;
+use crate::auth::KeyFileError;
 use parlor_core::access::RuleError;
 use std::fmt;
 use std::ops::Range;
@@ -190,6 +191,14 @@ pub enum Offence {
         /// What the system said.
         error: String,
     },
+    /// A key file for tokens that holds something else; the error says what to do.
+    #[error("{}: {error}", .path.display())]
+    BadKeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: KeyFileError,
+    },
     /// A file with a secret that everybody may read.
     #[error("`{key}`: every user of this machine can read {} (mode {mode:04o})", .path.display())]
     WorldReadable {
@@ -257,6 +266,7 @@ impl Offence {
             Self::FileUnreadable { .. } => {
                 "check the path (a relative one in a file counts from that file) and that the broker's user may read it".into()
             }
+            Self::BadKeyFile { .. } => "one file holds either PEM public keys (EdDSA, RS256) or one secret (HS256)".into(),
             Self::WorldReadable { path, .. } => format!("run: chmod o-rwx {}", path.display()),
             Self::OpenToAll(_) => {
                 "set allow_anonymous = false and make accounts with `parlor account add`, or keep it if that is meant".into()
