@@ -4,3 +4,6 @@ pub mod auth;
 pub mod config;
 mod driver;
 pub mod link;
+mod server;
+
+pub use server::{RunError, run};

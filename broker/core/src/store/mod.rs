@@ -9,6 +9,7 @@ mod fact;
 pub mod memory;
 
 pub use bytes::DecodeError;
+pub use memory::MemoryStore;
 pub use fact::{Fact, MessageRef, PageEntry, QueueState, Recipient, Recipients, RecipientsIter, encode_recipient};
 
 /// Names one persistent session for as long as it exists; never used again for another.
