@@ -30,15 +30,15 @@ pub trait Sink {
             self.put_u8((value & 0x7F) as u8 | 0x80);
             value >>= 7;
         }
-        self.put_u8(value as u8);
+        self.put_u8((value & 0x7F) as u8);
     }
     /// Appends Binary Data or a UTF-8 string: a `u16` length and the bytes. At most 65,535 bytes are written.
     #[inline]
     fn put_prefixed(&mut self, bytes: &[u8]) {
-        let len = bytes.len().min(usize::from(u16::MAX));
-        debug_assert_eq!(len, bytes.len(), "strings of MQTT are at most 65,535 bytes");
-        self.put_u16(len as u16);
-        self.put(&bytes[..len]);
+        let len = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+        debug_assert_eq!(usize::from(len), bytes.len(), "strings of MQTT are at most 65,535 bytes");
+        self.put_u16(len);
+        self.put(&bytes[..usize::from(len)]);
     }
 }
 

@@ -44,7 +44,7 @@ pub fn levels(topic: &str) -> core::str::Split<'_, char> {
 /// How many levels there are; at least one.
 #[inline]
 pub fn level_count(topic: &str) -> usize {
-    topic.as_bytes().iter().filter(|b| **b == b'/').count() + 1
+    topic.bytes().filter(|b| *b == b'/').count() + 1
 }
 
 /// Whether a topic name is legal.
@@ -118,10 +118,7 @@ pub fn matches(filter: &str, name: &str) -> bool {
             _ => return false,
         }
     }
-    match names.next() {
-        None => true,
-        Some(_) => false,
-    }
+    names.next().is_none()
 }
 
 /// Whether every name that matches `narrow` also matches `wide`.

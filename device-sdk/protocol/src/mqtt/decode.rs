@@ -1,5 +1,6 @@
 //! Bytes to packets.
 
+use super::reason::{AUTH, CONNACK, DISCONNECT, PUBACK, PUBREL, SUBACK, SUBACK_V311, UNSUBACK};
 use super::subscribe::{SubscribeFilters, UnsubscribeFilters};
 use super::{
     Ack, Auth, ConnAck, Connect, DecodeError, Disconnect, Packet, PacketId, Properties, PropertyPlace, Publish, QoS,
@@ -84,15 +85,8 @@ fn read_publish(first: u8, mut r: Reader<'_>, version: Version) -> Result<Publis
     }
     let packet_id = if qos == QoS::AtMostOnce { None } else { Some(read_packet_id(&mut r)?) };
     let properties = read_properties(&mut r, version, PropertyPlace::Publish)?;
-    if topic.is_empty() && (properties.is_empty() || properties.topic_alias().is_none()) {
-        // [MQTT5-3.3.2-1] [MQTT3-4.7.3-1]
-        return Err(DecodeError::TopicMissing);
-    }
-    if !properties.is_empty()
-        && let Some(response) = properties.response_topic()
-        && topic::check_name(response).is_err()
-    {
-        return Err(DecodeError::BadTopic(TopicError::WildcardInName)); // [MQTT5-3.3.2-14]
+    if topic.is_empty() && properties.topic_alias().is_none() {
+        return Err(DecodeError::TopicMissing); // Section 3.3.2.1; [MQTT3-4.7.3-1]
     }
     Ok(Publish { dup, qos, retain: first & 1 != 0, topic, packet_id, properties, payload: r.rest() })
 }
@@ -114,7 +108,9 @@ fn read_other(kind: u8, mut r: Reader<'_>, version: Version) -> Result<Packet<'_
         9 => {
             let packet_id = read_packet_id(&mut r)?;
             let properties = read_properties(&mut r, version, PropertyPlace::Ack)?;
-            return Ok(Packet::SubAck(SubAck { packet_id, properties, reasons: r.rest() }));
+            let codes = if version == Version::V311 { SUBACK_V311 } else { SUBACK };
+            let reasons = read_reasons(r.rest(), codes)?;
+            return Ok(Packet::SubAck(SubAck { packet_id, properties, reasons }));
         }
         10 => {
             let packet_id = read_packet_id(&mut r)?;
@@ -124,8 +120,13 @@ fn read_other(kind: u8, mut r: Reader<'_>, version: Version) -> Result<Packet<'_
         }
         11 => {
             let packet_id = read_packet_id(&mut r)?;
-            let properties = read_properties(&mut r, version, PropertyPlace::Ack)?;
-            return Ok(Packet::UnsubAck(UnsubAck { packet_id, properties, reasons: r.rest() }));
+            if version == Version::V311 {
+                Packet::UnsubAck(UnsubAck { packet_id, properties: Properties::EMPTY, reasons: &[] })
+            } else {
+                let properties = read_properties(&mut r, version, PropertyPlace::Ack)?;
+                let reasons = read_reasons(r.rest(), UNSUBACK)?;
+                return Ok(Packet::UnsubAck(UnsubAck { packet_id, properties, reasons }));
+            }
         }
         12 => Packet::PingReq,
         13 => Packet::PingResp,
@@ -133,10 +134,7 @@ fn read_other(kind: u8, mut r: Reader<'_>, version: Version) -> Result<Packet<'_
             let (reason, properties) = read_reason(&mut r, version, PropertyPlace::Disconnect, DISCONNECT)?;
             Packet::Disconnect(Disconnect { reason, properties })
         }
-        15 => {
-            let (reason, properties) = read_reason(&mut r, version, PropertyPlace::Auth, AUTH)?;
-            Packet::Auth(Auth { reason, properties })
-        }
+        15 => Packet::Auth(read_auth(&mut r, version)?),
         kind => return Err(DecodeError::UnknownPacketType(kind)),
     };
     if r.is_empty() { Ok(packet) } else { Err(DecodeError::TrailingBytes) }
@@ -165,11 +163,10 @@ fn read_connect<'a>(r: &mut Reader<'a>) -> Result<Connect<'a>, DecodeError> {
     // [MQTT5-3.1.2-1] [MQTT3-3.1.2-1]; `MQIsdp` is level 3.
     let name = r.binary()?;
     let level = r.u8()?;
-    if name != b"MQTT" && name != b"MQIsdp" {
+    if name != b"MQTT" && (name != b"MQIsdp" || level & 0x7F != 3) {
         return Err(DecodeError::BadProtocolName);
     }
-    let version = Version::from_level(level).filter(|_| name == b"MQTT");
-    let version = version.ok_or(DecodeError::UnsupportedVersion(level))?;
+    let version = Version::from_level(level).ok_or(DecodeError::UnsupportedVersion(level))?;
     let flags = r.u8()?;
     let keep_alive_secs = r.u16()?;
     let has_will = flags & 0x04 != 0;
@@ -186,9 +183,6 @@ fn read_connect<'a>(r: &mut Reader<'a>) -> Result<Connect<'a>, DecodeError> {
         let properties = read_properties(r, version, PropertyPlace::Will)?;
         let topic = r.string()?;
         topic::check_name(topic).map_err(DecodeError::BadTopic)?;
-        if let Some(response) = properties.response_topic() {
-            topic::check_name(response).map_err(DecodeError::BadTopic)?;
-        }
         Some(Will { qos: will_qos, retain: flags & 0x20 != 0, properties, topic, payload: r.binary()? })
     } else {
         None
@@ -206,24 +200,45 @@ fn read_connack<'a>(r: &mut Reader<'a>, version: Version) -> Result<ConnAck<'a>,
     }
     let code = r.u8()?;
     let reason = match version {
-        Version::V311 => ReasonCode::from_connack_v311(code).ok_or(DecodeError::BadReasonCode(code))?,
-        Version::V5 => ReasonCode(code),
+        Version::V311 => ReasonCode::from_connack_v311(code),
+        Version::V5 => Some(ReasonCode(code)).filter(|_| CONNACK.contains(&code)),
     };
+    let reason = reason.ok_or(DecodeError::BadReasonCode(code))?;
+    let session_present = flags == 1;
+    if session_present && reason != ReasonCode::SUCCESS {
+        return Err(DecodeError::SessionPresentOnRefusal); // [MQTT5-3.2.2-6] [MQTT3-3.2.2-4]
+    }
     let properties = read_properties(r, version, PropertyPlace::ConnAck)?;
-    Ok(ConnAck { session_present: flags == 1, reason, properties })
+    Ok(ConnAck { session_present, reason, properties })
 }
 
-/// Reason codes of PUBACK and PUBREC (tables 3-4 and 3-5).
-const PUBACK: &[u8] = &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
-/// Reason codes of PUBREL and PUBCOMP.
-const PUBREL: &[u8] = &[0x00, 0x92];
-/// Reason codes of DISCONNECT that either side may send (table 3-10).
-const DISCONNECT: &[u8] = &[
-    0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8D, 0x8E, 0x8F, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98,
-    0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E, 0x9F, 0xA0, 0xA1, 0xA2,
-];
-/// Reason codes of AUTH.
-const AUTH: &[u8] = &[0x00, 0x18, 0x19];
+/// One code of `codes` for each filter; nobody subscribes to no filter.
+fn read_reasons<'a>(reasons: &'a [u8], codes: &[u8]) -> Result<&'a [u8], DecodeError> {
+    if reasons.is_empty() {
+        return Err(DecodeError::NoReasonCodes);
+    }
+    match reasons.iter().find(|code| !codes.contains(code)) {
+        Some(code) => Err(DecodeError::BadReasonCode(*code)),
+        None => Ok(reasons),
+    }
+}
+
+/// An AUTH of no bytes means success (section 3.15.2.1); every other names its method (section 3.15.2.2.2).
+fn read_auth<'a>(r: &mut Reader<'a>, version: Version) -> Result<Auth<'a>, DecodeError> {
+    if r.is_empty() {
+        return Ok(Auth { reason: ReasonCode::SUCCESS, properties: Properties::EMPTY });
+    }
+    let code = r.u8()?;
+    if !AUTH.contains(&code) {
+        return Err(DecodeError::BadReasonCode(code));
+    }
+    // Unlike in DISCONNECT the Property Length may not be left out on its own.
+    let properties = read_properties(r, version, PropertyPlace::Auth)?;
+    if code != 0 && properties.is_empty() {
+        return Err(DecodeError::PropertyMissing(0x15));
+    }
+    Ok(Auth { reason: ReasonCode(code), properties })
+}
 
 #[inline]
 fn read_ack<'a>(r: &mut Reader<'a>, version: Version, codes: &[u8]) -> Result<Ack<'a>, DecodeError> {
@@ -235,7 +250,7 @@ fn read_ack<'a>(r: &mut Reader<'a>, version: Version, codes: &[u8]) -> Result<Ac
     Ok(Ack { packet_id, reason, properties })
 }
 
-/// A reason code and properties, either of which may be left out at the end (sections 3.4.2, 3.14.2, 3.15.2).
+/// A reason code and properties, either of which may be left out at the end (sections 3.4.2 to 3.7.2 and 3.14.2).
 fn read_reason<'a>(
     r: &mut Reader<'a>,
     version: Version,

@@ -1,6 +1,6 @@
 //! Packets to bytes.
 
-use super::{Ack, ConnAck, Connect, Packet, Properties, Publish, ReasonCode, Version};
+use super::{Ack, Auth, ConnAck, Connect, Packet, Properties, Publish, ReasonCode, Version};
 use crate::cursor::{Counter, Sink, SliceSink, varint_len};
 
 /// The slice is shorter than the packet.
@@ -116,7 +116,11 @@ impl Packet<'_> {
                 frame(0x90, 2 + properties_len(p.properties, version) + p.reasons.len(), out);
                 out.put_u16(p.packet_id.value());
                 put_properties(p.properties, version, out);
-                out.put(p.reasons);
+                match version {
+                    // Every failure is 0x80 there [MQTT3-3.9.3-2].
+                    Version::V311 => p.reasons.iter().for_each(|code| out.put_u8(if *code > 2 { 0x80 } else { *code })),
+                    Version::V5 => out.put(p.reasons),
+                }
             }
             Self::Unsubscribe(p) => {
                 let len: usize = p.filters.iter().map(|f| 2 + f.len()).sum();
@@ -135,7 +139,7 @@ impl Packet<'_> {
             Self::PingReq => frame(0xC0, 0, out),
             Self::PingResp => frame(0xD0, 0, out),
             Self::Disconnect(p) => encode_reason(0xE0, p.reason, p.properties, version, out),
-            Self::Auth(p) => encode_reason(0xF0, p.reason, p.properties, version, out),
+            Self::Auth(p) => encode_auth(p, out),
         }
     }
 }
@@ -178,7 +182,8 @@ fn encode_connect(p: &Connect<'_>, out: &mut impl Sink) {
 
 fn encode_connack(p: &ConnAck<'_>, version: Version, out: &mut impl Sink) {
     frame(0x20, 2 + properties_len(p.properties, version), out);
-    out.put_u8(u8::from(p.session_present));
+    // [MQTT5-3.2.2-6] [MQTT3-3.2.2-4]
+    out.put_u8(u8::from(p.session_present && p.reason == ReasonCode::SUCCESS));
     out.put_u8(match version {
         Version::V311 => p.reason.connack_v311(),
         Version::V5 => p.reason.0,
@@ -199,6 +204,16 @@ fn encode_ack(first: u8, p: &Ack<'_>, version: Version, out: &mut impl Sink) {
             put_properties(p.properties, version, out);
         }
     }
+}
+
+/// Success without properties has no bytes (section 3.15.2.1); there is no AUTH in 3.1.1.
+fn encode_auth(p: &Auth<'_>, out: &mut impl Sink) {
+    if p.reason == ReasonCode::SUCCESS && p.properties.is_empty() {
+        return frame(0xF0, 0, out);
+    }
+    frame(0xF0, 1 + properties_len(p.properties, Version::V5), out);
+    out.put_u8(p.reason.0);
+    put_properties(p.properties, Version::V5, out); // [MQTT5-2.2.2-1]
 }
 
 fn encode_reason(first: u8, reason: ReasonCode, properties: Properties<'_>, version: Version, out: &mut impl Sink) {

@@ -47,18 +47,32 @@ pub enum DecodeError {
     BadFilter,
     /// SUBSCRIBE or UNSUBSCRIBE without a filter [MQTT5-3.8.3-2] [MQTT5-3.10.3-2] [MQTT3-3.8.3-3] [MQTT3-3.10.3-2].
     NoFilters,
-    /// Reserved bits of subscription options, QoS 3 or Retain Handling 3 [MQTT5-3.8.3-5] [MQTT3-3.8.3-4].
+    /// Reserved bits of subscription options [MQTT5-3.8.3-5] [MQTT3-3.8.3-4].
     BadSubscriptionOptions,
+    /// Subscription options ask for QoS 3 or Retain Handling 3 (section 3.8.3.1) [MQTT3-3.8.3-4].
+    SubscriptionOptionOutOfRange,
     /// A property identifier the specification does not know.
     UnknownProperty(u8),
-    /// A property that this packet may not carry.
+    /// A property that this packet may not carry (section 2.2.2.2).
     PropertyNotAllowed(u8),
     /// A property that may stand only once.
     DuplicateProperty(u8),
     /// A property's value is out of its range.
     PropertyOutOfRange,
+    /// A property without which another one, or the packet, makes no sense: the Authentication Method (0x15).
+    PropertyMissing(u8),
     /// A reason code that this packet may not carry.
     BadReasonCode(u8),
+    /// SUBACK, or UNSUBACK of 5.0, without a reason code.
+    NoReasonCodes,
+    /// CONNACK says that it refuses and that a session is present [MQTT5-3.2.2-6] [MQTT3-3.2.2-4].
+    SessionPresentOnRefusal,
+    /// A packet type that only the other side sends (section 2.1.2); see [`super::Packet::check_sender`].
+    PacketOfOtherSide(u8),
+    /// A property that only the other side may put into this packet; see [`super::Packet::check_sender`].
+    PropertyOfOtherSide(u8),
+    /// A reason code that only the other side may put into this packet; see [`super::Packet::check_sender`].
+    ReasonCodeOfOtherSide(u8),
 }
 
 impl DecodeError {
@@ -70,10 +84,15 @@ impl DecodeError {
             Self::BadTopic(_) => ReasonCode::TOPIC_NAME_INVALID,
             Self::NoFilters
             | Self::TopicMissing
+            | Self::SubscriptionOptionOutOfRange
             | Self::DuplicateProperty(_)
-            | Self::PropertyNotAllowed(_)
             | Self::PropertyOutOfRange
-            | Self::BadReasonCode(_) => ReasonCode::PROTOCOL_ERROR,
+            | Self::PropertyMissing(_)
+            | Self::BadReasonCode(_)
+            | Self::SessionPresentOnRefusal
+            | Self::PacketOfOtherSide(_)
+            | Self::PropertyOfOtherSide(_)
+            | Self::ReasonCodeOfOtherSide(_) => ReasonCode::PROTOCOL_ERROR,
             _ => ReasonCode::MALFORMED_PACKET,
         }
     }
@@ -100,18 +119,27 @@ impl DecodeError {
             Self::BadFilter => "empty_filter",
             Self::NoFilters => "no_filters",
             Self::BadSubscriptionOptions => "bad_subscription_options",
+            Self::SubscriptionOptionOutOfRange => "subscription_option_out_of_range",
             Self::UnknownProperty(_) => "unknown_property",
             Self::PropertyNotAllowed(_) => "property_not_allowed",
             Self::DuplicateProperty(_) => "duplicate_property",
             Self::PropertyOutOfRange => "property_out_of_range",
+            Self::PropertyMissing(_) => "property_missing",
             Self::BadReasonCode(_) => "bad_reason_code",
+            Self::NoReasonCodes => "no_reason_codes",
+            Self::SessionPresentOnRefusal => "session_present_on_refusal",
+            Self::PacketOfOtherSide(_) => "packet_of_other_side",
+            Self::PropertyOfOtherSide(_) => "property_of_other_side",
+            Self::ReasonCodeOfOtherSide(_) => "reason_code_of_other_side",
         }
     }
 
     /// The version in which a CONNACK can still say what was wrong with the CONNECT; `None`: just close.
+    ///
+    /// The top bit of the level marks a bridge of some brokers; below it is the level that the bridge reads answers in.
     pub const fn connack_version(&self) -> Option<Version> {
         match self {
-            Self::UnsupportedVersion(level) if *level > Version::V5 as u8 => Some(Version::V5),
+            Self::UnsupportedVersion(level) if *level & 0x7F >= Version::V5 as u8 => Some(Version::V5),
             Self::UnsupportedVersion(_) => Some(Version::V311),
             _ => None,
         }
@@ -141,12 +169,23 @@ impl core::fmt::Display for DecodeError {
             Self::TopicMissing => f.write_str("PUBLISH needs a topic name or a topic alias"),
             Self::BadFilter => f.write_str("a topic filter needs at least one character"),
             Self::NoFilters => f.write_str("at least one topic filter is needed"),
-            Self::BadSubscriptionOptions => f.write_str("subscription options set a reserved bit or value"),
+            Self::BadSubscriptionOptions => f.write_str("subscription options set a reserved bit"),
+            Self::SubscriptionOptionOutOfRange => {
+                f.write_str("subscription options ask for a QoS or a Retain Handling above 2")
+            }
             Self::UnknownProperty(id) => write!(f, "property 0x{id:02X} is not known"),
             Self::PropertyNotAllowed(id) => write!(f, "property 0x{id:02X} is not allowed in this packet"),
             Self::DuplicateProperty(id) => write!(f, "property 0x{id:02X} stands more than once"),
             Self::PropertyOutOfRange => f.write_str("a property's value is out of its range"),
+            Self::PropertyMissing(id) => write!(f, "property 0x{id:02X} is missing"),
             Self::BadReasonCode(code) => write!(f, "reason code 0x{code:02X} is not allowed in this packet"),
+            Self::NoReasonCodes => f.write_str("at least one reason code is needed"),
+            Self::SessionPresentOnRefusal => f.write_str("a refused connection cannot have a session present"),
+            Self::PacketOfOtherSide(kind) => write!(f, "packet type {kind} is only sent the other way"),
+            Self::PropertyOfOtherSide(id) => write!(f, "property 0x{id:02X} of this packet is only sent the other way"),
+            Self::ReasonCodeOfOtherSide(code) => {
+                write!(f, "reason code 0x{code:02X} of this packet is only sent the other way")
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ mod encode;
 mod error;
 mod property;
 mod reason;
+mod sender;
 mod subscribe;
 
 pub use decode::{decode, frame_len};
@@ -15,6 +16,7 @@ pub use encode::{BufferTooSmall, encode_to_slice};
 pub use error::DecodeError;
 pub use property::{Properties, Property, PropertyPlace};
 pub use reason::ReasonCode;
+pub use sender::Sender;
 pub use subscribe::{RetainHandling, SubscribeFilters, SubscriptionOptions, UnsubscribeFilters};
 
 use core::num::NonZeroU16;

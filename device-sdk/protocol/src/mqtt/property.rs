@@ -2,6 +2,7 @@
 
 use super::DecodeError;
 use crate::cursor::{Counter, Reader, Sink};
+use crate::topic;
 
 /// Where a property list stands; each place allows its own set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,8 +265,9 @@ impl<'a> Properties<'a> {
         Self { raw }
     }
 
-    /// Checks bytes without their length prefix: every identifier known [MQTT5-2.2.2-2] and allowed at `place`, none twice
-    /// that may stand once, every value in range.
+    /// Checks bytes without their length prefix: every identifier known and allowed at `place` (section 2.2.2.2), none
+    /// twice that may stand once, every value in range, a Response Topic that is a topic name [MQTT5-3.3.2-14], and
+    /// Authentication Data only with an Authentication Method (sections 3.1.2.11.10 and 3.2.2.3.18).
     pub fn parse(raw: &'a [u8], place: PropertyPlace) -> Result<Self, DecodeError> {
         let mut r = Reader::new(raw);
         let mut seen = 0u64;
@@ -282,9 +284,13 @@ impl<'a> Properties<'a> {
                 return Err(DecodeError::DuplicateProperty(id));
             }
             seen |= 1 << id;
-            Property::read(&mut r)?;
+            if let Property::ResponseTopic(response) = Property::read(&mut r)? {
+                topic::check_name(response).map_err(DecodeError::BadTopic)?;
+            }
         }
-        Ok(Self { raw })
+        let names_method = seen & 1 << 0x15 != 0;
+        let needs_method = seen & 1 << 0x16 != 0 || (matches!(place, PropertyPlace::Auth) && seen != 0);
+        if needs_method && !names_method { Err(DecodeError::PropertyMissing(0x15)) } else { Ok(Self { raw }) }
     }
 
     /// True when there are none.

@@ -48,17 +48,18 @@ impl SubscriptionOptions {
             Version::V311 => 0xFC,
             Version::V5 => 0xC0,
         };
+        if bits & reserved != 0 {
+            return Err(DecodeError::BadSubscriptionOptions);
+        }
         let retain_handling = match bits >> 4 & 3 {
             0 => RetainHandling::SendAtSubscribe,
             1 => RetainHandling::SendIfNew,
             2 => RetainHandling::DoNotSend,
-            _ => return Err(DecodeError::BadSubscriptionOptions),
+            _ => return Err(DecodeError::SubscriptionOptionOutOfRange),
         };
         match QoS::from_bits(bits & 3) {
-            Some(qos) if bits & reserved == 0 => {
-                Ok(Self { qos, no_local: bits & 4 != 0, retain_as_published: bits & 8 != 0, retain_handling })
-            }
-            _ => Err(DecodeError::BadSubscriptionOptions),
+            Some(qos) => Ok(Self { qos, no_local: bits & 4 != 0, retain_as_published: bits & 8 != 0, retain_handling }),
+            None => Err(DecodeError::SubscriptionOptionOutOfRange),
         }
     }
 }
