@@ -13,6 +13,7 @@
 
 mod account;
 mod certificate;
+mod configured;
 mod der;
 mod jwt;
 mod password;
@@ -22,6 +23,7 @@ mod slowdown;
 
 pub use account::{AccountName, AccountNameError, AccountRecord, Accounts, LoadError, RecordError, ScramKeys};
 pub use certificate::{CertificateError, certificate_account};
+pub use configured::{KeyReadError, OpenError, RuleReadError, access_rules};
 pub use jwt::{JwtConfig, JwtKey, KeyFileError};
 pub use password::{
     GROUPS_MAX, PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN, PasswordError, PasswordParams, SCRAM_ITERATIONS_MIN,
@@ -140,7 +142,7 @@ struct Settings {
     unfitting_hash: String,
 }
 
-/// A SCRAM exchange that waits for the client's final message (or, with `first` unset, for its first).
+/// A SCRAM exchange that waits for the client's final message (or, with `begun` unset, for its first).
 struct Pending {
     step: AuthStep,
     /// The account it must be, if that is settled.
@@ -309,22 +311,14 @@ impl Authenticator {
     }
 
     fn begin_scram(&self, settings: &Settings, request: &AuthRequest, now_ms: u64) -> AuthAnswer {
-        let expected = match request.step {
-            // Re-authentication renews the right of the account that is connected, and of no other.
-            AuthStep::ReAuthenticate => match &request.account {
-                Some(account) => Some(account.clone()),
-                None => return Refusal::OtherName.for_step(request.step),
-            },
-            AuthStep::Connect | AuthStep::Continue => {
-                let (user, _) = credentials(request);
-                if let (Some(user), Some(certificate)) = (user, &request.certificate)
-                    && user != certificate
-                {
-                    return Refusal::OtherName.into();
-                }
-                request.certificate.as_deref().or(user).map(str::to_owned)
-            }
-        };
+        let (user, _) = credentials(request);
+        if let (Some(user), Some(certificate)) = (user, &request.certificate)
+            && user != certificate
+        {
+            return Refusal::OtherName.into();
+        }
+        // That a re-authentication is for the account of the connection, the hub sees to.
+        let expected = request.certificate.as_deref().or(user).map(str::to_owned);
         let pending = Pending { step: request.step, expected, begun: None };
         if request.data.is_empty() {
             // A client may leave its first message out of CONNECT; an empty challenge asks for it (RFC 4422 s3).
