@@ -138,13 +138,13 @@ mod tests {
 
     #[test]
     fn rules_are_taken_in_order_and_mistakes_counted() {
+        use RuleAction::{Publish, Subscribe};
         let rule = |subject, effect, actions: &[RuleAction], topic: &str| RuleConfig {
             subject,
             effect,
             actions: actions.to_vec(),
             topic: topic.to_owned(),
         };
-        use RuleAction::{Publish, Subscribe};
         let mut rules = vec![
             rule(RuleSubject::Account("a".into()), RuleEffect::Allow, &[Publish], "x/%a"),
             rule(RuleSubject::Group("g".into()), RuleEffect::Deny, &[Subscribe], "#"),

@@ -1,4 +1,4 @@
-//! JSON Web Tokens (RFC 7519) as passwords: EdDSA with Ed25519, RS256 and HS256.
+//! JSON Web Tokens (RFC 7519) as passwords: `EdDSA` with Ed25519, RS256 and HS256.
 //!
 //! The key decides the algorithm, and the configuration says which one it is: a token that names another is refused
 //! before anything is computed, so that a public key is never taken for a shared secret.
@@ -255,7 +255,7 @@ pub(super) enum TokenError {
 
 /// Whether a password is a token rather than a password: three parts, the first of which is the base64 of `{"`.
 pub(super) fn looks_like_token(password: &[u8]) -> bool {
-    password.starts_with(b"eyJ") && password.iter().filter(|&&b| b == b'.').count() == 2
+    password.starts_with(b"eyJ") && password.split(|&b| b == b'.').count() == 3
 }
 
 /// Checks a token and says what it says.
