@@ -1,7 +1,7 @@
 //! One life of the broker: from opening the store to closing it.
 
 use super::side::ws_options;
-use super::{Door, RunError, Server, auth_config, store_dir};
+use super::{Door, RunError, Server, store_dir};
 use crate::admin::systemd::{self, Notice};
 use crate::admin::{Command, CommandError, Restored, Shutdown};
 use crate::auth::{AccountRecord, Accounts, Authenticator, certificate_account};
@@ -122,7 +122,7 @@ pub(super) async fn live(server: &mut Server) -> Result<Ending, RunError> {
         "the store is open"
     );
     let accounts = Arc::new(Accounts::load(&snapshot.accounts)?);
-    let authenticator = Arc::new(Authenticator::new(Arc::clone(&accounts), auth_config(&server.config)?)?);
+    let authenticator = Arc::new(Authenticator::open(&server.config.auth, &server.config.data, Arc::clone(&accounts))?);
     let (figures, backups) = (store.figures(), store.backups());
     let mut store: Box<dyn Store> = Box::new(store);
     if let Some(wrap) = server.wrap {
@@ -224,12 +224,11 @@ fn reload_from_sources(server: &mut Server, life: &Life) {
 
 /// Takes over what can be changed while running, and says what cannot.
 fn reload(server: &mut Server, life: &Life, config: Config) -> Result<(), RunError> {
-    let auth = auth_config(&config)?;
+    life.driver.authenticator.reread(&config.auth)?;
     for section in config.needs_restart(&server.config) {
         tracing::warn!("{section} has changed: that takes effect at the next start");
     }
     crate::log::set_level(config.log.level);
-    life.driver.authenticator.reload(auth);
     life.driver.hub.borrow_mut().reload(hub_settings(&config));
     life.driver.set_packet_bytes_max(u32::try_from(config.limits.packet_bytes_max).unwrap_or(u32::MAX));
     server.side.reload_certificates();
@@ -255,7 +254,7 @@ fn reload(server: &mut Server, life: &Life, config: Config) -> Result<(), RunErr
 /// A TLS connection whose handshake is done.
 fn admit(server: &Server, life: &Life, link: NewLink) {
     let listener = &server.config.listeners[link.listener];
-    let certificate = match link.certificate.as_deref().map(certificate_account) {
+    let certificate = match link.certificate.as_deref().map(|der| certificate_account(der, server.config.auth.certificate_account)) {
         None => None,
         Some(Ok(name)) => Some(name.as_str().to_owned()),
         Some(Err(error)) => {

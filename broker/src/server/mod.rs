@@ -7,7 +7,6 @@ mod operate;
 mod side;
 
 use crate::admin::{Command, Readiness};
-use crate::auth::{AuthConfig, JwtConfig, JwtKey, KeyFileError, SetupError, UnknownAccounts};
 use crate::cli::{Engine, Offline, Ready, Start};
 use crate::config::{Config, Listener, ListenerUrl, Sources};
 use crate::link::{BindError, NewLink, TlsConfigError, bind};
@@ -65,25 +64,12 @@ pub enum RunError {
     /// The stored accounts cannot be read.
     #[error(transparent)]
     Accounts(#[from] crate::auth::LoadError),
-    /// A file beside the store cannot be read or written.
-    #[error("{path}: {error}; the data directory must be writable by the broker")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
-    /// The key file of tokens cannot be used.
-    #[error("auth.jwt.key_file {path}: {error}")]
-    Key {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        error: KeyFileError,
-    },
     /// No authenticator.
     #[error(transparent)]
-    Authenticator(#[from] SetupError),
+    Authenticator(#[from] crate::auth::OpenError),
+    /// The key file of tokens cannot be used.
+    #[error(transparent)]
+    Key(#[from] crate::auth::KeyReadError),
     /// A demo account could not be made.
     #[error(transparent)]
     Seed(#[from] crate::admin::AccountError),
@@ -255,29 +241,4 @@ fn random_seed() -> u64 {
         // The standard library's tables are keyed at random too.
         Err(_) => std::hash::RandomState::new().build_hasher().finish(),
     }
-}
-
-/// The authenticator's part of the configuration.
-fn auth_config(config: &Config) -> Result<AuthConfig, RunError> {
-    let path = config.data.join("auth.secret");
-    let secret = crate::auth::salt_secret(&path).map_err(|error| RunError::File { path: path.clone(), error })?;
-    let mut auth = AuthConfig::new(secret);
-    let slow = &config.auth.slow_down;
-    auth.slowdown.pair_free = slow.free_failures;
-    auth.slowdown.first_wait_ms = slow.first_delay_ms.into();
-    auth.slowdown.longest_wait_ms = u64::from(slow.max_delay_secs) * 1000;
-    auth.slowdown.forgive_ms = u64::from(slow.forget_secs) * 1000;
-    if let Some(jwt) = &config.auth.jwt {
-        let path = jwt.key_file.clone();
-        let contents = std::fs::read(&path).map_err(|error| RunError::File { path: path.clone(), error })?;
-        let keys = JwtKey::read_file(&contents).map_err(|error| RunError::Key { path, error })?;
-        auth.jwt = Some(JwtConfig {
-            keys,
-            issuer: jwt.issuer.clone(),
-            audience: jwt.audience.clone(),
-            leeway_secs: jwt.leeway_secs.into(),
-            accounts: UnknownAccounts::Accept,
-        });
-    }
-    Ok(auth)
 }
