@@ -3,7 +3,6 @@
 use super::jwt::{JwtConfig, JwtKey, KeyFileError};
 use super::{Accounts, AuthConfig, Authenticator, Secret, SetupError, UnknownAccounts, salt_secret};
 use crate::config::Auth;
-use parlor_core::access::{Rule, RuleError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
