@@ -10,4 +10,7 @@
 mod wire {
     mod common;
     mod connect;
+    mod publish;
+    mod session;
+    mod will;
 }

@@ -32,3 +32,34 @@ pub fn not_let_in(mut client: Client, codes: &[u8]) {
         _ => panic!("{}: refusal {codes:02x?} and the end expected, got {before:?} and the end", client.name),
     }
 }
+
+/// Lets time pass that is itself what the test is about: an interval of the protocol, never a guess at a reaction.
+pub fn let_pass(millis: u64) {
+    std::thread::sleep(std::time::Duration::from_millis(millis));
+}
+
+/// All that `from` has sent is processed, and `to` was given nothing because of it.
+pub fn nothing_reaches(from: &mut Client, to: &mut Client) {
+    let _ = from.fence();
+    to.quiet();
+}
+
+/// A persistent session with one subscription, its client gone again.
+pub fn absent_subscriber(version: Version, id: &str, filter: &str, options: u8) {
+    let mut c = Connect::new(version, id).persistent().to(broker());
+    c.subscribe(filter, options);
+    c.disconnect();
+}
+
+/// Ends a session for good.
+pub fn forget(id: &str) {
+    Connect::v5(id).to(broker()).disconnect();
+}
+
+/// Whether a resuming CONNECT finds a session; the session stays.
+pub fn session_is_there(id: &str) -> bool {
+    let c = Connect::v5(id).persistent().to(broker());
+    let present = c.connack.present;
+    c.disconnect();
+    present
+}
