@@ -10,7 +10,11 @@
 mod wire {
     mod common;
     mod connect;
+    mod control;
+    mod properties;
     mod publish;
+    mod retained;
     mod session;
+    mod subscribe;
     mod will;
 }
