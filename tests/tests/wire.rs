@@ -11,10 +11,14 @@ mod wire {
     mod common;
     mod connect;
     mod control;
+    mod limits;
     mod properties;
     mod publish;
+    mod restart;
     mod retained;
+    mod robust;
     mod session;
     mod subscribe;
+    mod sys;
     mod will;
 }
