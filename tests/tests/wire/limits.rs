@@ -202,7 +202,7 @@ fn memory_queue_max() {
         sub.subscribe("t", 1);
         let mut publisher = Connect::v5("p").to(&own);
         let codes: Vec<u8> = (0..8).map(|_| publisher.say(1, "t", vec![0; size])).collect();
-        let taken = codes.iter().filter(|code| **code == 0).count();
+        let taken = codes.iter().position(|code| *code != 0).unwrap_or(codes.len());
         assert!((3..=4).contains(&taken), "{limit}: {codes:02x?}");
         assert!(codes[taken..].iter().all(|code| *code == 0x97), "{limit}: {codes:02x?}");
         for _ in 0..taken {

@@ -132,26 +132,26 @@ fn messages_in_flight_to_a_client_survive() {
             drop(c);
             let mut c = connect.to(&own);
             assert!(c.connack.present);
-            let mut publishes = Vec::new();
+            let mut again = Vec::new();
             let mut releases = Vec::new();
             for packet in c.fence() {
                 match packet {
-                    Packet::Publish(publish) => publishes.push(publish),
+                    Packet::Publish(publish) => again.push(publish),
                     Packet::Ack { kind: PubRel, id, .. } => releases.push(id),
                     other => panic!("{other:?}"),
                 }
             }
             assert_eq!(releases, [sent[1].id, sent[3].id], "{end:?} {version:?}");
             let want: Vec<(u16, &str)> = [2, 4, 6, 7].into_iter().map(|n| (sent[n].id, sent[n].text())).collect();
-            let got: Vec<(u16, &str)> = publishes.iter().map(|p| (p.id, p.text())).collect();
+            let got: Vec<(u16, &str)> = again.iter().map(|p| (p.id, p.text())).collect();
             assert_eq!(got[..4], want, "{end:?} {version:?}");
-            assert!(publishes[..4].iter().all(|p| p.dup), "[MQTT5-3.3.1-1]");
+            assert!(again[..4].iter().all(|p| p.dup), "[MQTT5-3.3.1-1]");
             assert_eq!(got.len(), 5);
             assert_eq!(got[4].1, "later");
             for id in releases {
                 c.ack(PubComp, id);
             }
-            for publish in &publishes {
+            for publish in &again {
                 c.finish(publish);
             }
             c.quiet();
@@ -374,14 +374,14 @@ fn many_restarts_lose_and_double_nothing() {
     let mut c = connect.to(&own);
     c.subscribe("t", 2);
     c.disconnect();
-    let mut published = Vec::new();
+    let mut said = Vec::new();
     let mut got = Vec::new();
     for round in 0..6 {
         let mut publisher = Connect::v5("p").to(&own);
         for n in 0..20_u8 {
             let text = format!("{round}.{n}");
             assert_eq!(publisher.say(2, "t", &text), 0);
-            published.push(text);
+            said.push(text);
         }
         let mut c = connect.to(&own);
         take(&mut c, 10 + round, &mut got);
@@ -391,9 +391,9 @@ fn many_restarts_lose_and_double_nothing() {
         restart(&mut own, if round % 2 == 0 { End::Kill } else { End::Stop });
     }
     let mut c = connect.to(&own);
-    let rest = published.len() - got.len();
+    let rest = said.len() - got.len();
     take(&mut c, rest, &mut got);
-    assert_eq!(got, published);
+    assert_eq!(got, said);
 }
 
 /// Takes `count` messages to the end of their flow. A PUBCOMP that was not yet on disk when the broker ended may bring

@@ -183,7 +183,10 @@ fn last_of_many_connections_stays() {
             Ok(Packet::PingResp) => match c.try_recv(std::time::Duration::from_millis(20)) {
                 Err(Lost::Late) => alive += 1,
                 other => {
-                    assert!(matches!(other, Err(Lost::Closed) | Ok(Packet::Disconnect { code: 0x8E, .. })), "{other:?}")
+                    assert!(
+                        matches!(other, Err(Lost::Closed) | Ok(Packet::Disconnect { code: 0x8E, .. })),
+                        "{other:?}"
+                    );
                 }
             },
             Ok(Packet::Disconnect { code: 0x8E, .. }) | Err(Lost::Closed) => {}
