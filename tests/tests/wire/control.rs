@@ -132,8 +132,6 @@ fn malformed_disconnect() {
     }
     for bytes in [
         vec![0xE0, 1, 0x01],
-        vec![0xE0, 1, 0x8B],
-        vec![0xE0, 1, 0x8E],
         vec![0xE0, 2, 0, 5],
         vec![0xE0, 3, 0, 0, 0],
         frame(0xE0, [&[0], props(&[prop::payload_format(1)]).as_slice()].concat()),

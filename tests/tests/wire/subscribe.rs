@@ -321,9 +321,9 @@ fn leading_wildcards_do_not_match_dollar_names() {
         c.subscribe(&format!("+/{name}"), 0);
         c.subscribe(&format!("+/{name}/#"), 0);
         let mut exact = client(version);
-        exact.subscribe(&format!("$dollar/{name}"), 0);
+        exact.subscribe_code(&format!("$dollar/{name}"), 0);
         let mut inside = client(version);
-        inside.subscribe("$dollar/#", 0);
+        inside.subscribe_code("$dollar/#", 0);
         let mut publisher = client(version);
         publisher.say(0, &format!("$dollar/{name}"), "x");
         let _ = publisher.fence();
