@@ -134,8 +134,8 @@ fn messages_in_flight_to_a_client_survive() {
             assert!(c.connack.present);
             let mut again = Vec::new();
             let mut releases = Vec::new();
-            for packet in c.fence() {
-                match packet {
+            for _ in 0..7 {
+                match c.recv() {
                     Packet::Publish(publish) => again.push(publish),
                     Packet::Ack { kind: PubRel, id, .. } => releases.push(id),
                     other => panic!("{other:?}"),
