@@ -22,8 +22,10 @@ fn packet_bytes_max() {
     let mut c = Connect::v311("c").to(&own);
     c.publish(&Publish::new("t", vec![0; 512]));
     c.thrown_out(&[]);
-    let c = Connect::v5("c").username("u".repeat(600)).send_to(&own);
-    not_let_in(c, &[0x95]);
+    // Before CONNECT is complete its version is not known, so the refusal may be silent.
+    let mut c = Connect::v5("c").username("u".repeat(600)).send_to(&own);
+    let got = c.closed();
+    assert!(matches!(got.as_slice(), [] | [Packet::ConnAck(ConnAck { code: 0x95, .. })]), "{got:?}");
 }
 
 /// `receive_max`: announced, and 0x93 beyond.

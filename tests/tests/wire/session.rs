@@ -177,7 +177,12 @@ fn last_of_many_connections_stays() {
     let all: Vec<Client> = (0..40).map(|_| Connect::v5(&id).persistent().send_to(broker())).collect();
     let mut alive = 0;
     for mut c in all {
-        assert!(matches!(c.recv(), Packet::ConnAck(ConnAck { code: 0, .. })));
+        match c.try_recv(PATIENCE) {
+            Ok(Packet::ConnAck(ConnAck { code: 0, .. })) => {}
+            // Taken over before it was answered.
+            Err(Lost::Closed) => continue,
+            other => panic!("{other:?}"),
+        }
         c.send(&[0xC0, 0]);
         match c.try_recv(PATIENCE) {
             Ok(Packet::PingResp) => match c.try_recv(std::time::Duration::from_millis(20)) {
