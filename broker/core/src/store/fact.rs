@@ -22,14 +22,16 @@ impl<'a> MessageRef<'a> {
         self.topic.len() + self.properties.len() + self.payload.len()
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
+    /// Appends the byte form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.topic.as_bytes());
         put_bytes(out, self.properties);
         put_bytes(out, self.payload);
         put_int(out, self.expires_at_ms);
     }
 
-    fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
+    /// Reads one message.
+    pub fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Ok(Self { topic: r.str()?, properties: r.bytes()?, payload: r.bytes()?, expires_at_ms: r.int()? })
     }
 }
@@ -57,7 +59,8 @@ impl<'a> Recipient<'a> {
         put_bytes(out, self.subscription_ids);
     }
 
-    fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
+    /// Reads one recipient.
+    pub fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let session = SessionNo(r.int()?);
         let index = QueueIndex(r.int()?);
         let flags = r.byte()?;
@@ -87,9 +90,17 @@ impl<'a> Recipients<'a> {
 }
 
 /// Iterates over [`Recipients`].
+#[derive(Debug)]
 pub struct RecipientsIter<'a> {
     reader: Reader<'a>,
     left: u32,
+}
+
+impl RecipientsIter<'_> {
+    /// How many of the list's bytes the recipients given so far took.
+    pub fn used(&self) -> usize {
+        self.reader.used()
+    }
 }
 
 impl<'a> Iterator for RecipientsIter<'a> {
@@ -129,6 +140,8 @@ pub enum Fact<'a> {
         expiry_secs: u32,
         /// When its connection ended, milliseconds since 1970; 0 while it is connected.
         disconnected_at_ms: u64,
+        /// One past the last index ever sent to the client; meaningful while it is not connected.
+        sent: QueueIndex,
     },
     /// The session is gone, with subscriptions, queue and packet identifiers.
     SessionEnd {
@@ -244,7 +257,7 @@ impl<'a> Fact<'a> {
     /// Appends the byte form: a tag, then the fields in the order of their declaration.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match *self {
-            Self::Session { no, client_id, account, version, expiry_secs, disconnected_at_ms } => {
+            Self::Session { no, client_id, account, version, expiry_secs, disconnected_at_ms, sent } => {
                 out.push(1);
                 put_int(out, no.0);
                 put_bytes(out, client_id.as_bytes());
@@ -252,6 +265,7 @@ impl<'a> Fact<'a> {
                 out.push(version);
                 put_int(out, expiry_secs.into());
                 put_int(out, disconnected_at_ms);
+                put_int(out, sent.0);
             }
             Self::SessionEnd { no } => {
                 out.push(2);
@@ -342,6 +356,7 @@ impl<'a> Fact<'a> {
                 version: r.byte()?,
                 expiry_secs: read_u32(&mut r)?,
                 disconnected_at_ms: r.int()?,
+                sent: QueueIndex(r.int()?),
             },
             2 => Self::SessionEnd { no: SessionNo(r.int()?) },
             3 => {
@@ -468,6 +483,7 @@ mod tests {
             version: 5,
             expiry_secs: u32::MAX,
             disconnected_at_ms: 9,
+            sent: QueueIndex(4),
         });
         check(Fact::SessionEnd { no });
         check(Fact::Subscribe { no, filter: "a/#", options: 0x2D, id: 268_435_455 });

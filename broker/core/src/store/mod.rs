@@ -4,10 +4,12 @@
 //! batches in the order given, and says so with [`StoreEvent::Committed`]. What a fact looks like as bytes is
 //! decided here once ([`Fact::encode`]); a journal stores exactly these bytes.
 
-mod bytes;
+pub mod bytes;
 mod fact;
+pub mod memory;
 
 pub use bytes::DecodeError;
+pub use memory::MemoryStore;
 pub use fact::{Fact, MessageRef, PageEntry, QueueState, Recipient, Recipients, RecipientsIter, encode_recipient};
 
 /// Names one persistent session for as long as it exists; never used again for another.
@@ -59,6 +61,11 @@ impl<'a> FactIter<'a> {
     /// Reads the facts in `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }
+    }
+
+    /// The bytes of the facts not read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes
     }
 }
 
@@ -167,6 +174,8 @@ pub struct SessionRecord {
     pub expiry_secs: u32,
     /// When its connection ended, milliseconds since 1970; 0 when the broker went down with the connection open.
     pub disconnected_at_ms: u64,
+    /// One past the last index ever sent to the client, as of its last disconnection.
+    pub sent: QueueIndex,
     /// Filter (with `$share/…` where shared), option bits as in SUBSCRIBE, subscription identifier or 0.
     pub subscriptions: Vec<(String, u8, u32)>,
     /// QoS 2 packet identifiers received and not yet released, ascending.
