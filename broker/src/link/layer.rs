@@ -24,7 +24,8 @@ pub enum Layer {
 pub enum Received {
     /// More may come.
     Open,
-    /// The peer has said goodbye (TLS `close_notify`, WebSocket Close); nothing more will come.
+    /// The peer has said goodbye (TLS `close_notify`, WebSocket Close); nothing more will come. What it said before is
+    /// in `plain`, and the answer to the goodbye in `wire`.
     PeerClosed,
 }
 

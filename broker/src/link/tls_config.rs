@@ -406,8 +406,10 @@ mod tests {
         let key = dir.put("other.key", &other.key);
         check(TlsFiles { key: key.clone(), ..good.clone() }, &key, "does not belong");
         check(TlsFiles { key, ..good.clone() }, &good.certificate, "does not belong");
-        for mark in ["-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n",
-            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMAA=\n-----END RSA PRIVATE KEY-----\n"] {
+        for mark in [
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMAA=\n-----END RSA PRIVATE KEY-----\n",
+        ] {
             let key = dir.put("encrypted.key", mark);
             check(TlsFiles { key: key.clone(), ..good.clone() }, &key, "openssl pkey");
         }
@@ -456,9 +458,9 @@ mod tests {
                 match expect {
                     Ok(with_certificate) => {
                         assert!(through, "{client_auth:?}: {:?}", socket.outcome);
-                        let der = own.filter(|_| with_certificate).map(|own| {
-                            CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap().to_vec()
-                        });
+                        let der = own
+                            .filter(|_| with_certificate)
+                            .map(|own| CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap().to_vec());
                         assert_eq!(shown, der, "{client_auth:?}");
                     }
                     Err(label) => {
