@@ -1,0 +1,693 @@
+//! The load generator: many connections on one thread, publishers held to a window, receivers that check.
+//!
+//! A turn waits for ready sockets, reads each of them empty into one buffer, and afterwards writes every link that
+//! has something to say once. So the generator batches as much as the window in flight lets it and never waits in
+//! order to batch, like a busy client on the other side of a network would.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::wire::{self, Keep, Malformed, Packet, Template, Version};
+
+/// Bytes of the one buffer all links read into.
+const READ_BUFFER: usize = 256 * 1024;
+/// Ready sockets taken from the kernel in one turn.
+const EVENTS_PER_TURN: usize = 1024;
+/// A load without any event for this long has lost messages.
+const STALL_SECS: u64 = 5;
+/// How long the broker may take to answer a CONNECT or SUBSCRIBE.
+const ANSWER_SECS: u64 = 10;
+
+/// A load could not be run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A socket failed.
+    #[error("a connection failed: {0}")]
+    Socket(#[from] io::Error),
+    /// The broker sent something that is not MQTT.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The broker ended a connection.
+    #[error("the broker closed a connection; its log says why")]
+    Closed,
+    /// The broker said no.
+    #[error("the broker answered packet type {first:#04x} with reason code {code:#04x}")]
+    Refused {
+        /// First byte of the answer.
+        first: u8,
+        /// The code in it.
+        code: u8,
+    },
+    /// The time allowed for the load is over.
+    #[error("the load was not done after {0} s; it counts as failed")]
+    TooSlow(u64),
+}
+
+/// What went wrong with messages, all counted since the generator was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Violations {
+    /// Never arrived although the broker had taken them.
+    pub lost: u64,
+    /// Arrived after a later message of the same stream, or a second time.
+    pub late: u64,
+    /// Belong to no stream this receiver may see, or have no stamp.
+    pub foreign: u64,
+    /// Acknowledgements in another order than the messages, `[MQTT3-4.6.0-2]`.
+    pub acks: u64,
+}
+
+/// One stretch of a load.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Phase {
+    /// Messages received, or, in a load without receivers, acknowledged.
+    pub delivered: u64,
+    /// Seconds from the first message to the last.
+    pub wall_secs: f64,
+}
+
+/// A sequence of messages with one topic.
+#[derive(Debug)]
+pub struct Stream {
+    template: Template,
+    next: u32,
+}
+
+impl Stream {
+    /// A stream whose messages are made from `template`.
+    pub fn new(template: Template) -> Self {
+        Self { template, next: 0 }
+    }
+}
+
+/// How far a publisher may run ahead.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// Messages not yet acknowledged to the publisher (at quality 0: not yet at all receivers).
+    pub in_flight: u64,
+    /// Messages not yet at all receivers; `None` where nobody receives.
+    pub ahead: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Publisher {
+    link: usize,
+    qos: u8,
+    window: Window,
+    receivers: u32,
+    streams: Vec<Stream>,
+    target: u64,
+    sent: u64,
+    acknowledged: u64,
+    released: u64,
+    /// All receivers have every message before this one.
+    arrived: u64,
+    /// How many receivers have each message from `arrived` on; its length is a power of two.
+    ring: Vec<u32>,
+    queued: bool,
+    finished: bool,
+}
+
+#[derive(Debug)]
+struct Receiver {
+    first_stream: u32,
+    /// The sequence number expected next, per stream.
+    expected: Vec<u32>,
+    credit: Credit,
+}
+
+/// Whom the arrival of a message allows to send another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credit {
+    /// The publisher with the number of the stream.
+    Publisher,
+    /// Nobody: the messages were published earlier.
+    Nobody,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Role {
+    Publisher(usize),
+    Receiver(usize),
+    Idle,
+}
+
+#[derive(Debug)]
+struct Link {
+    stream: TcpStream,
+    out: Vec<u8>,
+    /// The start of a packet whose rest has not come yet.
+    held: Vec<u8>,
+    role: Role,
+    queued: bool,
+}
+
+/// The connections of one load against one broker.
+#[derive(Debug)]
+pub struct Generator {
+    broker: SocketAddr,
+    version: Version,
+    poll: Poll,
+    events: Events,
+    buffer: Box<[u8]>,
+    links: Vec<Link>,
+    publishers: Vec<Publisher>,
+    receivers: Vec<Receiver>,
+    dirty_links: Vec<usize>,
+    dirty_publishers: Vec<usize>,
+    unfinished: usize,
+    received: u64,
+    gaps: u64,
+    connected: u64,
+    violations: Violations,
+}
+
+impl Generator {
+    /// A generator for a broker, with no connection yet.
+    pub fn new(broker: SocketAddr, version: Version) -> Result<Self, LoadError> {
+        Ok(Self {
+            broker,
+            version,
+            poll: Poll::new()?,
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            buffer: vec![0; READ_BUFFER].into_boxed_slice(),
+            links: vec![],
+            publishers: vec![],
+            receivers: vec![],
+            dirty_links: vec![],
+            dirty_publishers: vec![],
+            unfinished: 0,
+            received: 0,
+            gaps: 0,
+            connected: 0,
+            violations: Violations::default(),
+        })
+    }
+
+    /// What went wrong so far.
+    pub fn violations(&self) -> Violations {
+        self.violations
+    }
+
+    /// Connects a publisher of `streams`, served in turn; each message goes to `receivers` receivers.
+    pub fn add_publisher(
+        &mut self,
+        client_id: &str,
+        qos: u8,
+        window: Window,
+        receivers: u32,
+        streams: Vec<Stream>,
+    ) -> Result<(), LoadError> {
+        let stream = open(self.broker, self.version, client_id, Keep::Nothing)?;
+        let link = self.adopt(stream, Role::Publisher(self.publishers.len()))?;
+        let ring = window.ahead.unwrap_or(1).next_power_of_two();
+        self.publishers.push(Publisher {
+            link,
+            qos,
+            window,
+            receivers,
+            streams,
+            target: 0,
+            sent: 0,
+            acknowledged: 0,
+            released: 0,
+            arrived: 0,
+            ring: vec![0; ring as usize],
+            queued: false,
+            finished: true,
+        });
+        Ok(())
+    }
+
+    /// Connects a receiver of the numbered streams and subscribes it.
+    pub fn add_receiver(
+        &mut self,
+        client_id: &str,
+        qos: u8,
+        filter: &str,
+        streams: std::ops::Range<u32>,
+    ) -> Result<(), LoadError> {
+        let mut stream = open(self.broker, self.version, client_id, Keep::Nothing)?;
+        subscribe(&mut stream, self.version, filter, qos)?;
+        self.watch(stream, streams, Credit::Publisher)
+    }
+
+    /// Connects receivers of kept sessions, one stream each from 0 on, without waiting for the answers.
+    ///
+    /// `client_id` names the session of a stream.
+    pub fn resume(&mut self, sessions: u32, client_id: impl Fn(u32) -> String) -> Result<(), LoadError> {
+        let mut hello = vec![];
+        for number in 0..sessions {
+            hello.clear();
+            wire::connect(&mut hello, self.version, &client_id(number), Keep::Session);
+            let mut stream = std::net::TcpStream::connect(self.broker)?;
+            stream.set_nodelay(true)?;
+            stream.write_all(&hello)?;
+            self.watch(stream, number..number + 1, Credit::Nobody)?;
+        }
+        Ok(())
+    }
+
+    /// Opens `count` connections that do nothing, `at_once` of them unanswered at a time.
+    pub fn open_idle(&mut self, count: u64, at_once: u64, limit: Duration) -> Result<Phase, LoadError> {
+        let start = Instant::now();
+        let mut hello = vec![];
+        let mut asked = 0;
+        while self.connected < count {
+            while asked < count && asked - self.connected < at_once {
+                hello.clear();
+                wire::connect(&mut hello, self.version, &format!("idle-{asked}"), Keep::Nothing);
+                let mut stream = std::net::TcpStream::connect(self.broker)?;
+                stream.set_nodelay(true)?;
+                stream.write_all(&hello)?;
+                self.adopt(stream, Role::Idle)?;
+                asked += 1;
+            }
+            if !self.turn(start, limit)? {
+                return Err(LoadError::TooSlow(STALL_SECS));
+            }
+        }
+        Ok(Phase { delivered: self.connected, wall_secs: start.elapsed().as_secs_f64() })
+    }
+
+    /// Lets every publisher send `each` more messages and waits until all have arrived and are acknowledged.
+    ///
+    /// Messages still missing when nothing moves any more are counted as lost.
+    pub fn publish(&mut self, each: u64, limit: Duration) -> Result<Phase, LoadError> {
+        let start = Instant::now();
+        let before = (self.received, self.acknowledged());
+        self.unfinished = self.publishers.len();
+        for number in 0..self.publishers.len() {
+            let publisher = &mut self.publishers[number];
+            publisher.target += each;
+            publisher.finished = false;
+            publisher.queued = true;
+            self.dirty_publishers.push(number);
+        }
+        self.write_dirty()?;
+        let mut wall_secs = 0.0;
+        while self.unfinished > 0 {
+            if !self.turn(start, limit)? {
+                self.count_stalled();
+                break;
+            }
+            wall_secs = start.elapsed().as_secs_f64();
+        }
+        let delivered =
+            if self.receivers.is_empty() { self.acknowledged() - before.1 } else { self.received - before.0 };
+        self.settle_gaps();
+        Ok(Phase { delivered, wall_secs })
+    }
+
+    /// Waits until `count` messages published earlier have come in.
+    pub fn receive(&mut self, count: u64, start: Instant, limit: Duration) -> Result<Phase, LoadError> {
+        let before = self.received;
+        let mut wall_secs = 0.0;
+        while self.received - before < count {
+            if !self.turn(start, limit)? {
+                // What lies between two arrived messages is already in the gaps.
+                let tail = (count - (self.received - before)).saturating_sub(self.gaps);
+                self.violations.lost += tail;
+                break;
+            }
+            wall_secs = start.elapsed().as_secs_f64();
+        }
+        let delivered = self.received - before;
+        self.settle_gaps();
+        Ok(Phase { delivered, wall_secs })
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.publishers.iter().map(|publisher| publisher.acknowledged).sum()
+    }
+
+    /// Gaps that no late message has filled are losses.
+    fn settle_gaps(&mut self) {
+        self.violations.lost += std::mem::take(&mut self.gaps);
+    }
+
+    fn count_stalled(&mut self) {
+        for publisher in &mut self.publishers {
+            if publisher.window.ahead.is_some() {
+                let got: u64 = (publisher.arrived..publisher.sent)
+                    .map(|seq| u64::from(publisher.ring[seq as usize & (publisher.ring.len() - 1)]))
+                    .sum();
+                let due = (publisher.sent - publisher.arrived) * u64::from(publisher.receivers);
+                self.violations.lost += due - got;
+            }
+            if publisher.qos > 0 {
+                self.violations.acks += publisher.sent - publisher.acknowledged;
+            }
+        }
+    }
+
+    fn watch(
+        &mut self,
+        stream: std::net::TcpStream,
+        streams: std::ops::Range<u32>,
+        credit: Credit,
+    ) -> Result<(), LoadError> {
+        self.adopt(stream, Role::Receiver(self.receivers.len()))?;
+        let expected = vec![0; streams.len()];
+        self.receivers.push(Receiver { first_stream: streams.start, expected, credit });
+        Ok(())
+    }
+
+    fn adopt(&mut self, stream: std::net::TcpStream, role: Role) -> Result<usize, LoadError> {
+        stream.set_nonblocking(true)?;
+        let number = self.links.len();
+        let mut stream = TcpStream::from_std(stream);
+        self.poll.registry().register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
+        self.links.push(Link { stream, out: vec![], held: vec![], role, queued: false });
+        Ok(number)
+    }
+
+    /// One turn; false if nothing has happened for so long that nothing will.
+    fn turn(&mut self, start: Instant, limit: Duration) -> Result<bool, LoadError> {
+        let waited = Instant::now();
+        loop {
+            match self.poll.poll(&mut self.events, Some(Duration::from_secs(1))) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+            if !self.events.is_empty() {
+                break;
+            }
+            if waited.elapsed().as_secs() >= STALL_SECS {
+                return Ok(false);
+            }
+        }
+        if waited.duration_since(start) > limit {
+            return Err(LoadError::TooSlow(limit.as_secs()));
+        }
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut result = Ok(());
+        for event in &events {
+            let Token(number) = event.token();
+            if event.is_readable() {
+                result = self.read(number, &mut buffer);
+                if result.is_err() {
+                    break;
+                }
+            }
+            if event.is_writable() && !self.links[number].out.is_empty() {
+                self.queue_link(number);
+            }
+        }
+        self.events = events;
+        self.buffer = buffer;
+        result?;
+        self.write_dirty()?;
+        Ok(true)
+    }
+
+    fn read(&mut self, number: usize, buffer: &mut [u8]) -> Result<(), LoadError> {
+        loop {
+            let link = &mut self.links[number];
+            let held = link.held.len();
+            buffer[..held].copy_from_slice(&link.held);
+            let filled = match link.stream.read(&mut buffer[held..]) {
+                Ok(0) => return Err(LoadError::Closed),
+                Ok(read) => held + read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let role = link.role;
+            let mut used = 0;
+            while let Some(packet) = wire::split(&buffer[used..filled])? {
+                used += packet.len;
+                self.handle(number, role, &packet)?;
+            }
+            let link = &mut self.links[number];
+            link.held.clear();
+            link.held.extend_from_slice(&buffer[used..filled]);
+            // A short read has emptied the socket; the next byte makes a new event.
+            if filled < buffer.len() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn handle(&mut self, number: usize, role: Role, packet: &Packet<'_>) -> Result<(), LoadError> {
+        match (role, packet.first & 0xf0) {
+            (Role::Receiver(receiver), wire::PUBLISH) => self.handle_message(number, receiver, packet),
+            (Role::Receiver(_), 0x60) => {
+                self.acknowledge(number, wire::PUBCOMP, wire::read_id(packet)?);
+                Ok(())
+            }
+            (Role::Publisher(publisher), wire::PUBACK | wire::PUBCOMP) => {
+                let id = wire::read_id(packet)?;
+                let publisher_state = &mut self.publishers[publisher];
+                if id != packet_id(publisher_state.acknowledged) {
+                    self.violations.acks += 1;
+                }
+                publisher_state.acknowledged += 1;
+                self.queue_publisher(publisher);
+                Ok(())
+            }
+            (Role::Publisher(publisher), wire::PUBREC) => {
+                let id = wire::read_id(packet)?;
+                if let Some(&code) = packet.body.get(2).filter(|&&code| code >= 0x80) {
+                    return Err(LoadError::Refused { first: packet.first, code });
+                }
+                let publisher_state = &mut self.publishers[publisher];
+                if id != packet_id(publisher_state.released) {
+                    self.violations.acks += 1;
+                }
+                publisher_state.released += 1;
+                self.acknowledge(number, wire::PUBREL, id);
+                Ok(())
+            }
+            (_, wire::CONNACK) => match packet.body.get(1) {
+                Some(0) => {
+                    self.connected += 1;
+                    Ok(())
+                }
+                Some(&code) => Err(LoadError::Refused { first: packet.first, code }),
+                None => Err(Malformed.into()),
+            },
+            (_, wire::DISCONNECT) => {
+                Err(LoadError::Refused { first: packet.first, code: packet.body.first().copied().unwrap_or_default() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn handle_message(&mut self, number: usize, receiver: usize, packet: &Packet<'_>) -> Result<(), LoadError> {
+        let publish = wire::read_publish(self.version, packet)?;
+        match publish.qos {
+            0 => {}
+            1 => self.acknowledge(number, wire::PUBACK, publish.id),
+            _ => self.acknowledge(number, wire::PUBREC, publish.id),
+        }
+        let receiver = &mut self.receivers[receiver];
+        let place = wire::read_stamp(publish.payload).and_then(|(stream, seq)| {
+            let index = stream.checked_sub(receiver.first_stream)? as usize;
+            receiver.expected.get_mut(index).map(|expected| (stream, seq, expected))
+        });
+        let Some((stream, seq, expected)) = place else {
+            self.violations.foreign += 1;
+            return Ok(());
+        };
+        if seq < *expected {
+            self.violations.late += 1;
+            if self.gaps > 0 {
+                self.gaps -= 1;
+                self.received += 1;
+            }
+            return Ok(());
+        }
+        let skipped = *expected..=seq;
+        self.gaps += u64::from(seq - *expected);
+        *expected = seq + 1;
+        self.received += 1;
+        if receiver.credit == Credit::Publisher {
+            self.credit(stream as usize, skipped);
+        }
+        Ok(())
+    }
+
+    /// Notes that one receiver has these messages of a publisher, or will never have them.
+    fn credit(&mut self, publisher: usize, seqs: std::ops::RangeInclusive<u32>) {
+        let Some(state) = self.publishers.get_mut(publisher) else { return };
+        let mask = state.ring.len() - 1;
+        for seq in seqs {
+            state.ring[seq as usize & mask] += 1;
+        }
+        let before = state.arrived;
+        while state.arrived < state.sent && state.ring[state.arrived as usize & mask] == state.receivers {
+            state.ring[state.arrived as usize & mask] = 0;
+            state.arrived += 1;
+        }
+        if state.arrived > before {
+            self.queue_publisher(publisher);
+        }
+    }
+
+    fn acknowledge(&mut self, number: usize, first: u8, id: u16) {
+        wire::acknowledge(&mut self.links[number].out, first, id);
+        self.queue_link(number);
+    }
+
+    fn queue_link(&mut self, number: usize) {
+        let link = &mut self.links[number];
+        if !link.queued {
+            link.queued = true;
+            self.dirty_links.push(number);
+        }
+    }
+
+    fn queue_publisher(&mut self, number: usize) {
+        let publisher = &mut self.publishers[number];
+        if !publisher.queued {
+            publisher.queued = true;
+            self.dirty_publishers.push(number);
+        }
+    }
+
+    fn write_dirty(&mut self) -> Result<(), LoadError> {
+        let mut publishers = std::mem::take(&mut self.dirty_publishers);
+        for number in publishers.drain(..) {
+            let publisher = &mut self.publishers[number];
+            publisher.queued = false;
+            let link = publisher.link;
+            if publisher.pump(&mut self.links[link].out) {
+                self.queue_link(link);
+            }
+            let publisher = &mut self.publishers[number];
+            if !publisher.finished && publisher.is_done() {
+                publisher.finished = true;
+                self.unfinished -= 1;
+            }
+        }
+        self.dirty_publishers = publishers;
+        let mut links = std::mem::take(&mut self.dirty_links);
+        for number in links.drain(..) {
+            let link = &mut self.links[number];
+            link.queued = false;
+            link.flush()?;
+        }
+        self.dirty_links = links;
+        Ok(())
+    }
+}
+
+impl Publisher {
+    /// Appends what the window allows; true if there was something.
+    fn pump(&mut self, out: &mut Vec<u8>) -> bool {
+        let before = self.sent;
+        while self.may_send() {
+            let turn = self.sent as usize % self.streams.len();
+            let stream = &mut self.streams[turn];
+            stream.template.write(out, packet_id(self.sent), stream.next);
+            stream.next += 1;
+            self.sent += 1;
+        }
+        self.sent > before
+    }
+
+    fn may_send(&self) -> bool {
+        self.sent < self.target
+            && (self.qos == 0 || self.sent - self.acknowledged < self.window.in_flight)
+            && self.window.ahead.is_none_or(|ahead| self.sent - self.arrived < ahead)
+    }
+
+    fn is_done(&self) -> bool {
+        self.sent == self.target
+            && (self.qos == 0 || self.acknowledged == self.sent)
+            && (self.window.ahead.is_none() || self.arrived == self.sent)
+    }
+}
+
+impl Link {
+    fn flush(&mut self) -> io::Result<()> {
+        while !self.out.is_empty() {
+            match self.stream.write(&self.out) {
+                Ok(written) if written == self.out.len() => self.out.clear(),
+                Ok(written) => {
+                    self.out.drain(..written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The packet id of a publisher's n-th message; the window is far smaller than the 65,535 there are.
+fn packet_id(message: u64) -> u16 {
+    (message % u64::from(u16::MAX)) as u16 + 1
+}
+
+/// Connects and waits for the answer.
+pub fn open(
+    broker: SocketAddr,
+    version: Version,
+    client_id: &str,
+    keep: Keep,
+) -> Result<std::net::TcpStream, LoadError> {
+    let mut stream = std::net::TcpStream::connect(broker)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(ANSWER_SECS)))?;
+    let mut hello = vec![];
+    wire::connect(&mut hello, version, client_id, keep);
+    stream.write_all(&hello)?;
+    let (first, body) = read_packet(&mut stream)?;
+    match body.get(1) {
+        Some(0) if first == wire::CONNACK => Ok(stream),
+        code => Err(LoadError::Refused { first, code: code.copied().unwrap_or_default() }),
+    }
+}
+
+/// Subscribes to one filter and waits for the answer.
+pub fn subscribe(stream: &mut std::net::TcpStream, version: Version, filter: &str, qos: u8) -> Result<(), LoadError> {
+    let mut request = vec![];
+    wire::subscribe(&mut request, version, filter, qos);
+    stream.write_all(&request)?;
+    let (first, body) = read_packet(stream)?;
+    match body.last() {
+        Some(&granted) if first == wire::SUBACK && granted == qos => Ok(()),
+        code => Err(LoadError::Refused { first, code: code.copied().unwrap_or_default() }),
+    }
+}
+
+/// Leaves a kept session behind that is subscribed to `filter`.
+pub fn leave_session(broker: SocketAddr, version: Version, client_id: &str, filter: &str) -> Result<(), LoadError> {
+    let mut stream = open(broker, version, client_id, Keep::Session)?;
+    subscribe(&mut stream, version, filter, 1)?;
+    let mut bye = vec![];
+    wire::disconnect(&mut bye);
+    stream.write_all(&bye)?;
+    // The broker closes; until it has, it may take the session for connected.
+    stream.shutdown(std::net::Shutdown::Write)?;
+    match stream.read(&mut [0; 16]) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads exactly one packet from a blocking socket: its first byte and its body.
+fn read_packet(stream: &mut std::net::TcpStream) -> Result<(u8, Vec<u8>), LoadError> {
+    let mut head = vec![0; 2];
+    stream.read_exact(&mut head)?;
+    let (len, _) = loop {
+        if let Some(read) = wire::varint(&head[1..])? {
+            break read;
+        }
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.extend_from_slice(&byte);
+    };
+    let mut body = vec![0; len];
+    stream.read_exact(&mut body)?;
+    Ok((head[0], body))
+}
