@@ -76,6 +76,7 @@ parlor-bench: the same load against Parlor and its peers, in alternation, as a t
   --rounds N            rounds, of which the table shows medians [5]
   --brokers NAME,..     parlor, mosquitto, rumqttd, relay [all]; an absent one is left out
   --quick               one round of a tenth of the messages
+  --in-flight N         messages in flight per publisher in the traffic loads, instead of each load's own
   --mqtt 3|5            version the generator speaks [3]
   --json FILE           write every figure of every round
   --parlor FILE         Parlor's program [beside this one; PARLOR_BENCH_PARLOR]
@@ -109,6 +110,7 @@ pub fn parse(
         scratch: None,
     };
     let mut quick = false;
+    let mut window = None;
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         // `--name value` and `--name=value` both work.
@@ -125,6 +127,7 @@ pub fn parse(
             "--rounds" => options.rounds = rounds(&name, &value()?)?,
             "--brokers" => options.brokers = brokers(&name, &value()?)?,
             "--quick" => quick = true,
+            "--in-flight" => window = Some(in_flight(&name, &value()?)?),
             "--mqtt" => options.version = version(&name, &value()?)?,
             "--json" => options.json = Some(value()?.into()),
             "--parlor" => options.parlor = Some(value()?.into()),
@@ -137,6 +140,9 @@ pub fn parse(
         if given.is_some() {
             return Err(UsageError::Unknown(format!("{name} with a value")));
         }
+    }
+    if let Some(window) = window {
+        options.loads = options.loads.into_iter().map(|load| load.with_in_flight(window)).collect();
     }
     if quick {
         options.loads = options.loads.into_iter().map(Load::quick).collect();
@@ -154,6 +160,10 @@ fn address(argument: &str, value: &str) -> Result<SocketAddr, UsageError> {
 
 fn rounds(argument: &str, value: &str) -> Result<u32, UsageError> {
     value.parse().ok().filter(|rounds| (1..=100).contains(rounds)).ok_or_else(|| wrong(argument, value, "1 to 100"))
+}
+
+fn in_flight(argument: &str, value: &str) -> Result<u64, UsageError> {
+    value.parse().ok().filter(|window| (1..=4_096).contains(window)).ok_or_else(|| wrong(argument, value, "1 to 4096"))
 }
 
 fn version(argument: &str, value: &str) -> Result<Version, UsageError> {
@@ -213,6 +223,7 @@ mod tests {
         check("--rounds", "needs a value");
         check("--brokers emqx", "mosquitto, relay, rumqttd, parlor");
         check("--mqtt 4", "3 or 5");
+        check("--in-flight 0", "1 to 4096");
         check("--quick=yes", "--quick with a value");
         check("relay here", "127.0.0.1:1883");
         check("--fast", "--fast is not an argument");

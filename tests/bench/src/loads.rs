@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::brokers::{Broker, Kind};
-use crate::generator::{self, Generator, LoadError, Phase, Stream, Violations, Window};
+use crate::generator::{self, Generator, LoadError, Phase, Stream, Violations};
 use crate::latency;
 use crate::process::{Process, ProcessError};
 use crate::wire::{Template, Version};
@@ -18,8 +18,6 @@ const CONNECTS_AT_ONCE: u64 = 64;
 const OFFLINE_PUBLISHERS: u32 = 8;
 /// Messages each of them has in flight.
 const OFFLINE_IN_FLIGHT: u64 = 16;
-/// A publisher may be this many windows ahead of its slowest receiver, where acknowledgements are its window.
-const AHEAD_WINDOWS: u64 = 4;
 
 /// What a load does.
 #[derive(Debug, Clone, Copy)]
@@ -148,6 +146,7 @@ const fn measure(name: &'static str, unit: &'static str, aim: Aim) -> Measure {
     Measure { name, unit, aim }
 }
 
+/// A load with connected receivers; a macro because its figures must be `'static`.
 macro_rules! traffic {
     ($name:literal, $about:literal, $shape:expr, qos $qos:literal, $payload:literal B, $in_flight:literal in flight,
      $deliveries:literal, $aim:expr) => {
@@ -175,14 +174,14 @@ pub const LOADS: &[Load] = &[
         qos 1, 64 B, 16 in flight, 240_000, Aim::OfMosquitto(0.045)),
     traffic!("fan-in-qos2", "8 publishers to 1 receiver, QoS 2, 16 in flight", Shape::FanIn(8),
         qos 2, 64 B, 16 in flight, 120_000, Aim::Open),
-    traffic!("fan-out-qos0", "1 publisher to 100 receivers, QoS 0, 64 in flight", Shape::FanOut(100),
-        qos 0, 64 B, 64 in flight, 600_000, Aim::OfMosquitto(0.085)),
+    traffic!("fan-out-qos0", "1 publisher to 100 receivers, QoS 0, 16 in flight", Shape::FanOut(100),
+        qos 0, 64 B, 16 in flight, 600_000, Aim::OfMosquitto(0.085)),
     traffic!("fan-out-qos1", "1 publisher to 100 receivers, QoS 1, 16 in flight", Shape::FanOut(100),
         qos 1, 64 B, 16 in flight, 400_000, Aim::OfMosquitto(0.09)),
     traffic!("fan-out-qos2", "1 publisher to 100 receivers, QoS 2, 16 in flight", Shape::FanOut(100),
         qos 2, 64 B, 16 in flight, 200_000, Aim::Open),
-    traffic!("pairs-qos0", "50 publishers to 50 receivers, QoS 0, 64 in flight", Shape::Pairs(50),
-        qos 0, 64 B, 64 in flight, 400_000, Aim::OfMosquitto(0.12)),
+    traffic!("pairs-qos0", "50 publishers to 50 receivers, QoS 0, 8 in flight", Shape::Pairs(50),
+        qos 0, 64 B, 8 in flight, 400_000, Aim::OfMosquitto(0.12)),
     traffic!("pairs-qos1", "50 publishers to 50 receivers, QoS 1, 8 in flight", Shape::Pairs(50),
         qos 1, 64 B, 8 in flight, 200_000, Aim::OfMosquitto(0.12)),
     traffic!("pairs-qos2", "50 publishers to 50 receivers, QoS 2, 8 in flight", Shape::Pairs(50),
@@ -191,6 +190,10 @@ pub const LOADS: &[Load] = &[
         qos 1, 64 B, 1 in flight, 100_000, Aim::OfMosquitto(0.8)),
     traffic!("fan-in-4k", "8 publishers to 1 receiver, QoS 0, 64 in flight, 4 KiB payloads", Shape::FanIn(8),
         qos 0, 4096 B, 64 in flight, 120_000, Aim::OfMosquitto(0.14)),
+    traffic!("wide-fan-out-qos0", "1 publisher to 100 receivers, QoS 0, 64 in flight", Shape::FanOut(100),
+        qos 0, 64 B, 64 in flight, 600_000, Aim::OfMosquitto(0.085)),
+    traffic!("wide-pairs-qos0", "50 publishers to 50 receivers, QoS 0, 64 in flight", Shape::Pairs(50),
+        qos 0, 64 B, 64 in flight, 400_000, Aim::OfMosquitto(0.12)),
     Load {
         name: "idle",
         about: "5,000 connections that do nothing",
@@ -283,6 +286,14 @@ impl Load {
         self
     }
 
+    /// The same load with another number of messages in flight, if it is one with connected receivers.
+    pub fn with_in_flight(mut self, in_flight: u64) -> Self {
+        if let Work::Traffic(traffic) = &mut self.work {
+            traffic.in_flight = in_flight;
+        }
+        self
+    }
+
     /// Runs the load once against a fresh broker whose program has `program_bytes`.
     pub fn run(&self, broker: &Broker, version: Version, program_bytes: u64) -> Result<Outcome, RunError> {
         match self.work {
@@ -331,9 +342,7 @@ fn run_traffic(broker: &Broker, version: Version, traffic: Traffic) -> Result<Ou
 /// Connects the receivers and publishers of a load with connected receivers.
 pub fn connect_traffic(broker: &Broker, version: Version, traffic: Traffic) -> Result<Generator, LoadError> {
     let mut generator = Generator::new(broker.address, version)?;
-    let ahead = if traffic.qos == 0 { traffic.in_flight } else { traffic.in_flight * AHEAD_WINDOWS };
-    let window = Window { in_flight: traffic.in_flight, ahead: Some(ahead) };
-    let qos = traffic.qos;
+    let (qos, in_flight) = (traffic.qos, traffic.in_flight);
     let stream =
         |topic: &str, number| vec![Stream::new(Template::new(version, topic, qos, number, traffic.payload_len))];
     match traffic.shape {
@@ -341,21 +350,21 @@ pub fn connect_traffic(broker: &Broker, version: Version, traffic: Traffic) -> R
             generator.add_receiver("receiver", qos, "bench/in", 0..publishers)?;
             for number in 0..publishers {
                 let client_id = format!("publisher-{number}");
-                generator.add_publisher(&client_id, qos, window, 1, stream("bench/in", number))?;
+                generator.add_publisher(&client_id, qos, in_flight, 1, stream("bench/in", number))?;
             }
         }
         Shape::FanOut(receivers) => {
             for number in 0..receivers {
                 generator.add_receiver(&format!("receiver-{number}"), qos, "bench/out", 0..1)?;
             }
-            generator.add_publisher("publisher", qos, window, receivers, stream("bench/out", 0))?;
+            generator.add_publisher("publisher", qos, in_flight, receivers, stream("bench/out", 0))?;
         }
         Shape::Pairs(pairs) => {
             for number in 0..pairs {
                 let topic = format!("bench/pair/{number}");
                 generator.add_receiver(&format!("receiver-{number}"), qos, &topic, number..number + 1)?;
                 let client_id = format!("publisher-{number}");
-                generator.add_publisher(&client_id, qos, window, 1, stream(&topic, number))?;
+                generator.add_publisher(&client_id, qos, in_flight, 1, stream(&topic, number))?;
             }
         }
     }
@@ -385,8 +394,7 @@ fn connect_offline(broker: &Broker, version: Version, sessions: u32) -> Result<G
             .step_by(OFFLINE_PUBLISHERS as usize)
             .map(|number| Stream::new(Template::new(version, &session_topic(number), 1, number, 64)))
             .collect();
-        let window = Window { in_flight: OFFLINE_IN_FLIGHT, ahead: None };
-        generator.add_publisher(&format!("publisher-{publisher}"), 1, window, 0, streams)?;
+        generator.add_publisher(&format!("publisher-{publisher}"), 1, OFFLINE_IN_FLIGHT, 0, streams)?;
     }
     Ok(generator)
 }
