@@ -12,8 +12,6 @@ use crate::wire::{Template, Version};
 const LIMIT: Duration = Duration::from_secs(90);
 /// Longest time for one phase of the long offline queue.
 const LONG_LIMIT: Duration = Duration::from_secs(300);
-/// Connections asked for but not yet answered while idle ones are opened.
-const CONNECTS_AT_ONCE: u64 = 64;
 /// Publishers that fill the offline queues.
 const OFFLINE_PUBLISHERS: u32 = 8;
 /// Messages each of them has in flight.
@@ -374,7 +372,7 @@ pub fn connect_traffic(broker: &Broker, version: Version, traffic: Traffic) -> R
 fn run_idle(broker: &Broker, version: Version, connections: u64) -> Result<Outcome, RunError> {
     let mut generator = Generator::new(broker.address, version)?;
     let before = broker.process().resident_bytes()?;
-    let (phase, cpu_secs) = timed(broker.process(), || generator.open_idle(connections, CONNECTS_AT_ONCE, LIMIT))?;
+    let (phase, cpu_secs) = timed(broker.process(), || generator.open_idle(connections, LIMIT))?;
     let resident = broker.process().resident_bytes()?.saturating_sub(before);
     let count = phase.delivered as f64;
     Ok(Outcome {
@@ -418,7 +416,7 @@ fn run_offline(broker: &Broker, version: Version, sessions: u32, each: u64) -> R
     let mut receiving = Generator::new(broker.address, version)?;
     let (drain, drain_cpu) = timed(process, || {
         let start = Instant::now();
-        receiving.resume(sessions, session_name)?;
+        receiving.resume(sessions, session_name, start, LIMIT)?;
         receiving.receive(messages, start, LIMIT)
     })?;
     let micros = |secs: f64, count: u64| secs * 1e6 / count as f64;

@@ -45,7 +45,7 @@ impl Report {
             head.extend(compared.iter().map(|kind| format!("{} / mosquitto", kind.name())));
         }
         if parlor && kinds.contains(&Kind::Relay) {
-            head.push("parlor / relay".to_owned());
+            head.push("parlor / relay (aim 1.5)".to_owned());
         }
         head.push("aim".to_owned());
         if parlor {
