@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, io, thread};
 
-use crate::generator;
+use crate::client;
 use crate::process::Process;
 use crate::wire::{Keep, Version};
 
@@ -69,8 +69,10 @@ pub enum StartError {
     #[error("cannot prepare or start the broker: {0}")]
     Prepare(#[from] io::Error),
     /// It runs but does not answer, or has ended.
-    #[error("no CONNACK within {} s; the end of its log:\n{log}", START_LIMIT.as_secs())]
+    #[error("{}; its log ends with: {log}", if *ended { "it ended without a CONNACK" } else { "it runs but sends no CONNACK" })]
     Silent {
+        /// Whether the process has ended by itself.
+        ended: bool,
         /// The last lines the broker wrote.
         log: String,
     },
@@ -140,15 +142,17 @@ impl Programs {
         let start = Instant::now();
         let child = command.spawn()?;
         let mut broker = Broker { child, dir, address, start_secs: 0.0 };
-        while start.elapsed() < START_LIMIT && broker.child.try_wait()?.is_none() {
-            if generator::open(address, Version::V3, "first", Keep::Nothing).is_ok() {
+        let mut ended = false;
+        while start.elapsed() < START_LIMIT && !ended {
+            if client::open(address, Version::V3, "first", Keep::Nothing).is_ok() {
                 broker.start_secs = start.elapsed().as_secs_f64();
                 return Ok(broker);
             }
             // The step is the resolution of the start-up time.
             thread::sleep(Duration::from_micros(200));
+            ended = broker.child.try_wait()?.is_some();
         }
-        Err(StartError::Silent { log: tail(&log) })
+        Err(StartError::Silent { ended, log: tail(&log) })
     }
 }
 

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::wire::{self, Keep, Malformed, Packet, Template, Version};
+use crate::client::{self, LoadError};
+use crate::publisher::{Publisher, Stream};
+use crate::wire::{self, Keep, Malformed, Packet, Version};
 
 /// Bytes of the one buffer all links read into.
 const READ_BUFFER: usize = 256 * 1024;
@@ -22,36 +24,6 @@ const STALL_SECS: u64 = 5;
 /// Connections asked for but not yet answered. More than a listener's backlog (100 at mosquitto) would make the kernel
 /// drop some, which then come back after a whole second.
 const CONNECTS_AT_ONCE: u64 = 64;
-/// How long the broker may take to answer a CONNECT or SUBSCRIBE.
-const ANSWER_SECS: u64 = 10;
-
-/// A load could not be run to its end.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// A socket failed.
-    #[error("a connection failed: {0}")]
-    Socket(#[from] io::Error),
-    /// The broker sent something that is not MQTT.
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
-    /// The broker ended a connection.
-    #[error("the broker closed a connection; its log says why")]
-    Closed,
-    /// The broker said no.
-    #[error("the broker answered packet type {first:#04x} with reason code {code:#04x}")]
-    Refused {
-        /// First byte of the answer.
-        first: u8,
-        /// The code in it.
-        code: u8,
-    },
-    /// The broker has gone silent.
-    #[error("the broker left a CONNECT or PINGREQ unanswered for {STALL_SECS} s")]
-    Unanswered,
-    /// The time allowed for the load is over.
-    #[error("the load was not done after {0} s; it counts as failed")]
-    TooSlow(u64),
-}
 
 /// What went wrong with messages, all counted since the generator was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -75,39 +47,11 @@ pub struct Phase {
     pub wall_secs: f64,
 }
 
-/// A sequence of messages with one topic.
 #[derive(Debug)]
-pub struct Stream {
-    template: Template,
-    next: u32,
-}
-
-impl Stream {
-    /// A stream whose messages are made from `template`.
-    pub fn new(template: Template) -> Self {
-        Self { template, next: 0 }
-    }
-}
-
-#[derive(Debug)]
-struct Publisher {
+struct Sender {
     link: usize,
-    qos: u8,
-    /// Messages that may be out: not yet acknowledged, or not yet at every receiver.
-    in_flight: u64,
-    /// Receivers of each message; 0 where the sessions are away.
-    receivers: u32,
-    streams: Vec<Stream>,
-    target: u64,
-    sent: u64,
-    acknowledged: u64,
-    released: u64,
-    /// All receivers have every message before this one.
-    arrived: u64,
-    /// How many receivers have each message from `arrived` on; its length is a power of two.
-    ring: Vec<u32>,
+    publisher: Publisher,
     queued: bool,
-    finished: bool,
 }
 
 #[derive(Debug)]
@@ -129,7 +73,7 @@ pub enum Credit {
 
 #[derive(Debug, Clone, Copy)]
 enum Role {
-    Publisher(usize),
+    Sender(usize),
     Receiver(usize),
     Idle,
 }
@@ -153,10 +97,10 @@ pub struct Generator {
     events: Events,
     buffer: Box<[u8]>,
     links: Vec<Link>,
-    publishers: Vec<Publisher>,
+    senders: Vec<Sender>,
     receivers: Vec<Receiver>,
     dirty_links: Vec<usize>,
-    dirty_publishers: Vec<usize>,
+    dirty_senders: Vec<usize>,
     unfinished: usize,
     received: u64,
     gaps: u64,
@@ -175,10 +119,10 @@ impl Generator {
             events: Events::with_capacity(EVENTS_PER_TURN),
             buffer: vec![0; READ_BUFFER].into_boxed_slice(),
             links: vec![],
-            publishers: vec![],
+            senders: vec![],
             receivers: vec![],
             dirty_links: vec![],
-            dirty_publishers: vec![],
+            dirty_senders: vec![],
             unfinished: 0,
             received: 0,
             gaps: 0,
@@ -204,23 +148,10 @@ impl Generator {
         receivers: u32,
         streams: Vec<Stream>,
     ) -> Result<(), LoadError> {
-        let stream = open(self.broker, self.version, client_id, Keep::Nothing)?;
-        let link = self.adopt(stream, Role::Publisher(self.publishers.len()))?;
-        self.publishers.push(Publisher {
-            link,
-            qos,
-            in_flight,
-            receivers,
-            streams,
-            target: 0,
-            sent: 0,
-            acknowledged: 0,
-            released: 0,
-            arrived: 0,
-            ring: vec![0; in_flight.next_power_of_two() as usize],
-            queued: false,
-            finished: true,
-        });
+        let stream = client::open(self.broker, self.version, client_id, Keep::Nothing)?;
+        let link = self.adopt(stream, Role::Sender(self.senders.len()))?;
+        let publisher = Publisher::new(qos, in_flight, receivers, streams);
+        self.senders.push(Sender { link, publisher, queued: false });
         Ok(())
     }
 
@@ -232,8 +163,8 @@ impl Generator {
         filter: &str,
         streams: std::ops::Range<u32>,
     ) -> Result<(), LoadError> {
-        let mut stream = open(self.broker, self.version, client_id, Keep::Nothing)?;
-        subscribe(&mut stream, self.version, filter, qos)?;
+        let mut stream = client::open(self.broker, self.version, client_id, Keep::Nothing)?;
+        client::subscribe(&mut stream, self.version, filter, qos)?;
         self.watch(stream, streams, Credit::Publisher)
     }
 
@@ -294,13 +225,10 @@ impl Generator {
     pub fn publish(&mut self, each: u64, limit: Duration) -> Result<Phase, LoadError> {
         let start = Instant::now();
         let before = (self.received, self.acknowledged());
-        self.unfinished = self.publishers.len();
-        for number in 0..self.publishers.len() {
-            let publisher = &mut self.publishers[number];
-            publisher.target += each;
-            publisher.finished = false;
-            publisher.queued = true;
-            self.dirty_publishers.push(number);
+        self.unfinished = self.senders.len();
+        for number in 0..self.senders.len() {
+            self.senders[number].publisher.add(each);
+            self.queue_sender(number);
         }
         self.write_dirty()?;
         let mut wall_secs = 0.0;
@@ -355,7 +283,7 @@ impl Generator {
     }
 
     fn acknowledged(&self) -> u64 {
-        self.publishers.iter().map(|publisher| publisher.acknowledged).sum()
+        self.senders.iter().map(|sender| sender.publisher.acknowledged()).sum()
     }
 
     /// Gaps that no late message has filled are losses.
@@ -364,17 +292,9 @@ impl Generator {
     }
 
     fn count_stalled(&mut self) {
-        for publisher in &mut self.publishers {
-            if publisher.receivers > 0 {
-                let got: u64 = (publisher.arrived..publisher.sent)
-                    .map(|seq| u64::from(publisher.ring[seq as usize & (publisher.ring.len() - 1)]))
-                    .sum();
-                let due = (publisher.sent - publisher.arrived) * u64::from(publisher.receivers);
-                self.violations.lost += due - got;
-            }
-            if publisher.qos > 0 {
-                self.violations.acks += publisher.sent - publisher.acknowledged;
-            }
+        for sender in &self.senders {
+            self.violations.lost += sender.publisher.missing_arrivals();
+            self.violations.acks += sender.publisher.missing_acknowledgements();
         }
     }
 
@@ -475,26 +395,22 @@ impl Generator {
                 self.acknowledge(number, wire::PUBCOMP, wire::read_id(packet)?);
                 Ok(())
             }
-            (Role::Publisher(publisher), wire::PUBACK | wire::PUBCOMP) => {
+            (Role::Sender(sender), wire::PUBACK | wire::PUBCOMP) => {
                 let id = wire::read_id(packet)?;
-                let publisher_state = &mut self.publishers[publisher];
-                if id != packet_id(publisher_state.acknowledged) {
+                if !self.senders[sender].publisher.handle_acknowledged(id) {
                     self.violations.acks += 1;
                 }
-                publisher_state.acknowledged += 1;
-                self.queue_publisher(publisher);
+                self.queue_sender(sender);
                 Ok(())
             }
-            (Role::Publisher(publisher), wire::PUBREC) => {
+            (Role::Sender(sender), wire::PUBREC) => {
                 let id = wire::read_id(packet)?;
                 if let Some(&code) = packet.body.get(2).filter(|&&code| code >= 0x80) {
                     return Err(LoadError::Refused { first: packet.first, code });
                 }
-                let publisher_state = &mut self.publishers[publisher];
-                if id != packet_id(publisher_state.released) {
+                if !self.senders[sender].publisher.handle_received(id) {
                     self.violations.acks += 1;
                 }
-                publisher_state.released += 1;
                 self.acknowledge(number, wire::PUBREL, id);
                 Ok(())
             }
@@ -545,29 +461,13 @@ impl Generator {
         self.gaps += u64::from(seq - *expected);
         *expected = seq + 1;
         self.received += 1;
-        if receiver.credit == Credit::Publisher {
-            self.credit(stream as usize, skipped);
+        let sender = stream as usize;
+        if receiver.credit == Credit::Publisher
+            && self.senders.get_mut(sender).is_some_and(|sender| sender.publisher.handle_arrival(skipped))
+        {
+            self.queue_sender(sender);
         }
         Ok(())
-    }
-
-    /// Notes that one receiver has these messages of a publisher, or will never have them.
-    fn credit(&mut self, publisher: usize, seqs: std::ops::RangeInclusive<u32>) {
-        let Some(state) = self.publishers.get_mut(publisher) else { return };
-        let mask = state.ring.len() - 1;
-        // A message nobody has sent would make an endless walk of this.
-        let sent = state.sent;
-        for seq in seqs.take_while(|&seq| u64::from(seq) < sent) {
-            state.ring[seq as usize & mask] += 1;
-        }
-        let before = state.arrived;
-        while state.arrived < state.sent && state.ring[state.arrived as usize & mask] == state.receivers {
-            state.ring[state.arrived as usize & mask] = 0;
-            state.arrived += 1;
-        }
-        if state.arrived > before {
-            self.queue_publisher(publisher);
-        }
     }
 
     fn acknowledge(&mut self, number: usize, first: u8, id: u16) {
@@ -583,30 +483,28 @@ impl Generator {
         }
     }
 
-    fn queue_publisher(&mut self, number: usize) {
-        let publisher = &mut self.publishers[number];
-        if !publisher.queued {
-            publisher.queued = true;
-            self.dirty_publishers.push(number);
+    fn queue_sender(&mut self, number: usize) {
+        let sender = &mut self.senders[number];
+        if !sender.queued {
+            sender.queued = true;
+            self.dirty_senders.push(number);
         }
     }
 
     fn write_dirty(&mut self) -> Result<(), LoadError> {
-        let mut publishers = std::mem::take(&mut self.dirty_publishers);
-        for number in publishers.drain(..) {
-            let publisher = &mut self.publishers[number];
-            publisher.queued = false;
-            let link = publisher.link;
-            if publisher.pump(&mut self.links[link].out) {
-                self.queue_link(link);
-            }
-            let publisher = &mut self.publishers[number];
-            if !publisher.finished && publisher.is_done() {
-                publisher.finished = true;
+        let mut senders = std::mem::take(&mut self.dirty_senders);
+        for number in senders.drain(..) {
+            let sender = &mut self.senders[number];
+            sender.queued = false;
+            if sender.publisher.poll_finished() {
                 self.unfinished -= 1;
             }
+            let link = sender.link;
+            if sender.publisher.poll_messages(&mut self.links[link].out) {
+                self.queue_link(link);
+            }
         }
-        self.dirty_publishers = publishers;
+        self.dirty_senders = senders;
         let mut links = std::mem::take(&mut self.dirty_links);
         for number in links.drain(..) {
             let link = &mut self.links[number];
@@ -615,33 +513,6 @@ impl Generator {
         }
         self.dirty_links = links;
         Ok(())
-    }
-}
-
-impl Publisher {
-    /// Appends what the window allows; true if there was something.
-    fn pump(&mut self, out: &mut Vec<u8>) -> bool {
-        let before = self.sent;
-        while self.may_send() {
-            let turn = self.sent as usize % self.streams.len();
-            let stream = &mut self.streams[turn];
-            stream.template.write(out, packet_id(self.sent), stream.next);
-            stream.next += 1;
-            self.sent += 1;
-        }
-        self.sent > before
-    }
-
-    fn may_send(&self) -> bool {
-        self.sent < self.target
-            && (self.qos == 0 || self.sent - self.acknowledged < self.in_flight)
-            && (self.receivers == 0 || self.sent - self.arrived < self.in_flight)
-    }
-
-    fn is_done(&self) -> bool {
-        self.sent == self.target
-            && (self.qos == 0 || self.acknowledged == self.sent)
-            && (self.receivers == 0 || self.arrived == self.sent)
     }
 }
 
@@ -662,79 +533,10 @@ impl Link {
     }
 }
 
-/// The packet id of a publisher's n-th message; the window is far smaller than the 65,535 there are.
-fn packet_id(message: u64) -> u16 {
-    (message % u64::from(u16::MAX)) as u16 + 1
-}
-
-/// Connects and waits for the answer.
-pub fn open(
-    broker: SocketAddr,
-    version: Version,
-    client_id: &str,
-    keep: Keep,
-) -> Result<std::net::TcpStream, LoadError> {
-    let mut stream = std::net::TcpStream::connect(broker)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_secs(ANSWER_SECS)))?;
-    let mut hello = vec![];
-    wire::connect(&mut hello, version, client_id, keep);
-    stream.write_all(&hello)?;
-    let (first, body) = read_packet(&mut stream)?;
-    match body.get(1) {
-        Some(0) if first == wire::CONNACK => Ok(stream),
-        code => Err(LoadError::Refused { first, code: code.copied().unwrap_or_default() }),
-    }
-}
-
-/// Subscribes to one filter and waits for the answer.
-pub fn subscribe(stream: &mut std::net::TcpStream, version: Version, filter: &str, qos: u8) -> Result<(), LoadError> {
-    let mut request = vec![];
-    wire::subscribe(&mut request, version, filter, qos);
-    stream.write_all(&request)?;
-    let (first, body) = read_packet(stream)?;
-    match body.last() {
-        Some(&granted) if first == wire::SUBACK && granted == qos => Ok(()),
-        code => Err(LoadError::Refused { first, code: code.copied().unwrap_or_default() }),
-    }
-}
-
-/// Leaves a kept session behind that is subscribed to `filter`.
-pub fn leave_session(broker: SocketAddr, version: Version, client_id: &str, filter: &str) -> Result<(), LoadError> {
-    let mut stream = open(broker, version, client_id, Keep::Session)?;
-    subscribe(&mut stream, version, filter, 1)?;
-    let mut bye = vec![];
-    wire::disconnect(&mut bye);
-    stream.write_all(&bye)?;
-    // The broker closes; until it has, it may take the session for connected.
-    stream.shutdown(std::net::Shutdown::Write)?;
-    match stream.read(&mut [0; 16]) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Reads exactly one packet from a blocking socket: its first byte and its body.
-fn read_packet(stream: &mut std::net::TcpStream) -> Result<(u8, Vec<u8>), LoadError> {
-    let mut head = vec![0; 2];
-    stream.read_exact(&mut head)?;
-    let (len, _) = loop {
-        if let Some(read) = wire::varint(&head[1..])? {
-            break read;
-        }
-        let mut byte = [0];
-        stream.read_exact(&mut byte)?;
-        head.extend_from_slice(&byte);
-    };
-    let mut body = vec![0; len];
-    stream.read_exact(&mut body)?;
-    Ok((head[0], body))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Template;
 
     const LIMIT: Duration = Duration::from_secs(20);
 
@@ -809,7 +611,7 @@ mod tests {
             let mut bytes = vec![];
             wire::acknowledge(&mut bytes, wire::PUBACK, id);
             let packet = wire::split(&bytes).unwrap().unwrap();
-            generator.handle(0, Role::Publisher(0), &packet).unwrap();
+            generator.handle(0, Role::Sender(0), &packet).unwrap();
         }
         assert_eq!(generator.violations().acks, 2);
     }

@@ -8,7 +8,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::generator::{self, LoadError, Violations};
+use crate::client::{self, LoadError};
+use crate::generator::Violations;
 use crate::wire::{self, Keep, Template, Version};
 
 /// Time between two messages: 1,000 a second.
@@ -30,9 +31,9 @@ pub struct Latencies {
 /// One publisher sends `count` messages at 1,000 a second to one receiver.
 pub fn measure(broker: SocketAddr, version: Version, qos: u8, count: u32) -> Result<Latencies, LoadError> {
     let topic = "bench/latency";
-    let mut receiver = generator::open(broker, version, "latency-receiver", Keep::Nothing)?;
-    generator::subscribe(&mut receiver, version, topic, qos)?;
-    let publisher = generator::open(broker, version, "latency-publisher", Keep::Nothing)?;
+    let mut receiver = client::open(broker, version, "latency-receiver", Keep::Nothing)?;
+    client::subscribe(&mut receiver, version, topic, qos)?;
+    let publisher = client::open(broker, version, "latency-publisher", Keep::Nothing)?;
     let start = Instant::now();
     let sender = thread::spawn(move || send(publisher, version, topic, qos, count, start));
     let latencies = receive(receiver, version, count, start);

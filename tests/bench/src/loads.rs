@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::brokers::{Broker, Kind};
-use crate::generator::{self, Generator, LoadError, Phase, Stream, Violations};
+use crate::client::{self, LoadError};
+use crate::generator::{Generator, Phase, Violations};
 use crate::latency;
 use crate::process::{Process, ProcessError};
+use crate::publisher::Stream;
 use crate::wire::{Template, Version};
 
 /// Longest time for one load against one broker.
@@ -384,7 +386,7 @@ fn run_idle(broker: &Broker, version: Version, connections: u64) -> Result<Outco
 /// Leaves sessions behind and connects the publishers that will fill their queues.
 fn connect_offline(broker: &Broker, version: Version, sessions: u32) -> Result<Generator, LoadError> {
     for number in 0..sessions {
-        generator::leave_session(broker.address, version, &session_name(number), &session_topic(number))?;
+        client::leave_session(broker.address, version, &session_name(number), &session_topic(number))?;
     }
     let mut generator = Generator::new(broker.address, version)?;
     for publisher in 0..OFFLINE_PUBLISHERS {

@@ -9,10 +9,12 @@
 
 mod brokers;
 mod cli;
+mod client;
 mod generator;
 mod latency;
 mod loads;
 mod process;
+mod publisher;
 mod relay;
 mod report;
 mod wire;
