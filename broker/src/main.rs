@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    parlor::cli::main(&parlor::Broker)
+    parlor::cli::main(&parlor::Broker::new())
 }

@@ -25,8 +25,6 @@ pub struct AuthRequest {
     pub peer: IpAddr,
     /// Whether the listener lets clients without credentials in, as the account `anonymous`.
     pub allow_anonymous: bool,
-    /// Account the connection has, in each step of a re-authentication: the answer lets in no other.
-    pub account: Option<String>,
 }
 
 /// Which step of authentication this is.

@@ -1,10 +1,11 @@
-//! JSON Web Tokens (RFC 7519) as passwords: EdDSA with Ed25519, RS256 and HS256.
+//! JSON Web Tokens (RFC 7519) as passwords: `EdDSA` with Ed25519, RS256 and HS256.
 //!
-//! The key decides the algorithm: a token that names another is refused before anything is computed, so that a public
-//! key is never taken for a shared secret.
+//! The key decides the algorithm, and the configuration says which one it is: a token that names another is refused
+//! before anything is computed, so that a public key is never taken for a shared secret.
 
 use super::account::{AccountName, AccountNameError};
 use super::der::{BIT_STRING, Der, INTEGER, OBJECT_IDENTIFIER, SEQUENCE};
+use crate::config::JwtAlgorithm;
 use base64ct::{Base64UrlUnpadded, Encoding};
 use core::fmt;
 use parlor_core::access::is_group_name;
@@ -34,9 +35,13 @@ pub struct JwtConfig {
     pub issuer: Option<String>,
     /// What `aud` must be or contain, if given.
     pub audience: Option<String>,
+    /// Claim that names the account, usually `sub`.
+    pub account_claim: String,
+    /// Claim with the groups, a list of texts, usually `groups`.
+    pub groups_claim: String,
     /// How early `nbf` may be, seconds, for clocks that differ. `exp` gets no leeway.
     pub leeway_secs: u64,
-    /// Whether `sub` must be an account of the store.
+    /// Whether the account named must be one of the store.
     pub accounts: super::UnknownAccounts,
 }
 
@@ -53,7 +58,7 @@ enum Kind {
 
 impl fmt::Debug for JwtKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "JwtKey({})", self.algorithm())
+        write!(f, "JwtKey({})", self.alg())
     }
 }
 
@@ -76,8 +81,13 @@ pub enum KeyFileError {
     )]
     OtherSection,
     /// A public key of another algorithm.
-    #[error("the public key is neither Ed25519 nor RSA: sign tokens with EdDSA (Ed25519) or RS256")]
+    #[error("the public key is not one for the algorithm configured: EdDSA needs an Ed25519 key, RS256 an RSA key")]
     OtherAlgorithm,
+    /// A public key, or nothing that could be one, where the other was to be.
+    #[error(
+        "HS256 needs a shared secret nobody else knows, and EdDSA and RS256 a PEM public key: the file holds the other kind"
+    )]
+    OtherKind,
     /// RSA of a size nobody should use.
     #[error("the RSA key is not of 2048 to 8192 bits: make one of 2048 bits or more")]
     RsaSize,
@@ -95,13 +105,19 @@ pub enum KeyFileError {
 }
 
 impl JwtKey {
-    /// Reads a key file: one or more PEM `PUBLIC KEY` sections (Ed25519 or RSA), or else the secret for HS256 as it is,
+    /// Reads a key file: for `EdDSA` and `RS256` one or more PEM `PUBLIC KEY` sections, for `HS256` the secret as it is,
     /// without the line end that follows it.
     ///
-    /// Binary public keys, private keys and JSON are refused rather than taken for a secret: everybody knows a public key.
-    pub fn read_file(contents: &[u8]) -> Result<Vec<Self>, KeyFileError> {
-        if contains(contents, b"-----BEGIN") {
-            return Self::read_pem(contents);
+    /// A public key in any form is refused as a secret: everybody knows it.
+    pub fn read_file(algorithm: JwtAlgorithm, contents: &[u8]) -> Result<Vec<Self>, KeyFileError> {
+        let is_pem = contains(contents, b"-----BEGIN");
+        if is_pem == (algorithm == JwtAlgorithm::Hs256) {
+            return Err(KeyFileError::OtherKind);
+        }
+        if is_pem {
+            let keys = Self::read_pem(contents)?;
+            let is_other = keys.iter().any(|key| key.algorithm() != algorithm);
+            return if is_other { Err(KeyFileError::OtherAlgorithm) } else { Ok(keys) };
         }
         let secret = contents.strip_suffix(b"\n").unwrap_or(contents);
         let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
@@ -162,8 +178,17 @@ impl JwtKey {
         }
     }
 
-    /// The value of `alg` this key asks for.
-    pub fn algorithm(&self) -> &'static str {
+    /// The one algorithm this key is for.
+    pub fn algorithm(&self) -> JwtAlgorithm {
+        match self.0 {
+            Kind::Ed25519(_) => JwtAlgorithm::EdDsa,
+            Kind::Rs256(_) => JwtAlgorithm::Rs256,
+            Kind::Hs256(_) => JwtAlgorithm::Hs256,
+        }
+    }
+
+    /// The value of `alg` in tokens this key signs (RFC 7518 s3.1, RFC 8037 s3.1).
+    fn alg(&self) -> &'static str {
         match self.0 {
             Kind::Ed25519(_) => "EdDSA",
             Kind::Rs256(_) => "RS256",
@@ -230,7 +255,7 @@ pub(super) enum TokenError {
 
 /// Whether a password is a token rather than a password: three parts, the first of which is the base64 of `{"`.
 pub(super) fn looks_like_token(password: &[u8]) -> bool {
-    password.starts_with(b"eyJ") && password.iter().filter(|&&b| b == b'.').count() == 2
+    password.starts_with(b"eyJ") && password.split(|&b| b == b'.').count() == 3
 }
 
 /// Checks a token and says what it says.
@@ -247,7 +272,7 @@ pub(super) fn check_token(config: &JwtConfig, token: &[u8], now_ms: u64) -> Resu
         return Err(TokenError::Critical);
     }
     let algorithm = header.get("alg").and_then(Value::as_str).ok_or(TokenError::Algorithm)?;
-    let mut keys = config.keys.iter().filter(|key| key.algorithm() == algorithm).peekable();
+    let mut keys = config.keys.iter().filter(|key| key.alg() == algorithm).peekable();
     if keys.peek().is_none() {
         return Err(TokenError::Algorithm);
     }
@@ -282,8 +307,8 @@ fn check_claims(config: &JwtConfig, claims: &Map<String, Value>, now_ms: u64) ->
             return Err(TokenError::Audience);
         }
     }
-    let account = AccountName::parse(text("sub").unwrap_or_default())?;
-    let groups = match claims.get("groups") {
+    let account = AccountName::parse(text(&config.account_claim).unwrap_or_default())?;
+    let groups = match claims.get(&config.groups_claim) {
         None => None,
         Some(Value::Array(list)) if list.len() <= GROUPS_MAX => {
             let name = |v: &Value| v.as_str().filter(|g| is_group_name(g)).map(str::to_owned).ok_or(TokenError::Groups);
@@ -360,10 +385,13 @@ hXl7wzNDLjfBEQ17FA";
     }
 
     pub(in super::super) fn config(key_file: &[u8]) -> JwtConfig {
+        let algorithms = [JwtAlgorithm::EdDsa, JwtAlgorithm::Rs256, JwtAlgorithm::Hs256];
         JwtConfig {
-            keys: JwtKey::read_file(key_file).unwrap(),
+            keys: algorithms.iter().find_map(|&a| JwtKey::read_file(a, key_file).ok()).unwrap(),
             issuer: None,
             audience: None,
+            account_claim: "sub".into(),
+            groups_claim: "groups".into(),
             leeway_secs: 30,
             accounts: UnknownAccounts::Accept,
         }
@@ -395,8 +423,8 @@ hXl7wzNDLjfBEQ17FA";
         let (pair, pem) = ed25519();
         let signed = token(r#"{"typ":"JWT","alg":"EdDSA"}"#, claims, |m| pair.sign(m).as_ref().to_vec());
         assert_eq!(check(&config(pem.as_bytes()), &signed).unwrap(), alice);
-        let both = config([RSA_PEM.as_bytes(), pem.as_bytes()].concat().as_slice());
-        assert_eq!(both.keys.len(), 2);
+        let keys = [config(pem.as_bytes()).keys, config(RSA_PEM.as_bytes()).keys].concat();
+        let both = JwtConfig { keys, ..config(SECRET) };
         assert_eq!(check(&both, &signed).unwrap(), alice);
         assert_eq!(check(&both, RS256_TOKEN).unwrap(), alice);
         let plain = check(&config(SECRET), &hs256(SECRET, r#"{"sub":"bob","exp":1700000000.5}"#)).unwrap();
@@ -473,10 +501,30 @@ hXl7wzNDLjfBEQ17FA";
     }
 
     #[test]
+    fn other_claims_may_name_account_and_groups() {
+        let config = JwtConfig { account_claim: "account".into(), groups_claim: "roles".into(), ..config(SECRET) };
+        let claims = r#"{"sub":"x","account":"alice","groups":["x"],"roles":["staff"],"exp":1700000001}"#;
+        let claims = check(&config, &hs256(SECRET, claims)).unwrap();
+        assert_eq!((claims.account.as_str(), claims.groups), ("alice", Some(vec!["staff".into()])));
+    }
+
+    #[test]
     fn key_files_are_read_or_said_to_be_wrong() {
-        let check = |contents: &[u8], expect| assert_eq!(JwtKey::read_file(contents).unwrap_err(), expect);
+        use JwtAlgorithm::{EdDsa, Hs256, Rs256};
+        let check = |contents: &[u8], expect| {
+            let algorithm = if contains(contents, b"-----") { Rs256 } else { Hs256 };
+            assert_eq!(JwtKey::read_file(algorithm, contents).unwrap_err(), expect);
+        };
         check(b"", KeyFileError::ShortSecret);
         check(b"1234567890123456789012345678901\n", KeyFileError::ShortSecret);
+        for (algorithm, contents, expect) in [
+            (Hs256, RSA_PEM.as_bytes(), KeyFileError::OtherKind),
+            (Rs256, SECRET, KeyFileError::OtherKind),
+            (EdDsa, RSA_PEM.as_bytes(), KeyFileError::OtherAlgorithm),
+            (Rs256, ed25519().1.as_bytes(), KeyFileError::OtherAlgorithm),
+        ] {
+            assert_eq!(JwtKey::read_file(algorithm, contents).unwrap_err(), expect);
+        }
         check(b"-----BEGIN PUBLIC KEY-----\n", KeyFileError::Pem);
         check(RSA_PEM.replace("PUBLIC", "PRIVATE").as_bytes(), KeyFileError::PrivateKey);
         check(RSA_PEM.replace("PUBLIC KEY", "CERTIFICATE").as_bytes(), KeyFileError::OtherSection);

@@ -13,6 +13,7 @@
 
 mod account;
 mod certificate;
+mod configured;
 mod der;
 mod jwt;
 mod password;
@@ -22,6 +23,7 @@ mod slowdown;
 
 pub use account::{AccountName, AccountNameError, AccountRecord, Accounts, LoadError, RecordError, ScramKeys};
 pub use certificate::{CertificateError, certificate_account};
+pub use configured::{KeyReadError, OpenError};
 pub use jwt::{JwtConfig, JwtKey, KeyFileError};
 pub use password::{
     GROUPS_MAX, PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN, PasswordError, PasswordParams, SCRAM_ITERATIONS_MIN,
@@ -140,7 +142,7 @@ struct Settings {
     unfitting_hash: String,
 }
 
-/// A SCRAM exchange that waits for the client's final message (or, with `first` unset, for its first).
+/// A SCRAM exchange that waits for the client's final message (or, with `begun` unset, for its first).
 struct Pending {
     step: AuthStep,
     /// The account it must be, if that is settled.
@@ -194,6 +196,17 @@ impl Authenticator {
     /// [`Authenticator::answer`] is to be called where it may take long.
     pub fn answer_quickly(&self, request: &AuthRequest, now_ms: u64) -> Option<AuthAnswer> {
         let settings = self.settings();
+        // Where anybody may come in and nobody has an account, there is nothing a name or password could be held against.
+        let open_house = request.allow_anonymous
+            && request.step == AuthStep::Connect
+            && request.method.is_none()
+            && request.certificate.is_none()
+            && settings.config.jwt.is_none()
+            && self.accounts.is_empty();
+        if open_house {
+            let account = ANONYMOUS.to_owned();
+            return Some(AuthAnswer::Accept { account, groups: vec![], expires_at_ms: None, data: None });
+        }
         match (request.step, &request.method) {
             (AuthStep::Continue, _) => Some(self.continue_scram(&settings, request, now_ms)),
             (AuthStep::Connect | AuthStep::ReAuthenticate, Some(method)) => {
@@ -309,22 +322,14 @@ impl Authenticator {
     }
 
     fn begin_scram(&self, settings: &Settings, request: &AuthRequest, now_ms: u64) -> AuthAnswer {
-        let expected = match request.step {
-            // Re-authentication renews the right of the account that is connected, and of no other.
-            AuthStep::ReAuthenticate => match &request.account {
-                Some(account) => Some(account.clone()),
-                None => return Refusal::OtherName.for_step(request.step),
-            },
-            AuthStep::Connect | AuthStep::Continue => {
-                let (user, _) = credentials(request);
-                if let (Some(user), Some(certificate)) = (user, &request.certificate)
-                    && user != certificate
-                {
-                    return Refusal::OtherName.into();
-                }
-                request.certificate.as_deref().or(user).map(str::to_owned)
-            }
-        };
+        let (user, _) = credentials(request);
+        if let (Some(user), Some(certificate)) = (user, &request.certificate)
+            && user != certificate
+        {
+            return Refusal::OtherName.into();
+        }
+        // That a re-authentication is for the account of the connection, the hub sees to.
+        let expected = request.certificate.as_deref().or(user).map(str::to_owned);
         let pending = Pending { step: request.step, expected, begun: None };
         if request.data.is_empty() {
             // A client may leave its first message out of CONNECT; an empty challenge asks for it (RFC 4422 s3).

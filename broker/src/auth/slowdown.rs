@@ -2,19 +2,22 @@
 //!
 //! Three counts of recent failures decide how long the next attempt must wait: of the pair of address and account, of
 //! the address, and of the account. Each doubles its wait with every failure beyond a free number of them, up to a
-//! longest wait, and forgets one failure at a time.
+//! longest wait; a count is forgotten when nothing was added to it for a while. Attempts during a wait are refused
+//! unlooked at and count for nothing.
 //!
 //! The trade: someone else's failures must not lock out a user who has the right password. So
 //! - a pair that has logged in lately (a *trusted* pair) is held back by its own failures only: neither a
 //!   misconfigured device behind the same address nor guesses at the account from elsewhere delay it;
+//! - a pair that waits for its own failures no longer adds to the counts of its address and its account, so that a
+//!   device that tries a wrong password for ever does not keep its neighbours waiting for ever;
 //! - the count of the account holds back only addresses that have a failure of their own: a user at a new address gets
-//!   in at the first attempt, and who guesses from many addresses gets one guess from each in the time a failure is
-//!   forgotten;
+//!   in at the first attempt, and who guesses from many addresses gets one guess from each until it is forgotten;
 //! - what remains: a neighbour behind the same address who guesses at the *same* account delays it there by at most the
 //!   longest wait for each failure.
 //!
 //! Names nobody has are counted like names somebody has, so that waits reveal nothing.
 
+use crate::config::SlowDown;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
@@ -32,29 +35,44 @@ pub struct SlowdownRules {
     pub address_free: u32,
     /// Failures of one account, from wherever, that cost no wait.
     pub account_free: u32,
-    /// First wait, milliseconds; each further failure doubles it.
+    /// First wait, milliseconds; each further failure doubles it. 0: nobody waits.
     pub first_wait_ms: u64,
     /// Longest wait, milliseconds.
     pub longest_wait_ms: u64,
-    /// One failure is forgotten in this many milliseconds without a failure.
-    pub forgive_ms: u64,
-    /// How long a login makes address and account a trusted pair, milliseconds.
-    pub trust_ms: u64,
+    /// A count is forgotten so many milliseconds after its last failure.
+    pub forget_ms: u64,
+}
+
+impl From<&SlowDown> for SlowdownRules {
+    fn from(config: &SlowDown) -> Self {
+        let longest_wait_ms = u64::from(config.max_delay_secs) * 1_000;
+        Self {
+            pair_free: config.free_failures,
+            address_free: config.free_failures.saturating_mul(4),
+            account_free: config.free_failures.saturating_mul(2),
+            first_wait_ms: config.first_delay_ms.into(),
+            longest_wait_ms,
+            // What is forgotten sooner than it is waited for would end the wait.
+            forget_ms: (u64::from(config.forget_secs) * 1_000).max(longest_wait_ms),
+        }
+    }
 }
 
 impl Default for SlowdownRules {
     fn default() -> Self {
         Self {
-            pair_free: 4,
+            pair_free: 5,
             address_free: 20,
             account_free: 10,
-            first_wait_ms: 1_000,
+            first_wait_ms: 500,
             longest_wait_ms: 60_000,
-            forgive_ms: 60_000,
-            trust_ms: 30 * 24 * 3_600_000,
+            forget_ms: 900_000,
         }
     }
 }
+
+/// How long a login makes address and account a trusted pair, milliseconds.
+const TRUST_MS: u64 = 30 * 24 * 3_600_000;
 
 /// Counts failed logins.
 pub(super) struct Slowdown {
@@ -74,12 +92,11 @@ struct Entry {
 
 impl Entry {
     fn failures(&self, rules: &SlowdownRules, now_ms: u64) -> u32 {
-        let forgiven = now_ms.saturating_sub(self.last_ms) / rules.forgive_ms.max(1);
-        self.failures.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX))
+        if now_ms.saturating_sub(self.last_ms) >= rules.forget_ms { 0 } else { self.failures }
     }
 
     fn wait_ms(&self, rules: &SlowdownRules, free: u32, now_ms: u64) -> u64 {
-        let Some(beyond) = self.failures.checked_sub(free.saturating_add(1)) else { return 0 };
+        let Some(beyond) = self.failures(rules, now_ms).checked_sub(free.saturating_add(1)) else { return 0 };
         let doubled = rules.first_wait_ms.saturating_mul(1_u64.checked_shl(beyond).unwrap_or(u64::MAX));
         doubled.min(rules.longest_wait_ms).saturating_sub(now_ms.saturating_sub(self.last_ms))
     }
@@ -116,7 +133,9 @@ impl Slowdown {
     /// Notes that a wrong password or proof for `account` came from `peer`.
     pub(super) fn failed(&mut self, rules: &SlowdownRules, peer: IpAddr, account: &str, now_ms: u64) {
         let keys = self.keys(peer, account);
-        for key in [keys.pair, keys.address, keys.account] {
+        let has_waited = self.find(keys.pair, now_ms).failures(rules, now_ms) > rules.pair_free;
+        for key in [Some(keys.pair), (!has_waited).then_some(keys.address), (!has_waited).then_some(keys.account)] {
+            let Some(key) = key else { continue };
             let entry = self.entry(key, rules, now_ms);
             entry.failures = entry.failures(rules, now_ms).saturating_add(1);
             entry.last_ms = now_ms;
@@ -130,7 +149,7 @@ impl Slowdown {
         let entry = self.entry(keys.pair, rules, now_ms);
         entry.failures = 0;
         entry.last_ms = now_ms;
-        entry.trusted_until_ms = now_ms.saturating_add(rules.trust_ms);
+        entry.trusted_until_ms = now_ms.saturating_add(TRUST_MS);
     }
 
     fn keys(&self, peer: IpAddr, account: &str) -> Keys {
@@ -179,8 +198,7 @@ mod tests {
         account_free: 4,
         first_wait_ms: 1_000,
         longest_wait_ms: 60_000,
-        forgive_ms: 60_000,
-        trust_ms: 1_000_000,
+        forget_ms: 900_000,
     };
     const T: u64 = 1_700_000_000_000;
 
@@ -200,9 +218,12 @@ mod tests {
             s.failed(&RULES, ip(1), "alice", now);
         }
         assert_eq!(s.wait_ms(&RULES, ip(1), "alice", now + 59_999), 1);
-        now += 20 * 60_000;
-        s.failed(&RULES, ip(1), "alice", now);
-        assert_eq!(s.wait_ms(&RULES, ip(1), "alice", now), 0, "all was forgotten but the last");
+        now += 900_000;
+        for _ in 0..3 {
+            assert_eq!(s.wait_ms(&RULES, ip(1), "alice", now), 0, "all was forgotten");
+            s.failed(&RULES, ip(1), "alice", now);
+        }
+        assert_eq!(s.wait_ms(&RULES, ip(1), "alice", now), 1_000);
     }
 
     #[test]
@@ -217,6 +238,18 @@ mod tests {
         s.succeeded(&RULES, ip(1), "own", T);
         assert_eq!(s.wait_ms(&RULES, ip(1), "fresh", T), 1_000, "a login of one's own buys nothing");
         assert_eq!(s.wait_ms(&RULES, ip(1), "own", T), 0, "who logged in before is not held back by neighbours");
+    }
+
+    #[test]
+    fn a_device_that_fails_for_ever_does_not_keep_its_neighbours_waiting() {
+        let mut s = Slowdown::new();
+        for minute in 0..60 {
+            s.failed(&RULES, ip(1), "broken", T + minute * 60_000);
+        }
+        let now = T + 60 * 60_000;
+        assert_eq!(s.wait_ms(&RULES, ip(1), "broken", now - 60_000), 60_000);
+        assert_eq!(s.wait_ms(&RULES, ip(1), "new", now), 0);
+        assert_eq!(s.wait_ms(&RULES, ip(2), "broken", now), 0);
     }
 
     #[test]

@@ -32,7 +32,6 @@ fn request() -> AuthRequest {
         certificate: None,
         peer: IpAddr::from([127, 0, 0, 1]),
         allow_anonymous: false,
-        account: None,
     }
 }
 
@@ -300,21 +299,19 @@ fn the_first_scram_message_may_come_after_connect() {
 }
 
 #[test]
-fn re_authentication_is_for_the_same_account_and_method() {
+fn re_authentication_needs_scram_and_is_refused_with_a_code_disconnect_knows() {
     let auth = authenticator(|_| {});
-    let again = |account: Option<&str>, user: &str| AuthRequest {
-        step: AuthStep::ReAuthenticate,
-        account: account.map(str::to_owned),
-        ..scram_first(user)
-    };
-    let server_first = data(auth.answer(&again(Some("alice"), "alice"), NOW_MS));
+    let again = || AuthRequest { step: AuthStep::ReAuthenticate, ..scram_first("alice") };
+    let server_first = data(auth.answer(&again(), NOW_MS));
     check(&auth, &scram_final("alice", &server_first, "correct horse").0, r#"alice ["staff"]"#);
-    check(&auth, &again(Some("alice"), "off"), "87 other_name");
-    check(&auth, &again(None, "alice"), "87 other_name");
-    check(&auth, &AuthRequest { method: None, ..again(Some("alice"), "alice") }, "8C bad_method");
-    check(&auth, &AuthRequest { method: Some("X".into()), ..again(Some("alice"), "alice") }, "8C bad_method");
-    let server_first = data(auth.answer(&again(Some("alice"), "alice"), NOW_MS));
+    check(&auth, &AuthRequest { method: None, ..again() }, "8C bad_method");
+    check(&auth, &AuthRequest { method: Some("X".into()), ..again() }, "8C bad_method");
+    check(&auth, &AuthRequest { data: b"x".to_vec(), ..again() }, "87 bad_scram");
+    let server_first = data(auth.answer(&again(), NOW_MS));
     check(&auth, &scram_final("alice", &server_first, "wrong horse").0, "87 bad_scram");
+    let later = AuthRequest { step: AuthStep::ReAuthenticate, ..scram_first("nobody") };
+    let server_first = data(auth.answer(&later, NOW_MS));
+    check(&auth, &scram_final("nobody", &server_first, "correct horse").0, "87 unknown_account");
 }
 
 #[test]

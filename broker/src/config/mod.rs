@@ -12,9 +12,7 @@ mod url;
 pub use problem::{Offence, Origin, Problem, Report, Severity};
 pub use url::{Host, ListenerUrl, Transport, UrlError};
 
-use crate::auth::{
-    AuthConfig, JwtConfig, JwtKey, KeyFileError, PasswordParams, Secret, SlowdownRules, UnknownAccounts,
-};
+use crate::auth::PasswordParams;
 use parlor_core::access::Rule;
 use parlor_core::limits::{LIMITS, Limits};
 use std::fmt::Write as _;
@@ -95,76 +93,63 @@ pub struct Auth {
     /// Tokens as passwords.
     pub jwt: Option<Jwt>,
     /// What wrong passwords cost.
-    pub slow_down: SlowdownRules,
-    /// What hashing a new password costs.
+    pub slow_down: SlowDown,
+    /// What hashing a new password costs, the server and whoever guesses.
     pub passwords: PasswordParams,
-    /// Whether the name in a client certificate must be an account of the store.
-    pub certificate_accounts: UnknownAccounts,
+    /// Which part of a client certificate names the account.
+    pub certificate_account: CertificateAccount,
 }
 
 /// JSON Web Tokens given as the MQTT password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Jwt {
-    /// PEM public keys (Ed25519: `EdDSA`; RSA: `RS256`), or the secret of `HS256`.
+    /// PEM file of a public key (`EdDSA`, `RS256`), or a file whose bytes are the secret (`HS256`).
     pub key_file: PathBuf,
+    /// The one algorithm accepted.
+    pub algorithm: JwtAlgorithm,
     /// What `iss` must be.
     pub issuer: Option<String>,
-    /// What `aud` must be or contain.
+    /// What `aud` must hold.
     pub audience: Option<String>,
-    /// Seconds by which `nbf` may be early.
+    /// Claim that names the account.
+    pub account_claim: String,
+    /// Claim with the groups, a list of texts.
+    pub groups_claim: String,
+    /// Seconds by which clocks may differ.
     pub leeway_secs: u32,
-    /// Whether `sub` must be an account of the store.
-    pub accounts: UnknownAccounts,
 }
 
-/// The keys for tokens could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum KeysError {
-    /// The file cannot be read.
-    #[error("cannot read {}: {error}; check auth.jwt.key_file and who may read it", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        error: std::io::Error,
-    },
-    /// It holds something else.
-    #[error("{}: {error}", .path.display())]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        error: KeyFileError,
-    },
+/// Algorithm of a token's signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JwtAlgorithm {
+    /// Ed25519.
+    EdDsa,
+    /// RSA PKCS#1 v1.5 with SHA-256.
+    Rs256,
+    /// HMAC with SHA-256.
+    Hs256,
 }
 
-impl Auth {
-    /// What the authenticator is made with, or takes over on reload. Reads the key file.
-    pub fn resolve(&self, salt_secret: Secret<[u8; 32]>) -> Result<AuthConfig, KeysError> {
-        let jwt = self.jwt.as_ref().map(Jwt::resolve).transpose()?;
-        Ok(AuthConfig {
-            jwt,
-            certificates: self.certificate_accounts,
-            passwords: self.passwords,
-            slowdown: self.slow_down,
-            salt_secret,
-        })
-    }
+/// What wrong passwords cost, per address and per account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlowDown {
+    /// Wrong passwords in a row that cost nothing.
+    pub free_failures: u32,
+    /// Delay after the first one beyond, milliseconds; it doubles with each further one.
+    pub first_delay_ms: u32,
+    /// Longest delay, seconds.
+    pub max_delay_secs: u32,
+    /// Seconds without a wrong password after which all is forgotten.
+    pub forget_secs: u32,
 }
 
-impl Jwt {
-    fn resolve(&self) -> Result<JwtConfig, KeysError> {
-        let path = || self.key_file.clone();
-        let contents = std::fs::read(&self.key_file).map_err(|error| KeysError::Unreadable { path: path(), error })?;
-        let keys = JwtKey::read_file(&contents).map_err(|error| KeysError::Unusable { path: path(), error })?;
-        Ok(JwtConfig {
-            keys,
-            issuer: self.issuer.clone(),
-            audience: self.audience.clone(),
-            leeway_secs: self.leeway_secs.into(),
-            accounts: self.accounts,
-        })
-    }
+/// Which part of a client certificate names the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateAccount {
+    /// The subject's common name.
+    CommonName,
+    /// The first DNS name, e-mail address or URI of the subject alternative names.
+    SubjectAltName,
 }
 
 /// The log.
@@ -384,7 +369,7 @@ impl Config {
             let _ = writeln!(out, "http       off");
         }
         if let Some(jwt) = &self.auth.jwt {
-            let _ = writeln!(out, "tokens     signed with {}", jwt.key_file.display());
+            let _ = writeln!(out, "tokens     {:?}, key {}", jwt.algorithm, jwt.key_file.display());
         }
         let _ = writeln!(out, "rules      {}", self.rules.len());
         let changed: Vec<String> = LIMITS

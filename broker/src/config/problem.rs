@@ -266,7 +266,9 @@ impl Offence {
             Self::FileUnreadable { .. } => {
                 "check the path (a relative one in a file counts from that file) and that the broker's user may read it".into()
             }
-            Self::BadKeyFile { .. } => "one file holds either PEM public keys (EdDSA, RS256) or one secret (HS256)".into(),
+            Self::BadKeyFile { .. } => {
+                "for EdDSA and RS256 the file holds PEM public keys, for HS256 a secret of at least 32 bytes".into()
+            }
             Self::WorldReadable { path, .. } => format!("run: chmod o-rwx {}", path.display()),
             Self::OpenToAll(_) => {
                 "set allow_anonymous = false and make accounts with `parlor account add`, or keep it if that is meant".into()

@@ -4,10 +4,10 @@ use super::problem::{Offence, Origin, Problem, Report};
 use super::tree::{Node, Table, Value, bare};
 use super::url::ListenerUrl;
 use super::{
-    Auth, ClientCertificate, Config, DATA, HTTP_LISTEN, Http, Jwt, Listener, Loaded, Log, LogFormat, LogLevel, Sources,
-    Store, Tls, WebSocket,
+    Auth, CertificateAccount, ClientCertificate, Config, DATA, HTTP_LISTEN, Http, Jwt, JwtAlgorithm, Listener, Loaded,
+    Log, LogFormat, LogLevel, SlowDown, Sources, Store, Tls, WebSocket,
 };
-use crate::auth::{JwtKey, PasswordParams, SCRAM_ITERATIONS_MIN, SlowdownRules, UnknownAccounts};
+use crate::auth::{JwtKey, PasswordParams, SCRAM_ITERATIONS_MIN};
 use parlor_core::access::{Action, Effect, Pattern, Rule, RuleError, Who, is_account_name, is_group_name};
 use parlor_core::limits::{LIMITS, LimitError, Limits};
 use std::net::SocketAddr;
@@ -112,8 +112,8 @@ struct FileUse {
 enum Content {
     Public,
     Secret,
-    /// Keys for tokens: public ones, or a shared secret.
-    TokenKeys,
+    /// Keys for tokens: a secret for `HS256`, public for the others.
+    TokenKey(JwtAlgorithm),
 }
 
 impl Room {
@@ -132,21 +132,15 @@ impl Room {
                     continue;
                 }
             };
-            let secret = match content {
-                Content::Public => false,
-                Content::Secret => true,
-                Content::TokenKeys => match std::fs::read(&path) {
-                    Ok(contents) => {
-                        if let Err(error) = JwtKey::read_file(&contents) {
-                            self.problem(&origin, Offence::BadKeyFile { path: path.clone(), error });
-                        }
-                        !contents.windows(10).any(|window| window == b"-----BEGIN")
-                    }
-                    Err(_) => true,
-                },
-            };
+            if let Content::TokenKey(algorithm) = content
+                && let Ok(contents) = std::fs::read(&path)
+                && let Err(error) = JwtKey::read_file(algorithm, &contents)
+            {
+                self.problem(&origin, Offence::BadKeyFile { path: path.clone(), error });
+            }
             let mode = permission_bits(&found);
-            if secret && mode & 0o007 != 0 {
+            let is_secret = matches!(content, Content::Secret | Content::TokenKey(JwtAlgorithm::Hs256));
+            if is_secret && mode & 0o007 != 0 {
                 self.problem(&origin, Offence::WorldReadable { key, path, mode });
             }
         }
@@ -364,12 +358,6 @@ struct Range {
     default: u64,
 }
 
-impl Range {
-    const fn new(least: u64, most: u64, default: u64) -> Self {
-        Self { least, most, default }
-    }
-}
-
 /// Top-level keys that have been read before the listeners are checked as a whole.
 struct Whole(Config, Vec<Origin>);
 
@@ -393,48 +381,39 @@ fn config(room: &mut Room, root: Table) -> Whole {
     Whole(config, origins)
 }
 
-/// What to do with a verified name that is no account of the store.
-const UNKNOWN: &[(&str, UnknownAccounts)] = &[("known", UnknownAccounts::Refuse), ("any", UnknownAccounts::Accept)];
-
 fn auth(room: &mut Room, top: &mut Section) -> Auth {
     let mut auth = Auth {
         allow_anonymous: false,
         jwt: None,
-        slow_down: SlowdownRules::default(),
+        slow_down: SlowDown { free_failures: 5, first_delay_ms: 500, max_delay_secs: 60, forget_secs: 900 },
         passwords: PasswordParams::default(),
-        certificate_accounts: UnknownAccounts::Refuse,
+        certificate_account: CertificateAccount::CommonName,
     };
     let Some(mut section) = top.section(room, "auth") else { return auth };
     auth.allow_anonymous = section.boolean(room, "allow_anonymous").unwrap_or(false);
-    auth.certificate_accounts =
-        section.choice(room, "certificate_accounts", UNKNOWN).unwrap_or(auth.certificate_accounts);
+    let choices =
+        [("common_name", CertificateAccount::CommonName), ("subject_alt_name", CertificateAccount::SubjectAltName)];
+    if let Some(choice) = section.choice(room, "certificate_account", &choices) {
+        auth.certificate_account = choice;
+    }
     if let Some(jwt) = section.section(room, "jwt") {
         auth.jwt = self::jwt(room, jwt);
     }
-    if let Some(slow) = section.section(room, "slow_down") {
-        auth.slow_down = slow_down(room, slow);
+    if let Some(mut slow) = section.section(room, "slow_down") {
+        let default = &auth.slow_down;
+        auth.slow_down = SlowDown {
+            free_failures: slow.small(room, "free_failures", 0, 1_000, default.free_failures),
+            first_delay_ms: slow.small(room, "first_delay_ms", 0, 60_000, default.first_delay_ms),
+            max_delay_secs: slow.small(room, "max_delay_secs", 0, 86_400, default.max_delay_secs),
+            forget_secs: slow.small(room, "forget_secs", 1, 604_800, default.forget_secs),
+        };
+        slow.finish(room);
     }
     if let Some(section) = section.section(room, "passwords") {
         auth.passwords = passwords(room, section);
     }
     section.finish(room);
     auth
-}
-
-fn slow_down(room: &mut Room, mut section: Section) -> SlowdownRules {
-    const YEAR_MS: u64 = 366 * 24 * 3_600_000;
-    let default = SlowdownRules::default();
-    let rules = SlowdownRules {
-        pair_free: section.small(room, "pair_free", 0, 1_000_000, default.pair_free),
-        address_free: section.small(room, "address_free", 0, 1_000_000, default.address_free),
-        account_free: section.small(room, "account_free", 0, 1_000_000, default.account_free),
-        first_wait_ms: section.number(room, "first_wait_ms", Range::new(0, 3_600_000, default.first_wait_ms)),
-        longest_wait_ms: section.number(room, "longest_wait_ms", Range::new(0, 86_400_000, default.longest_wait_ms)),
-        forgive_ms: section.number(room, "forgive_ms", Range::new(1, YEAR_MS, default.forgive_ms)),
-        trust_ms: section.number(room, "trust_ms", Range::new(0, YEAR_MS, default.trust_ms)),
-    };
-    section.finish(room);
-    rules
 }
 
 fn passwords(room: &mut Room, mut section: Section) -> PasswordParams {
@@ -458,18 +437,37 @@ fn passwords(room: &mut Room, mut section: Section) -> PasswordParams {
 }
 
 fn jwt(room: &mut Room, mut section: Section) -> Option<Jwt> {
-    let key_file = section.file(room, "key_file", Content::TokenKeys);
+    let choices = [("EdDSA", JwtAlgorithm::EdDsa), ("RS256", JwtAlgorithm::Rs256), ("HS256", JwtAlgorithm::Hs256)];
+    let algorithm_given = section.table.take("algorithm");
+    section.known.push("algorithm");
+    let algorithm = match algorithm_given {
+        None => {
+            let offence =
+                Offence::Missing { table: section.title.clone(), key: "algorithm", example: "algorithm = \"EdDSA\"" };
+            room.problem(&section.origin, offence);
+            None
+        }
+        Some(node) => section
+            .as_text(room, "algorithm", node)
+            .and_then(|(origin, value)| section.pick(room, "algorithm", &origin, value, &choices)),
+    };
+    let content = algorithm.map_or(Content::Public, Content::TokenKey);
+    let key_file = section.file(room, "key_file", content);
     if key_file.is_none() {
-        let example = "key_file = \"/etc/parlor/jwt.pem\"";
-        let offence = Offence::Missing { table: section.title.clone(), key: "key_file", example };
+        let offence = Offence::Missing {
+            table: section.title.clone(),
+            key: "key_file",
+            example: "key_file = \"/etc/parlor/jwt.pem\"",
+        };
         room.problem(&section.origin, offence);
     }
     let issuer = section.text(room, "issuer").map(|(_, text)| text);
     let audience = section.text(room, "audience").map(|(_, text)| text);
+    let account_claim = section.text(room, "account_claim").map_or_else(|| "sub".to_owned(), |(_, text)| text);
+    let groups_claim = section.text(room, "groups_claim").map_or_else(|| "groups".to_owned(), |(_, text)| text);
     let leeway_secs = section.small(room, "leeway_secs", 0, 3_600, 30);
-    let accounts = section.choice(room, "accounts", UNKNOWN).unwrap_or(UnknownAccounts::Refuse);
     section.finish(room);
-    Some(Jwt { key_file: key_file?, issuer, audience, leeway_secs, accounts })
+    Some(Jwt { key_file: key_file?, algorithm: algorithm?, issuer, audience, account_claim, groups_claim, leeway_secs })
 }
 
 fn websocket(room: &mut Room, top: &mut Section) -> WebSocket {

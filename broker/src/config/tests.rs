@@ -77,12 +77,13 @@ fn a_whole_file() {
         key = "key.pem"
         client_ca = "/dev/null"
         [auth]
-        certificate_accounts = "any"
+        certificate_account = "subject_alt_name"
         [auth.jwt]
         key_file = "jwt.key"
+        algorithm = "hs256"
         issuer = "home"
         [auth.slow_down]
-        pair_free = 2
+        free_failures = 2
         [auth.passwords]
         memory_kib = 4096
         [[rule]]
@@ -124,12 +125,12 @@ fn a_whole_file() {
     assert_eq!(tls.key, scratch.0.join("key.pem"));
     assert_eq!(tls.client_ca.as_deref(), Some(Path::new("/dev/null")));
     assert_eq!(tls.client_certificate, ClientCertificate::Optional);
-    assert_eq!(config.auth.certificate_accounts, UnknownAccounts::Accept);
-    let auth = config.auth.resolve(Secret::new([0; 32])).unwrap();
-    assert_eq!(auth.slowdown, SlowdownRules { pair_free: 2, ..SlowdownRules::default() });
-    assert_eq!(auth.passwords, PasswordParams { memory_kib: 4_096, ..PasswordParams::default() });
-    let jwt = auth.jwt.unwrap();
-    assert_eq!((jwt.keys.len(), jwt.issuer.as_deref(), jwt.accounts), (1, Some("home"), UnknownAccounts::Refuse));
+    assert_eq!(config.auth.certificate_account, CertificateAccount::SubjectAltName);
+    let jwt = config.auth.jwt.as_ref().unwrap();
+    assert_eq!((jwt.algorithm, jwt.issuer.as_deref()), (JwtAlgorithm::Hs256, Some("home")));
+    assert_eq!(config.auth.slow_down.free_failures, 2);
+    assert_eq!(config.auth.slow_down.max_delay_secs, 60);
+    assert_eq!((config.auth.passwords.memory_kib, config.auth.passwords.passes), (4_096, 2));
     assert_eq!(
         config.rules,
         vec![
@@ -447,10 +448,15 @@ error: parlor.toml:8:13: `store.cache_bytes` is 0, which is outside 1048576 to 1
 }
 
 #[test]
-fn tokens_need_a_key() {
+fn tokens_need_an_algorithm_and_a_key() {
     check(
         "[auth.jwt]\nisuer = \"x\"\n",
         "
+error: parlor.toml:1:1: [auth.jwt] has no `algorithm`
+   |
+ 1 | [auth.jwt]
+   | ^^^^^^^^^^
+   = write for example algorithm = \"EdDSA\"
 error: parlor.toml:1:1: [auth.jwt] has no `key_file`
    |
  1 | [auth.jwt]
@@ -463,10 +469,14 @@ error: parlor.toml:2:1: there is no key `isuer` in [auth.jwt]
    = did you mean `issuer`?
 ",
     );
+}
+
+#[test]
+fn key_files_are_read() {
     let scratch = Scratch::new("keys");
     let key = scratch.file("jwt.key", "short");
     set_mode(&key, 0o640);
-    let file = scratch.file("parlor.toml", "[auth.jwt]\nkey_file = \"jwt.key\"\n");
+    let file = scratch.file("parlor.toml", "[auth.jwt]\nkey_file = \"jwt.key\"\nalgorithm = \"HS256\"\n");
     let report = Sources { file: Some(file), ..Sources::default() }.load().unwrap_err().to_string();
     assert!(report.contains("parlor.toml:2:12: ") && report.contains("the HS256 secret is too short"), "{report}");
 }

@@ -2,6 +2,7 @@
 
 use super::account::{AccountName, AccountNameError};
 use super::der::{Der, OBJECT_IDENTIFIER, SEQUENCE, SET};
+use crate::config::CertificateAccount;
 use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use webpki::EndEntityCert;
@@ -12,11 +13,13 @@ pub enum CertificateError {
     /// It cannot be read.
     #[error("the client certificate cannot be read: issue an X.509 version 3 certificate")]
     Malformed,
-    /// It has no name to take.
-    #[error("the client certificate names no account: add a subject alternative name parlor:ACCOUNT or a common name")]
+    /// It has no name of the kind that is taken.
+    #[error(
+        "the client certificate names no account: add the common name, or the subject alternative name URI:parlor:ACCOUNT, as auth.certificate_account says"
+    )]
     NoName,
-    /// It has several names of the kind that would be taken.
-    #[error("the client certificate has several names: add one subject alternative name parlor:ACCOUNT")]
+    /// It has several names of the kind that is taken.
+    #[error("the client certificate has several names of the kind auth.certificate_account says: issue it with one")]
     Ambiguous,
     /// Its name is no account name.
     #[error("the client certificate is for {name:?}: {source}")]
@@ -28,21 +31,26 @@ pub enum CertificateError {
     },
 }
 
-/// The account of a certificate the TLS layer has verified: the subject alternative name `URI:parlor:ACCOUNT`; without
-/// one, the DNS name (in lower case); without one, the common name of the subject. Several of a kind are refused, as it
-/// would be a guess which is meant.
-pub fn certificate_account(der: &[u8]) -> Result<AccountName, CertificateError> {
+/// The account of a certificate (DER) the TLS layer has verified: the subject's common name, or of the subject
+/// alternative names `URI:parlor:ACCOUNT` and without that the DNS name in lower case. Several of a kind are refused,
+/// as it would be a guess which is meant.
+pub fn certificate_account(der: &[u8], part: CertificateAccount) -> Result<AccountName, CertificateError> {
     let der = CertificateDer::from(der);
     let certificate = EndEntityCert::try_from(&der).map_err(|_| CertificateError::Malformed)?;
-    let named = only(certificate.valid_uri_names().filter_map(|uri| uri.strip_prefix("parlor:")))?;
-    if let Some(name) = named {
-        return account(name);
+    match part {
+        CertificateAccount::CommonName => {
+            let names = common_names(certificate.subject()).ok_or(CertificateError::Malformed)?;
+            account(only(names.into_iter())?.ok_or(CertificateError::NoName)?)
+        }
+        CertificateAccount::SubjectAltName => {
+            let uris = certificate.valid_uri_names().filter_map(|uri| uri.strip_prefix("parlor:"));
+            if let Some(name) = only(uris)? {
+                return account(name);
+            }
+            let name = only(certificate.valid_dns_names())?.ok_or(CertificateError::NoName)?;
+            account(&name.to_ascii_lowercase())
+        }
     }
-    if let Some(name) = only(certificate.valid_dns_names())? {
-        return account(&name.to_ascii_lowercase());
-    }
-    let names = common_names(certificate.subject()).ok_or(CertificateError::Malformed)?;
-    account(only(names.into_iter())?.ok_or(CertificateError::NoName)?)
 }
 
 fn account(name: &str) -> Result<AccountName, CertificateError> {

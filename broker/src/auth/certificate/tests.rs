@@ -65,29 +65,34 @@ OCxt/2IR4Od/5aaz/KMuMCwwCwYDVR0PBAQDAgeAMB0GA1UdDgQWBBRzj1sLId6LSpooczWjG/Vxcws0
 
 #[test]
 fn a_certificate_names_one_account_or_none() {
+    use CertificateAccount::{CommonName, SubjectAltName};
     let bad = |name: &str, source| CertificateError::Name { name: name.to_owned(), source };
-    let check = |fixture: &str, expect: Result<&str, CertificateError>| {
-        let found = certificate_account(&Base64::decode_vec(fixture).unwrap());
+    let check = |fixture: &str, part, expect: Result<&str, CertificateError>| {
+        let found = certificate_account(&Base64::decode_vec(fixture).unwrap(), part);
         assert_eq!(found.as_ref().map(AccountName::as_str), expect.as_ref().copied());
     };
-    check(fixtures::COMMON_NAME, Ok("sensor-7"));
-    check(fixtures::URI_FIRST, Ok("kitchen"));
-    check(fixtures::DNS_NAME, Ok("gate.example"));
-    check(fixtures::OTHER_SANS, Ok("fallback"));
-    check(fixtures::TWO_DNS, Err(CertificateError::Ambiguous));
-    check(fixtures::TWO_URIS, Err(CertificateError::Ambiguous));
-    check(fixtures::TWO_COMMON_NAMES, Err(CertificateError::Ambiguous));
-    check(fixtures::NO_NAME, Err(CertificateError::NoName));
-    check(fixtures::NOT_A_NAME, Err(bad("Not A Name", AccountNameError::Spelling)));
-    check(fixtures::WILDCARD, Err(bad("*.a.example", AccountNameError::Spelling)));
-    check(fixtures::RESERVED, Err(bad("anonymous", AccountNameError::Reserved)));
+    check(fixtures::COMMON_NAME, CommonName, Ok("sensor-7"));
+    check(fixtures::COMMON_NAME, SubjectAltName, Err(CertificateError::NoName));
+    check(fixtures::URI_FIRST, SubjectAltName, Ok("kitchen"));
+    check(fixtures::URI_FIRST, CommonName, Ok("other"));
+    check(fixtures::DNS_NAME, SubjectAltName, Ok("gate.example"));
+    check(fixtures::OTHER_SANS, CommonName, Ok("fallback"));
+    check(fixtures::OTHER_SANS, SubjectAltName, Err(CertificateError::NoName));
+    check(fixtures::TWO_DNS, SubjectAltName, Err(CertificateError::Ambiguous));
+    check(fixtures::TWO_URIS, SubjectAltName, Err(CertificateError::Ambiguous));
+    check(fixtures::TWO_COMMON_NAMES, CommonName, Err(CertificateError::Ambiguous));
+    check(fixtures::NO_NAME, CommonName, Err(CertificateError::NoName));
+    check(fixtures::NOT_A_NAME, CommonName, Err(bad("Not A Name", AccountNameError::Spelling)));
+    check(fixtures::WILDCARD, SubjectAltName, Err(bad("*.a.example", AccountNameError::Spelling)));
+    check(fixtures::RESERVED, CommonName, Err(bad("anonymous", AccountNameError::Reserved)));
 }
 
 #[test]
 fn what_is_no_certificate_is_refused_at_every_length() {
     let der = Base64::decode_vec(fixtures::COMMON_NAME).unwrap();
     for cut in 0..der.len() {
-        assert_eq!(certificate_account(&der[..cut]), Err(CertificateError::Malformed), "cut at {cut}");
+        let found = certificate_account(&der[..cut], CertificateAccount::CommonName);
+        assert_eq!(found, Err(CertificateError::Malformed), "cut at {cut}");
     }
 }
 
