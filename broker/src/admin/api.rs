@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// The document that describes this API.
@@ -55,7 +55,6 @@ pub(super) struct Api {
     /// What the sections that count only from a start are compared with.
     started_with: Config,
     running: Mutex<Config>,
-    started: Instant,
     /// Held while an account is made or changed, so that of two makers of one name the second hears so.
     accounts: tokio::sync::Mutex<()>,
     /// Held while a backup is uploaded.
@@ -97,7 +96,6 @@ impl Api {
             readiness,
             started_with: config.clone(),
             running: Mutex::new(config),
-            started: Instant::now(),
             accounts: tokio::sync::Mutex::default(),
             restores: tokio::sync::Mutex::default(),
             reloads: tokio::sync::Mutex::default(),
@@ -171,7 +169,7 @@ impl Api {
 
     async fn metrics(&self) -> Result<Response<AdminBody>, ApiError> {
         let mut metrics = self.ask(|reply| Command::Metrics { reply }).await?;
-        metrics.extend(process::metrics(self.started));
+        metrics.extend(process::metrics());
         Ok(typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", &render(&metrics)))
     }
 
@@ -299,7 +297,7 @@ impl Api {
         systemd::notify(systemd::Notice::Ready);
         match &done {
             Ok(Reloaded { needs_restart, .. }) if needs_restart.is_empty() => {
-                tracing::info!("configuration taken over")
+                tracing::info!("configuration taken over");
             }
             Ok(Reloaded { needs_restart, .. }) => {
                 let later = needs_restart.join(", ");

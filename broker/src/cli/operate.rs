@@ -11,6 +11,7 @@ use crate::admin::accounts::{self, AccountError};
 use crate::config::Config;
 use serde_json::{Value, json};
 use std::error::Error;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -246,24 +247,25 @@ fn sessions(data: &Path, account: Option<&str>, as_json: bool) -> Result<(), Ope
         let mut path = "/sessions?limit=500".to_owned();
         for (key, value) in [("after", after.as_deref()), ("account", account)] {
             if let Some(value) = value {
-                path.push_str(&format!("&{key}={}", segment(value)));
+                let _ = write!(path, "&{key}={}", segment(value));
             }
         }
         let page = client.call("GET", &path, None)?.done()?;
         let mut text = String::new();
         for row in page["items"].as_array().into_iter().flatten() {
             if as_json {
-                text.push_str(&format!("{row}\n"));
+                let _ = writeln!(text, "{row}");
                 continue;
             }
             let state = if row["connection"].is_object() { "connected" } else { "away" };
-            text.push_str(&format!(
-                "{:33} {:19} {state:10} {:>9} {:>14}\n",
+            let _ = writeln!(
+                text,
+                "{:33} {:19} {state:10} {:>9} {:>14}",
                 printable(&row["client_id"]),
                 printable(&row["account"]),
-                row["queue_messages"],
-                row["subscriptions"]
-            ));
+                row["queue_messages"].to_string(),
+                row["subscriptions"].to_string()
+            );
         }
         print_lines(&text)?;
         after = page["next"].as_str().map(str::to_owned);
@@ -338,7 +340,11 @@ fn status_text(body: &Value) -> String {
         store["state"].as_str().unwrap_or("?"),
         store["text"].as_str().unwrap_or_default()
     ));
-    lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+    let mut text = String::new();
+    for line in &lines {
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
 }
 
 /// `parlor reload`

@@ -19,12 +19,12 @@ const OTHER_VARIABLES: &[&str] = &["PARLOR_CONFIG"];
 /// Reads everything and reports all that is wrong.
 pub(super) fn load(sources: &Sources, text: String) -> Result<Loaded, Report> {
     let mut problems = Vec::new();
-    let mut root = Table::parse(&text, &mut problems);
+    let mut written = Table::parse(&text, &mut problems);
     // After a syntax error the tree has holes: what is missing then would be reported wrongly.
     let broken = !problems.is_empty();
-    overlay(sources, &mut root, &mut problems);
+    overlay(sources, &mut written, &mut problems);
     let mut room = Room { problems, files: Vec::new(), base: sources.base().to_owned() };
-    let config = config(&mut room, root);
+    let config = config(&mut room, written);
     if !broken {
         room.check_files();
         check_whole(&mut room, &config);
@@ -194,33 +194,22 @@ impl Section {
     }
 
     fn enter(&self, room: &mut Room, key: &str, title: String, node: Node) -> Option<Self> {
-        match node.value {
-            Value::Table(table) => Some(Self {
-                prefix: format!("{}.", self.name(key)),
-                title,
-                origin: node.origin,
-                table,
-                known: Vec::new(),
-            }),
-            _ => {
-                self.wrong(room, key, &node, "a table");
-                None
-            }
-        }
+        let Value::Table(table) = node.value else {
+            self.wrong(room, key, &node, "a table");
+            return None;
+        };
+        let prefix = format!("{}.", self.name(key));
+        Some(Self { prefix, title, origin: node.origin, table, known: Vec::new() })
     }
 
     fn sections(&mut self, room: &mut Room, key: &'static str) -> Option<Vec<Self>> {
         let node = self.take(key)?;
         let title = format!("[[{}]]", self.name(key));
-        match node.value {
-            Value::List(list) => {
-                Some(list.into_iter().filter_map(|node| self.enter(room, key, title.clone(), node)).collect())
-            }
-            _ => {
-                self.wrong(room, key, &node, "a list of tables");
-                None
-            }
-        }
+        let Value::List(list) = node.value else {
+            self.wrong(room, key, &node, "a list of tables");
+            return None;
+        };
+        Some(list.into_iter().filter_map(|node| self.enter(room, key, title.clone(), node)).collect())
     }
 
     /// A text that is not empty.
@@ -361,8 +350,8 @@ struct Range {
 /// Top-level keys that have been read before the listeners are checked as a whole.
 struct Whole(Config, Vec<Origin>);
 
-fn config(room: &mut Room, root: Table) -> Whole {
-    let mut top = Section::top(root);
+fn config(room: &mut Room, written: Table) -> Whole {
+    let mut top = Section::top(written);
     let data = top.path(room, "data").map_or_else(|| PathBuf::from(DATA), |(_, path)| path);
     let drain_secs = top.small(room, "drain_secs", 0, 3_600, 10);
     let auth = auth(room, &mut top);
@@ -824,9 +813,7 @@ fn distance(a: &str, b: &str) -> usize {
     for (i, row) in rows.iter_mut().enumerate() {
         row[0] = i;
     }
-    for j in 0..=b.len() {
-        rows[0][j] = j;
-    }
+    rows[0] = (0..=b.len()).collect();
     for i in 1..=a.len() {
         for j in 1..=b.len() {
             let cost = usize::from(a[i - 1] != b[j - 1]);
