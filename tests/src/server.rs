@@ -1,6 +1,6 @@
 //! Starts a broker process for tests, and ends it whatever happens.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 /// The longest a broker may take to start or to end.
 const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// With this among the arguments, clients without credentials are not let in.
+pub const NO_ANONYMOUS: &str = "auth.allow_anonymous=false";
 
 /// What a broker has written to its standard error so far.
 #[derive(Default)]
@@ -155,10 +158,12 @@ impl Broker {
             format!("mqtt://{}", self.mqtt),
             "--data".into(),
             self.data.display().to_string(),
-            "--allow-anonymous".into(),
             "--http".into(),
             "127.0.0.1:0".into(),
         ];
+        if !self.extra.iter().any(|arg| arg == NO_ANONYMOUS) {
+            args.push("--allow-anonymous".into());
+        }
         args.extend(self.extra.iter().cloned());
         let process = Process::spawn(&Self::binary(), &args);
         let address = |scheme: &str| {
@@ -240,12 +245,31 @@ impl Broker {
         self.launch();
     }
 
-    /// Runs another command of the program, for example `account add`: its standard output.
-    pub fn command(args: &[&str]) -> String {
-        let output = Command::new(Self::binary()).args(args).stdin(Stdio::null()).output().expect("the program starts");
+    /// Runs another command of the program with this standard input: its standard output.
+    pub fn command(args: &[&str], input: &str) -> String {
+        let mut child = Command::new(Self::binary())
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        // The program may end without reading; what it says then is the better message.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let output = child.wait_with_output().expect("the program ends");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "parlor {args:?} failed: {stderr}");
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Broker {
+    /// Makes an account while the broker runs.
+    pub fn add_account(&self, name: &str, password: &str) {
+        let data = self.data.display().to_string();
+        Self::command(&["account", "add", name, "--password-stdin", "--data", &data], password);
     }
 }
 
