@@ -55,6 +55,14 @@ pub fn frame_len(input: &[u8]) -> Result<Option<usize>, DecodeError> {
     Ok(fixed_header(input)?.map(|(_, size)| size))
 }
 
+/// The version a CONNECT at the front of `input` names, whatever is wrong with the rest of it.
+pub fn connect_version(input: &[u8]) -> Option<Version> {
+    let (header, _) = fixed_header(input).ok()??;
+    let name = input.get(header..header + 6)?;
+    let level = *input.get(header + 6)?;
+    (input[0] >> 4 == 1 && name == b"\x00\x04MQTT").then(|| Version::from_level(level))?
+}
+
 /// Length of the fixed header and of the whole packet (section 2.1).
 #[inline]
 fn fixed_header(input: &[u8]) -> Result<Option<(usize, usize)>, DecodeError> {
