@@ -125,8 +125,9 @@ impl Hub {
             return;
         };
         let reason = match outcome {
-            Outcome { accepted: 0, full: 1.., .. } => ReasonCode::QUOTA_EXCEEDED,
-            Outcome { accepted: 0, .. } => ReasonCode::NO_MATCHING_SUBSCRIBERS,
+            // A message that was retained is kept all the same, so it was not refused.
+            Outcome { accepted: 0, full: 1.., .. } if !p.retain => ReasonCode::QUOTA_EXCEEDED,
+            Outcome { accepted: 0, full: 0, .. } => ReasonCode::NO_MATCHING_SUBSCRIBERS,
             _ => ReasonCode::SUCCESS,
         };
         let mut durable = outcome.durable;
