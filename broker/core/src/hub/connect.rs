@@ -262,6 +262,12 @@ impl Hub {
         let wait = self.sessions[key as usize].durable.is_some() || self.sessions[key as usize].will.is_some();
         if wait {
             self.pause(slot, pause::HANDSHAKE);
+            let s = &self.sessions[key as usize];
+            if let Some(d) = &s.durable {
+                // What was queued while nobody listened is on disk when CONNACK may go.
+                let release = After::Release { session: key, generation: s.generation, until: d.tail };
+                self.after_commit(now, release);
+            }
             self.after_commit(now, After::ConnAck { link, bytes });
         } else {
             self.open_session(now, slot, &bytes);
