@@ -13,6 +13,14 @@ use crate::topic;
 ///
 /// CONNECT brings its own version, every other packet is read as `version`. A packet that claims more than
 /// `max_packet_size` bytes is refused as soon as its fixed header is there.
+///
+/// What comes back is legal in itself: every string, property, reason code and flag is what the specification allows in
+/// this type of packet. It may still be sent by the wrong side ([`Packet::check_sender`]), at the wrong time, or name
+/// filters that are no filters ([`crate::topic::check_filter`]).
+///
+/// # Errors
+/// Why the bytes can be no packet, whatever follows them. The connection is of no more use: the receiver answers with
+/// [`DecodeError::reason`] where it may, and closes.
 #[inline]
 pub fn decode(
     input: &[u8],
@@ -50,7 +58,10 @@ pub fn decode(
     Ok(Some((packet, size)))
 }
 
-/// The length of the packet at the front of `input`, as soon as its fixed header is complete.
+/// The length in bytes, fixed header included, of the packet at the front of `input`; `None` until that is known.
+///
+/// # Errors
+/// [`DecodeError::OverlongInteger`]: the Remaining Length is longer than it may be.
 pub fn frame_len(input: &[u8]) -> Result<Option<usize>, DecodeError> {
     Ok(fixed_header(input)?.map(|(_, size)| size))
 }
