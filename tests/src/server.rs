@@ -39,6 +39,15 @@ impl Log {
     }
 }
 
+/// The program, without the settings that the environment of the tests may have for it.
+fn program(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PARLOR_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// A running process, with a helper that kills it should the test process die first.
 struct Process {
     child: Child,
@@ -48,7 +57,7 @@ struct Process {
 
 impl Process {
     fn spawn(binary: &Path, args: &[String]) -> Self {
-        let mut child = Command::new(binary)
+        let mut child = program(binary)
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -247,7 +256,7 @@ impl Broker {
 
     /// Runs another command of the program with this standard input: its standard output.
     pub fn command(args: &[&str], input: &str) -> String {
-        let mut child = Command::new(Self::binary())
+        let mut child = program(&Self::binary())
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
