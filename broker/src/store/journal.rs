@@ -297,7 +297,9 @@ pub(super) fn recover(disk: &dyn Disk, folded: Folded, salvage: bool) -> Result<
             last = segment.last;
         }
         let generation = segment.generation;
-        let later = find_record(&segment, segment.used, folded, |h| h.generation == generation && h.sequence > last)?;
+        // Record `last + 1` may be there in part: it is the one that was being written.
+        let later =
+            find_record(&segment, segment.used, folded, |h| h.generation == generation && h.sequence > last + 1)?;
         if damaged.is_none() {
             // Where an invalid record would stand, if a valid one turns up after it.
             damaged = later.map(|at| (segment.name.clone(), segment.used, at));
