@@ -343,8 +343,9 @@ impl DiskFile for SimFile {
         let mut state = self.disk.call()?;
         state.syncs += 1;
         let content = state.files.get_mut(&self.id).expect("open files exist");
-        content.synced = content.now.clone();
-        content.changes.clear();
+        for change in std::mem::take(&mut content.changes) {
+            apply(&mut content.synced, &change);
+        }
         Ok(())
     }
 }
