@@ -266,7 +266,11 @@ fn whole_store(dir: &Path, messages: u64) -> Outcome {
     }
     drop(jobs);
     folder.join().map_err(|_| "the fold thread panicked")?;
+    println!("{} MiB resident after the last fold", resident_bytes()? >> 20);
+    engine.fold_all()?;
+    println!("{} MiB resident when all is folded", resident_bytes()? >> 20);
     drop(engine);
+    println!("{} MiB resident when closed", resident_bytes()? >> 20);
     let start = Instant::now();
     let (engine, snapshot) = Engine::open(Arc::new(DirDisk::open(&path)?), &Options::default())?;
     println!(
