@@ -102,11 +102,7 @@ fn run(disk: &SimDisk, between: &Between, seed: u64, steps: u32) -> Acknowledged
                     known.folds += 1;
                 }
             }
-            5 if job.is_none() && traffic.seed.one_in(2) => {
-                if engine.freeze().is_err() {
-                    return known;
-                }
-            }
+            5 if job.is_none() && traffic.seed.one_in(2) && engine.freeze().is_err() => return known,
             6 if traffic.seed.one_in(3) => {
                 let done = job.take().map_or(Ok(()), |job| engine.finish_fold(job.run()));
                 if traffic.seed.one_in(2) {

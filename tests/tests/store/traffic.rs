@@ -13,7 +13,7 @@ use parlor_tests::disk::Seed;
 #[derive(Debug, Default, Clone)]
 struct Session {
     next: u64,
-    /// Entries not acknowledged: (index, QoS 2 and not received).
+    /// Entries not acknowledged: (index, `QoS` 2 and not received).
     open: Vec<(u64, bool)>,
     inbound: Vec<u16>,
 }
