@@ -26,7 +26,7 @@ impl Message {
     }
 
     /// Borrows it.
-    pub fn as_ref(&self) -> MessageRef<'_> {
+    pub fn view(&self) -> MessageRef<'_> {
         let (topic, rest) = self.bytes.split_at(self.topic_len as usize);
         let (properties, payload) = rest.split_at(self.properties_len as usize);
         let topic = core::str::from_utf8(topic).expect("made from a str");

@@ -85,7 +85,11 @@ impl Driver {
         self.take_store_events();
         loop {
             self.perform_effects();
-            self.submit();
+            if self.submit() {
+                // A store that is quick may have answered already.
+                self.take_store_events();
+                continue;
+            }
             let retry = self.retry.borrow_mut().pop_front();
             if let Some(link) = retry {
                 self.flush(link);
@@ -121,14 +125,16 @@ impl Driver {
     }
 
     /// Group commit: while one batch is on its way to the disk the next one gathers.
-    fn submit(&self) {
+    fn submit(&self) -> bool {
         if self.outstanding.get() == 0
             && !self.store_failed.get()
             && let Some((number, batch)) = self.hub.borrow_mut().take_batch()
         {
             self.outstanding.set(number.0);
             self.store.borrow_mut().submit(number, batch);
+            return true;
         }
+        false
     }
 
     fn perform_effects(self: &Rc<Self>) {

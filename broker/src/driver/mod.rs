@@ -7,7 +7,7 @@
 mod heart;
 mod link;
 
-pub(crate) use heart::Signal;
+pub(crate) use heart::{Heart, Signal};
 
 use crate::auth::Authenticator;
 use crate::link::{Layer, NewLink};
@@ -93,12 +93,12 @@ impl Driver {
     }
 
     /// Takes a connection in: its task runs until it is closed.
-    pub(crate) fn admit(self: &Rc<Self>, new: NewLink) {
+    pub(crate) fn admit(self: &Rc<Self>, new: NewLink, certificate: Option<String>, allow_anonymous: bool) {
         let stream = match tokio::net::TcpStream::from_std(new.stream) {
             Ok(stream) => stream,
             Err(error) => return tracing::warn!(%error, "a connection could not be registered and was closed"),
         };
-        self.admit_stream(stream, new.peer, new.layer, new.early, new.certificate, new.allow_anonymous);
+        self.admit_stream(stream, new.peer, new.layer, new.early, certificate, allow_anonymous);
     }
 
     /// Takes a connection in that was accepted on this thread.

@@ -39,7 +39,13 @@ impl Hub {
             (Phase::Open, AuthAnswer::Accept { account, expires_at_ms, data, .. }) => {
                 let key = self.links[slot as usize].session;
                 if *self.sessions[key as usize].who.account != *account {
-                    return self.refuse(now, slot, ReasonCode::NOT_AUTHORIZED, "reauth_other_account", "re-authentication must be as the same account");
+                    return self.refuse(
+                        now,
+                        slot,
+                        ReasonCode::NOT_AUTHORIZED,
+                        "reauth_other_account",
+                        "re-authentication must be as the same account",
+                    );
                 }
                 self.counters.auth.add("reauthenticated");
                 let extra = self.links[slot as usize].extra();
@@ -76,9 +82,16 @@ impl Hub {
         let (phase, version, address, allow_anonymous) = (l.phase, l.version, l.address, l.allow_anonymous);
         let extra = l.extra();
         // [MQTT5-4.12.0-6] [MQTT5-4.12.0-7] [MQTT5-4.12.1-1]: only after a CONNECT with that very method.
-        let same = extra.auth_method.is_some() && auth.properties.authentication_method() == extra.auth_method.as_deref();
+        let same =
+            extra.auth_method.is_some() && auth.properties.authentication_method() == extra.auth_method.as_deref();
         if version == Version::V311 || !same {
-            return self.refuse(now, slot, ReasonCode::PROTOCOL_ERROR, "auth_method_changed", "AUTH needs the Authentication Method of CONNECT");
+            return self.refuse(
+                now,
+                slot,
+                ReasonCode::PROTOCOL_ERROR,
+                "auth_method_changed",
+                "AUTH needs the Authentication Method of CONNECT",
+            );
         }
         let (step, exchange) = match (auth.reason, phase, extra.exchange) {
             (ReasonCode::CONTINUE_AUTHENTICATION, _, 1..) => (AuthStep::Continue, extra.exchange),
@@ -86,7 +99,15 @@ impl Hub {
                 self.next_exchange += 1;
                 (AuthStep::ReAuthenticate, self.next_exchange)
             }
-            _ => return self.refuse(now, slot, ReasonCode::PROTOCOL_ERROR, "auth_out_of_order", "this AUTH is not expected now"),
+            _ => {
+                return self.refuse(
+                    now,
+                    slot,
+                    ReasonCode::PROTOCOL_ERROR,
+                    "auth_out_of_order",
+                    "this AUTH is not expected now",
+                );
+            }
         };
         let l = &mut self.links[slot as usize];
         let key = l.session;
@@ -95,9 +116,8 @@ impl Hub {
         let pending_id = extra.pending.as_ref().map(|p| p.client_id.clone());
         let method = extra.auth_method.as_deref().map(str::to_owned);
         let certificate = extra.certificate.clone();
-        let client_id = pending_id
-            .or_else(|| self.sessions.get(key as usize).map(|s| s.client_id.to_string()))
-            .unwrap_or_default();
+        let client_id =
+            pending_id.or_else(|| self.sessions.get(key as usize).map(|s| s.client_id.to_string())).unwrap_or_default();
         let request = AuthRequest {
             exchange,
             step,

@@ -1,13 +1,15 @@
 //! From CONNECT to CONNACK.
 
+use super::lifetime::WithWill;
 use super::{After, Effect, Hub, Now, Timer, narrow};
 use crate::auth::{AuthRequest, AuthStep};
 use crate::link::{PendingConnect, Phase, pause};
 use crate::message::Message;
 use crate::session::{Durable, NO_LINK, Session, Who, WillState};
 use crate::store::{Fact, SessionNo};
-use super::lifetime::WithWill;
-use parlor_protocol::mqtt::{ConnAck, Connect, DecodeError, Disconnect, Packet, Properties, Property, ReasonCode, Version, Will};
+use parlor_protocol::mqtt::{
+    ConnAck, Connect, DecodeError, Disconnect, Packet, Properties, Property, ReasonCode, Version, Will,
+};
 use std::cmp::Reverse;
 use std::rc::Rc;
 
@@ -28,14 +30,26 @@ impl Hub {
         }
         l.receive_max = l.receive_max.min(u16::try_from(self.limits.in_flight_max).unwrap_or(u16::MAX));
         if self.stopping {
-            return self.refuse_connect(now, slot, ReasonCode::SERVER_SHUTTING_DOWN, "stopping", "the server is shutting down");
+            return self.refuse_connect(
+                now,
+                slot,
+                ReasonCode::SERVER_SHUTTING_DOWN,
+                "stopping",
+                "the server is shutting down",
+            );
         }
         if self.links.len() as u64 > self.limits.connections_max {
             self.counters.limits.add("connections_max");
             return self.refuse_connect(now, slot, ReasonCode::SERVER_BUSY, "connections_max", "too many connections");
         }
         if c.client_id.len() as u64 > self.limits.client_id_bytes_max {
-            return self.refuse_connect(now, slot, ReasonCode::CLIENT_IDENTIFIER_NOT_VALID, "client_id_bytes_max", "the client identifier is too long");
+            return self.refuse_connect(
+                now,
+                slot,
+                ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
+                "client_id_bytes_max",
+                "the client identifier is too long",
+            );
         }
         let assigned = c.client_id.is_empty();
         if assigned && c.version == Version::V311 && !c.clean_start {
@@ -45,7 +59,13 @@ impl Hub {
         // [MQTT5-3.1.3-6] [MQTT3-3.1.3-6]
         let client_id = if assigned { self.invent_client_id() } else { c.client_id.to_owned() };
         if p.authentication_data().is_some() && p.authentication_method().is_none() {
-            return self.refuse_connect(now, slot, ReasonCode::PROTOCOL_ERROR, "auth_data_without_method", "Authentication Data needs an Authentication Method");
+            return self.refuse_connect(
+                now,
+                slot,
+                ReasonCode::PROTOCOL_ERROR,
+                "auth_data_without_method",
+                "Authentication Data needs an Authentication Method",
+            );
         }
         let will = match c.will.as_ref().map(|w| self.check_will(w)).transpose() {
             Ok(will) => will.map(Box::new),
@@ -71,13 +91,25 @@ impl Hub {
     fn check_will(&self, w: &Will<'_>) -> Result<WillState, (ReasonCode, &'static str, &'static str)> {
         let delay_secs = w.properties.will_delay_interval_secs().unwrap_or(0);
         if u64::from(delay_secs) > self.limits.will_delay_max_secs {
-            return Err((ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR, "will_delay_max_secs", "the Will Delay Interval is longer than this server allows"));
+            return Err((
+                ReasonCode::IMPLEMENTATION_SPECIFIC_ERROR,
+                "will_delay_max_secs",
+                "the Will Delay Interval is longer than this server allows",
+            ));
         }
         if w.topic.len() as u64 > self.limits.topic_bytes_max {
-            return Err((ReasonCode::TOPIC_NAME_INVALID, "topic_bytes_max", "the Will Topic is longer than this server allows"));
+            return Err((
+                ReasonCode::TOPIC_NAME_INVALID,
+                "topic_bytes_max",
+                "the Will Topic is longer than this server allows",
+            ));
         }
         if parlor_protocol::topic::level_count(w.topic) as u64 > self.limits.topic_levels_max {
-            return Err((ReasonCode::TOPIC_NAME_INVALID, "topic_levels_max", "the Will Topic has more levels than this server allows"));
+            return Err((
+                ReasonCode::TOPIC_NAME_INVALID,
+                "topic_levels_max",
+                "the Will Topic has more levels than this server allows",
+            ));
         }
         let mut properties = vec![];
         for property in w.properties.iter() {
@@ -123,7 +155,13 @@ impl Hub {
         }
         let waiting = self.links.iter().filter(|(_, l)| l.phase == Phase::Authenticating).count();
         if waiting as u64 >= self.limits.auth_waiting_max {
-            return self.refuse_connect(now, slot, ReasonCode::SERVER_BUSY, "auth_waiting_max", "too many clients are being authenticated; try again later");
+            return self.refuse_connect(
+                now,
+                slot,
+                ReasonCode::SERVER_BUSY,
+                "auth_waiting_max",
+                "too many clients are being authenticated; try again later",
+            );
         }
         self.next_exchange += 1;
         let exchange = self.next_exchange;
@@ -175,14 +213,26 @@ impl Hub {
         if let Some(will) = &pending.will
             && !self.access.may_publish(who.profile, &who.account, &pending.client_id, will.message.topic())
         {
-            return self.refuse_connect(now, slot, ReasonCode::NOT_AUTHORIZED, "will_not_authorized", "this account may not publish to the Will Topic");
+            return self.refuse_connect(
+                now,
+                slot,
+                ReasonCode::NOT_AUTHORIZED,
+                "will_not_authorized",
+                "this account may not publish to the Will Topic",
+            );
         }
         let cap = u32::try_from(self.limits.session_expiry_max_secs).unwrap_or(u32::MAX);
         let expiry_secs = pending.session_expiry_secs.min(cap);
         let mut found = self.find_session(&pending.client_id);
         if let Some(key) = found {
             if self.sessions[key as usize].who.account != who.account {
-                return self.refuse_connect(now, slot, ReasonCode::CLIENT_IDENTIFIER_NOT_VALID, "client_id_of_another", "this client identifier belongs to another account");
+                return self.refuse_connect(
+                    now,
+                    slot,
+                    ReasonCode::CLIENT_IDENTIFIER_NOT_VALID,
+                    "client_id_of_another",
+                    "this client identifier belongs to another account",
+                );
             }
             let old = self.sessions[key as usize].link;
             if old != NO_LINK {
@@ -212,6 +262,12 @@ impl Hub {
         let wait = self.sessions[key as usize].durable.is_some() || self.sessions[key as usize].will.is_some();
         if wait {
             self.pause(slot, pause::HANDSHAKE);
+            let s = &self.sessions[key as usize];
+            if let Some(d) = &s.durable {
+                // What was queued while nobody listened is on disk when CONNACK may go.
+                let release = After::Release { session: key, generation: s.generation, until: d.tail };
+                self.after_commit(now, release);
+            }
             self.after_commit(now, After::ConnAck { link, bytes });
         } else {
             self.open_session(now, slot, &bytes);
@@ -253,15 +309,7 @@ impl Hub {
         key
     }
 
-    fn attach(
-        &mut self,
-        now: Now,
-        slot: u32,
-        key: u32,
-        pending: &mut PendingConnect,
-        who: Rc<Who>,
-        expiry_secs: u32,
-    ) {
+    fn attach(&mut self, now: Now, slot: u32, key: u32, pending: &mut PendingConnect, who: Rc<Who>, expiry_secs: u32) {
         let l = &mut self.links[slot as usize];
         l.session = key;
         let version = l.version;
@@ -517,7 +565,7 @@ impl Hub {
     }
 
     pub(super) fn push_will(batch: &mut crate::store::Batch, s: &Session, will: &WillState, due_at_ms: u64) {
-        let mut message = will.message.as_ref();
+        let mut message = will.message.view();
         message.expires_at_ms = will.expiry_ms;
         batch.push(&Fact::Will {
             client_id: &s.client_id,

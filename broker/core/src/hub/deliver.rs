@@ -1,13 +1,15 @@
 //! Deliveries: who gets a message, through which queue, and when the next one may go.
 
+use super::Now;
 use super::send::{Form, Sent};
 use super::{After, Effect, Hub, narrow};
 use crate::link::CachedRoute;
 use crate::message::Message;
 use crate::router::{NoLocal, Recipient, Retained, Route, SessionKey};
 use crate::session::{Flow, PageCursor, Ready, Slot, packet_id_of};
-use crate::store::{Fact, Load, MessageRef, Page, PageEntry, QueueIndex, Recipient as StoredRecipient, Recipients, encode_recipient};
-use super::Now;
+use crate::store::{
+    Fact, Load, MessageRef, Page, PageEntry, QueueIndex, Recipient as StoredRecipient, Recipients, encode_recipient,
+};
 use parlor_protocol::mqtt::{Ack, Packet, Properties, ReasonCode};
 use std::rc::Rc;
 
@@ -85,8 +87,7 @@ impl Hub {
     fn readable_route(&self, topic: &str) -> Route {
         let mut route = self.router.route(topic);
         if route.recipients.iter().any(|r| !self.may_deliver(r.session.0, topic)) {
-            route.recipients =
-                route.recipients.into_iter().filter(|r| self.may_deliver(r.session.0, topic)).collect();
+            route.recipients = route.recipients.into_iter().filter(|r| self.may_deliver(r.session.0, topic)).collect();
         }
         route
     }
@@ -337,7 +338,7 @@ impl Hub {
     /// Enqueues one retained message for one persistent session.
     pub(super) fn enqueue_retained(&mut self, now: Now, key: u32, retained: &Retained, qos: u8, ids: &[u8]) {
         let publisher = Rc::clone(&retained.publisher);
-        let message = retained.message.as_ref();
+        let message = retained.message.view();
         let m = Incoming { message, qos, retain: true, from: u32::MAX, publisher: &publisher };
         let copy = Some(Rc::clone(&retained.message));
         let mut spread = Spread { shared: false, stored: 0, copy, outcome: Outcome::default() };
@@ -388,7 +389,7 @@ impl Hub {
             flow.waiting = std::collections::VecDeque::new();
         }
         let packet_id = (ready.qos > 0).then(|| packet_id_of(flow.next()));
-        let message = ready.message.as_ref();
+        let message = ready.message.view();
         if !self.is_deliverable(now, key, &message) {
             return true;
         }
@@ -470,7 +471,7 @@ impl Hub {
             && let Some(ready) = d.ready.pop_front()
         {
             d.ready_bytes -= ready.message.cost();
-            let message = ready.message.as_ref();
+            let message = ready.message.view();
             self.send_queued(now, key, link, next, &message, ready.qos, ready.retain, &ready.subscription_ids);
             return true;
         }
@@ -555,8 +556,7 @@ impl Hub {
     }
 
     pub(super) fn send_pubrel(&mut self, link: u32, index: u64) {
-        let ack =
-            Ack { packet_id: packet_id_of(index), reason: ReasonCode::SUCCESS, properties: Properties::EMPTY };
+        let ack = Ack { packet_id: packet_id_of(index), reason: ReasonCode::SUCCESS, properties: Properties::EMPTY };
         self.send(link, &Packet::PubRel(ack));
     }
 

@@ -1,7 +1,7 @@
 //! Packets of a client that is in: PUBLISH and the acknowledgements of both directions.
 
 use super::deliver::{Incoming, Outcome};
-use super::{After, AckKind, Hub, Now, Timer};
+use super::{AckKind, After, Hub, Now, Timer};
 use crate::link::pause;
 use crate::session::Slot;
 use crate::store::{Fact, MessageRef, QueueIndex};
@@ -27,7 +27,13 @@ impl Hub {
         if qos > 0 {
             if l.version == Version::V5 && u64::from(l.unanswered) >= self.limits.receive_max {
                 // [MQTT5-3.3.4-9]
-                return self.refuse(now, slot, ReasonCode::RECEIVE_MAXIMUM_EXCEEDED, "receive_max", "more unanswered QoS 1 and 2 messages than Receive Maximum");
+                return self.refuse(
+                    now,
+                    slot,
+                    ReasonCode::RECEIVE_MAXIMUM_EXCEEDED,
+                    "receive_max",
+                    "more unanswered QoS 1 and 2 messages than Receive Maximum",
+                );
             }
             l.unanswered = l.unanswered.saturating_add(1);
         }
@@ -41,7 +47,13 @@ impl Hub {
         let alias;
         let name = if let Some(number) = if p.properties.is_empty() { None } else { p.properties.topic_alias() } {
             let Some(known) = self.resolve_alias(slot, number, p.topic) else {
-                return self.refuse(now, slot, ReasonCode::TOPIC_ALIAS_INVALID, "topic_alias_invalid", "this topic alias is not in use or above the Topic Alias Maximum");
+                return self.refuse(
+                    now,
+                    slot,
+                    ReasonCode::TOPIC_ALIAS_INVALID,
+                    "topic_alias_invalid",
+                    "this topic alias is not in use or above the Topic Alias Maximum",
+                );
             };
             alias = known;
             &*alias
@@ -50,7 +62,13 @@ impl Hub {
         };
         if name.is_empty() {
             // Neither topic nor alias [MQTT5-3.3.2-1].
-            return self.refuse(now, slot, ReasonCode::PROTOCOL_ERROR, "topic_missing", "PUBLISH needs a topic name or a topic alias");
+            return self.refuse(
+                now,
+                slot,
+                ReasonCode::PROTOCOL_ERROR,
+                "topic_missing",
+                "PUBLISH needs a topic name or a topic alias",
+            );
         }
         self.accept(now, slot, key, p, name);
     }
@@ -202,7 +220,8 @@ impl Hub {
     /// Whether accepting this message would need the disk.
     fn would_store(&mut self, slot: u32, name: &str, p: &Publish<'_>, persistent: bool) -> bool {
         let route = self.find_route(Some(slot), name);
-        let queued = || route.recipients.iter().any(|r| self.sessions[r.session.0 as usize].durable.is_some() && r.qos > 0);
+        let queued =
+            || route.recipients.iter().any(|r| self.sessions[r.session.0 as usize].durable.is_some() && r.qos > 0);
         p.retain || (p.qos == QoS::ExactlyOnce && persistent) || !route.groups.is_empty() || queued()
     }
 
@@ -261,7 +280,13 @@ impl Hub {
         match flow.slot(index) {
             Slot::PubAck(cost) => self.done(now, key, index, cost),
             Slot::Done => self.unknown_id(),
-            _ => self.refuse(now, slot, ReasonCode::PROTOCOL_ERROR, "wrong_ack", "PUBACK answers QoS 1, this message is QoS 2"),
+            _ => self.refuse(
+                now,
+                slot,
+                ReasonCode::PROTOCOL_ERROR,
+                "wrong_ack",
+                "PUBACK answers QoS 1, this message is QoS 2",
+            ),
         }
     }
 
@@ -275,7 +300,13 @@ impl Hub {
             Some((index, Slot::PubComp)) => self.send_pubrel(slot, index),
             Some((_, Slot::Storing)) => {}
             Some((_, Slot::PubAck(_))) => {
-                self.refuse(now, slot, ReasonCode::PROTOCOL_ERROR, "wrong_ack", "PUBREC answers QoS 2, this message is QoS 1");
+                self.refuse(
+                    now,
+                    slot,
+                    ReasonCode::PROTOCOL_ERROR,
+                    "wrong_ack",
+                    "PUBREC answers QoS 2, this message is QoS 1",
+                );
             }
             Some((_, Slot::Done)) | None => {
                 self.unknown_id();

@@ -28,7 +28,13 @@ impl Hub {
         if let Some(expiry_secs) = d.properties.session_expiry_interval_secs() {
             if s.expiry_secs == 0 && expiry_secs != 0 {
                 // [MQTT5-3.14.2-2]
-                return self.refuse(now, slot, ReasonCode::PROTOCOL_ERROR, "expiry_revived", "a session that was to end with its connection cannot be kept");
+                return self.refuse(
+                    now,
+                    slot,
+                    ReasonCode::PROTOCOL_ERROR,
+                    "expiry_revived",
+                    "a session that was to end with its connection cannot be kept",
+                );
             }
             let cap = u32::try_from(self.limits.session_expiry_max_secs).unwrap_or(u32::MAX);
             s.expiry_secs = expiry_secs.min(cap);
@@ -190,7 +196,7 @@ impl Hub {
 
     fn send_will(&mut self, now: Now, will: &WillState, account: &Rc<str>, client_id: &str) {
         let profile = self.who.get(account).map(|w| w.profile);
-        let mut message = will.message.as_ref();
+        let mut message = will.message.view();
         if profile.is_some_and(|p| !self.access.may_publish(p, account, client_id, message.topic)) {
             self.counters.refused.add("will_not_authorized");
             return;
@@ -199,7 +205,11 @@ impl Hub {
             message.expires_at_ms = now.wall_ms + will.expiry_ms;
         }
         self.counters.wills += 1;
-        self.spread(now, None, &Incoming { message, qos: will.qos, retain: will.retain, from: u32::MAX, publisher: account });
+        self.spread(
+            now,
+            None,
+            &Incoming { message, qos: will.qos, retain: will.retain, from: u32::MAX, publisher: account },
+        );
     }
 
     // ---- Time --------------------------------------------------------------------------------------------------
@@ -228,7 +238,13 @@ impl Hub {
         }
         let due = l.last_packet_ms + u64::from(l.keep_alive_ms);
         if now.ms >= due {
-            self.refuse(now, link.slot, ReasonCode::KEEP_ALIVE_TIMEOUT, "keep_alive_timeout", "nothing was heard for one and a half keep alives");
+            self.refuse(
+                now,
+                link.slot,
+                ReasonCode::KEEP_ALIVE_TIMEOUT,
+                "keep_alive_timeout",
+                "nothing was heard for one and a half keep alives",
+            );
         } else {
             self.timers.push(Reverse((due, Timer::KeepAlive(link))));
         }
@@ -242,7 +258,13 @@ impl Hub {
         // Re-authentication may have moved the end.
         match expires {
             Some(at) if at <= now.wall_ms + 1 => {
-                self.refuse(now, link.slot, ReasonCode::MAXIMUM_CONNECT_TIME, "token_expired", "the credentials have expired; connect with new ones");
+                self.refuse(
+                    now,
+                    link.slot,
+                    ReasonCode::MAXIMUM_CONNECT_TIME,
+                    "token_expired",
+                    "the credentials have expired; connect with new ones",
+                );
             }
             Some(at) => self.timers.push(Reverse((now.ms + (at - now.wall_ms), Timer::Token(link)))),
             None => {}
@@ -282,7 +304,11 @@ impl Hub {
             tail: record.tail.0,
             committed: record.tail.0,
             // What may have been sent before the broker died is marked as a retry; it may be one.
-            sent: if died_connected { record.tail.0.min(record.head.0 + self.limits.in_flight_max) } else { record.sent.0 },
+            sent: if died_connected {
+                record.tail.0.min(record.head.0 + self.limits.in_flight_max)
+            } else {
+                record.sent.0
+            },
             queued: record.queued,
             queued_bytes: record.queued_bytes,
             ready: VecDeque::new(),

@@ -72,15 +72,38 @@ pub enum Effect {
 
 /// What waits for a commit.
 enum After {
-    Ack { link: LinkId, kind: AckKind, packet_id: PacketId, reason: ReasonCode },
+    Ack {
+        link: LinkId,
+        kind: AckKind,
+        packet_id: PacketId,
+        reason: ReasonCode,
+    },
     /// Whole packets for a link.
-    Bytes { link: LinkId, bytes: Box<[u8]> },
-    SubAck { link: LinkId, bytes: Box<[u8]>, retained: Box<[subscribe::RetainedWish]> },
-    ConnAck { link: LinkId, bytes: Box<[u8]> },
+    Bytes {
+        link: LinkId,
+        bytes: Box<[u8]>,
+    },
+    SubAck {
+        link: LinkId,
+        bytes: Box<[u8]>,
+        retained: Box<[subscribe::RetainedWish]>,
+    },
+    ConnAck {
+        link: LinkId,
+        bytes: Box<[u8]>,
+    },
     /// The queue of a session is on disk up to here.
-    Release { session: u32, generation: u32, until: u64 },
+    Release {
+        session: u32,
+        generation: u32,
+        until: u64,
+    },
     /// PUBREC is on disk: PUBREL may go.
-    PubRel { session: u32, generation: u32, index: u64 },
+    PubRel {
+        session: u32,
+        generation: u32,
+        index: u64,
+    },
     Stored(u64),
 }
 
@@ -113,7 +136,6 @@ const ROUTES: usize = 8_192;
 pub struct Hub {
     limits: Limits,
     access: Access,
-    seed: u64,
     random: u64,
     boot: u64,
     started: Now,
@@ -158,7 +180,6 @@ impl Hub {
         let mut hub = Self {
             limits: settings.limits,
             access: settings.access,
-            seed,
             random: seed ^ 0x9E37_79B9_7F4A_7C15,
             boot: snapshot.boot,
             started: now,
@@ -266,7 +287,13 @@ impl Hub {
             (Phase::Closing, _) => {}
             // A second CONNECT [MQTT5-3.1.0-2] [MQTT3-3.1.0-2], or a packet only a server sends.
             (Phase::Open | Phase::Opening | Phase::Authenticating, _) => {
-                self.refuse(now, slot, ReasonCode::PROTOCOL_ERROR, "unexpected_packet", "this packet may not be sent now");
+                self.refuse(
+                    now,
+                    slot,
+                    ReasonCode::PROTOCOL_ERROR,
+                    "unexpected_packet",
+                    "this packet may not be sent now",
+                );
             }
         }
     }
@@ -479,7 +506,8 @@ impl Hub {
                 if self.is_current(link) {
                     let l = &mut self.links[link.slot as usize];
                     l.deferred -= 1;
-                    let resumed = l.paused & pause::IN_FLIGHT != 0 && u64::from(l.deferred) * 2 <= self.limits.receive_max;
+                    let resumed =
+                        l.paused & pause::IN_FLIGHT != 0 && u64::from(l.deferred) * 2 <= self.limits.receive_max;
                     self.answer(link.slot, kind, packet_id, reason);
                     if resumed {
                         self.resume(link.slot, pause::IN_FLIGHT);

@@ -173,7 +173,7 @@ impl Hub {
         found.sort_unstable_by(|a, b| a.message.topic().cmp(b.message.topic()));
         found.truncate(limit);
         let view = |r: &crate::router::Retained| {
-            let m = r.message.as_ref();
+            let m = r.message.view();
             RetainedView {
                 topic: m.topic.to_owned(),
                 qos: r.qos,

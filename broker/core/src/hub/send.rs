@@ -126,7 +126,9 @@ impl Hub {
     ) -> Sent {
         let l = &self.links[slot as usize];
         let key = usize::from(l.version == Version::V5) * 6 + usize::from(form.qos) * 2 + usize::from(form.retain);
-        let (start, len, id_at) = if let Some(known) = frames.known[key] { known } else {
+        let (start, len, id_at) = if let Some(known) = frames.known[key] {
+            known
+        } else {
             frames.properties.clear();
             forwarded(&mut frames.properties, l.version, message, &[], wall_ms);
             let publish = publish(message.topic, message.payload, &frames.properties, form);
@@ -258,7 +260,10 @@ mod tests {
 
     #[test]
     fn the_packet_identifier_is_found_at_every_length_of_the_remaining_length() {
-        for payload in [0, 118, 119, 120, 121, 122, 123, 16_370, 16_376, 16_377, 16_378, 16_379, 16_380, 2_097_140, 2_097_146, 2_097_150] {
+        for payload in [
+            0, 118, 119, 120, 121, 122, 123, 16_370, 16_376, 16_377, 16_378, 16_379, 16_380, 2_097_140, 2_097_146,
+            2_097_150,
+        ] {
             let payload = vec![0; payload];
             let id = PacketId::new(0xABCD);
             let form = Form { qos: 1, retain: false, dup: false, packet_id: id, subscription_ids: &[] };

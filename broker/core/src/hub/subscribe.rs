@@ -4,7 +4,9 @@ use super::{After, Hub, Now, inbound::shorten};
 use crate::router::{Options, Retained};
 use crate::session::{Ready, Subscription};
 use crate::store::Fact;
-use parlor_protocol::mqtt::{Packet, Properties, ReasonCode, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe, Version};
+use parlor_protocol::mqtt::{
+    Packet, Properties, ReasonCode, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe, Version,
+};
 use parlor_protocol::topic;
 use std::rc::Rc;
 
@@ -24,7 +26,13 @@ impl Hub {
             let shared = matches!(topic::parse_shared(filter), Ok(Some(_)));
             if shared && options.no_local {
                 // [MQTT5-3.8.3-4]
-                return self.refuse(now, slot, ReasonCode::PROTOCOL_ERROR, "no_local_shared", "No Local is not allowed on a shared subscription");
+                return self.refuse(
+                    now,
+                    slot,
+                    ReasonCode::PROTOCOL_ERROR,
+                    "no_local_shared",
+                    "No Local is not allowed on a shared subscription",
+                );
             }
             match self.subscribe_one(now, slot, filter, options, id) {
                 Ok(new) => {
@@ -188,7 +196,13 @@ impl Hub {
                 // These wait in memory whatever their number: each is a pointer to a message that is kept anyway.
                 let flow = self.sessions[key as usize].flow.get_or_insert_default();
                 let message = Rc::clone(&retained.message);
-                flow.waiting.push_back(Ready { index: 0, message, qos, retain: true, subscription_ids: ids.as_slice().into() });
+                flow.waiting.push_back(Ready {
+                    index: 0,
+                    message,
+                    qos,
+                    retain: true,
+                    subscription_ids: ids.as_slice().into(),
+                });
             }
         }
         self.pump(now, key);

@@ -33,7 +33,7 @@ impl Hub {
             let topic = format!("$SYS/broker/{name}");
             let message = Rc::new(Message::new(&topic, &[], value.as_bytes(), 0));
             let incoming =
-                Incoming { message: message.as_ref(), qos: 0, retain: false, from: u32::MAX, publisher: &publisher };
+                Incoming { message: message.view(), qos: 0, retain: false, from: u32::MAX, publisher: &publisher };
             self.spread(now, None, &incoming);
             self.retained.set(Retained { message, qos: 0, publisher: Rc::clone(&publisher), volatile: true });
         }

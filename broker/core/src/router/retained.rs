@@ -1,7 +1,7 @@
 //! Retained messages by topic, found by filter without looking at every topic.
 
-use crate::message::Message;
 use crate::hash::{Map, map};
+use crate::message::Message;
 use parlor_protocol::topic;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -177,11 +177,13 @@ mod tests {
     fn visiting_agrees_with_matching_one_by_one() {
         let topics = ["a", "a/b", "a/b/c", "/a", "a/", "$SYS/x", "$SYS", "b/b", "a//c", "$a/b/c"];
         let tree = tree(&topics);
-        for filter in ["#", "+", "a/#", "a/+", "+/b", "+/#", "$SYS/#", "$SYS/+", "a/b", "/+", "a/+/c", "+/+/+", "$a/#"] {
+        for filter in ["#", "+", "a/#", "a/+", "+/b", "+/#", "$SYS/#", "$SYS/+", "a/b", "/+", "a/+/c", "+/+/+", "$a/#"]
+        {
             let mut got = vec![];
             tree.visit(filter, |r| got.push(r.message.topic().to_owned()));
             got.sort();
-            let mut expect: Vec<_> = topics.iter().filter(|t| topic::matches(filter, t)).map(ToString::to_string).collect();
+            let mut expect: Vec<_> =
+                topics.iter().filter(|t| topic::matches(filter, t)).map(ToString::to_string).collect();
             expect.sort();
             assert_eq!(got, expect, "{filter}");
         }

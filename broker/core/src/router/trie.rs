@@ -60,8 +60,7 @@ pub struct Router {
 impl Router {
     /// An empty router; `seed` keys its hash tables.
     pub fn new(seed: u64) -> Self {
-        let mut router =
-            Self { seed, nodes: vec![], free: vec![], groups: Groups::new(seed), generation: 1, count: 0 };
+        let mut router = Self { seed, nodes: vec![], free: vec![], groups: Groups::new(seed), generation: 1, count: 0 };
         router.allocate(NONE, "");
         router
     }
@@ -227,7 +226,8 @@ impl Router {
                 return (at, true);
             }
             let node = &self.nodes[at as usize];
-            let child = if level == "+" { Some(node.plus).filter(|p| *p != NONE) } else { node.children.get(level).copied() };
+            let child =
+                if level == "+" { Some(node.plus).filter(|p| *p != NONE) } else { node.children.get(level).copied() };
             at = child.unwrap_or_else(|| {
                 let child = self.allocate(at, level);
                 let node = &mut self.nodes[at as usize];

@@ -28,7 +28,8 @@ impl core::fmt::Display for DecodeError {
 
 impl core::error::Error for DecodeError {}
 
-pub(super) fn put_int(out: &mut Vec<u8>, mut value: u64) {
+/// Appends `value` as LEB128.
+pub fn put_int(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value as u8) | 0x80);
         value >>= 7;
@@ -36,33 +37,39 @@ pub(super) fn put_int(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends a length and the bytes.
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_int(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Reads from the front of a slice.
-pub(super) struct Reader<'a> {
+#[derive(Debug)]
+pub struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    /// Starts at the front of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
-    pub(super) fn used(&self) -> usize {
+    /// How many bytes were read.
+    pub fn used(&self) -> usize {
         self.at
     }
 
-    pub(super) fn byte(&mut self) -> Result<u8, DecodeError> {
+    /// Reads one byte.
+    pub fn byte(&mut self) -> Result<u8, DecodeError> {
         let byte = *self.bytes.get(self.at).ok_or(DecodeError::Truncated)?;
         self.at += 1;
         Ok(byte)
     }
 
-    pub(super) fn int(&mut self) -> Result<u64, DecodeError> {
+    /// Reads a LEB128 integer.
+    pub fn int(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -78,7 +85,8 @@ impl<'a> Reader<'a> {
         Err(DecodeError::IntegerTooLong)
     }
 
-    pub(super) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+    /// Reads what [`put_bytes`] wrote.
+    pub fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
         let len = usize::try_from(self.int()?).map_err(|_| DecodeError::Truncated)?;
         let end = self.at.checked_add(len).ok_or(DecodeError::Truncated)?;
         let bytes = self.bytes.get(self.at..end).ok_or(DecodeError::Truncated)?;
@@ -86,7 +94,8 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    pub(super) fn str(&mut self) -> Result<&'a str, DecodeError> {
+    /// Reads what [`put_bytes`] wrote of a string.
+    pub fn str(&mut self) -> Result<&'a str, DecodeError> {
         core::str::from_utf8(self.bytes()?).map_err(|_| DecodeError::NotUtf8)
     }
 }

@@ -22,14 +22,16 @@ impl<'a> MessageRef<'a> {
         self.topic.len() + self.properties.len() + self.payload.len()
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
+    /// Appends the byte form.
+    pub fn encode(&self, out: &mut Vec<u8>) {
         put_bytes(out, self.topic.as_bytes());
         put_bytes(out, self.properties);
         put_bytes(out, self.payload);
         put_int(out, self.expires_at_ms);
     }
 
-    fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
+    /// Reads one message.
+    pub fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Ok(Self { topic: r.str()?, properties: r.bytes()?, payload: r.bytes()?, expires_at_ms: r.int()? })
     }
 }
@@ -57,7 +59,8 @@ impl<'a> Recipient<'a> {
         put_bytes(out, self.subscription_ids);
     }
 
-    fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
+    /// Reads one recipient.
+    pub fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let session = SessionNo(r.int()?);
         let index = QueueIndex(r.int()?);
         let flags = r.byte()?;
@@ -87,9 +90,17 @@ impl<'a> Recipients<'a> {
 }
 
 /// Iterates over [`Recipients`].
+#[derive(Debug)]
 pub struct RecipientsIter<'a> {
     reader: Reader<'a>,
     left: u32,
+}
+
+impl RecipientsIter<'_> {
+    /// How many of the list's bytes the recipients given so far took.
+    pub fn used(&self) -> usize {
+        self.reader.used()
+    }
 }
 
 impl<'a> Iterator for RecipientsIter<'a> {

@@ -4,10 +4,12 @@
 //! batches in the order given, and says so with [`StoreEvent::Committed`]. What a fact looks like as bytes is
 //! decided here once ([`Fact::encode`]); a journal stores exactly these bytes.
 
-mod bytes;
+pub mod bytes;
 mod fact;
+pub mod memory;
 
 pub use bytes::DecodeError;
+pub use memory::MemoryStore;
 pub use fact::{Fact, MessageRef, PageEntry, QueueState, Recipient, Recipients, RecipientsIter, encode_recipient};
 
 /// Names one persistent session for as long as it exists; never used again for another.
@@ -59,6 +61,11 @@ impl<'a> FactIter<'a> {
     /// Reads the facts in `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }
+    }
+
+    /// The bytes of the facts not read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes
     }
 }
 
