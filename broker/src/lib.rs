@@ -7,3 +7,4 @@ pub mod link;
 mod server;
 
 pub use server::{RunError, run};
+pub mod store;

@@ -7,6 +7,7 @@ fn main() {
             "serve" => {}
             "--listen" => sources.listen.push(args.next().unwrap_or_default()),
             "--allow-anonymous" => sources.set("--allow-anonymous", "auth.allow_anonymous", "true"),
+            "--data" => sources.set("--data", "data", &args.next().unwrap_or_default()),
             "--set" => sources.set_pair(&args.next().unwrap_or_default()),
             _ => { args.next(); }
         }

@@ -4,7 +4,7 @@ use crate::auth::Authenticator;
 use crate::config::{Config, Listener, ListenerUrl};
 use crate::driver::{Driver, Heart, Outside, Signal, now};
 use crate::link::{BindError, Layer, NewLink, WsLayer, WsOptions, accept_pause, bind};
-use parlor_core::store::{Snapshot, Store};
+use parlor_core::store::Store;
 use parlor_core::{Hub, Settings};
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -32,6 +32,12 @@ pub enum RunError {
         /// Why.
         error: BindError,
     },
+    /// The data directory could not be had.
+    #[error(transparent)]
+    Directory(#[from] crate::store::disk::DirError),
+    /// The store could not be opened.
+    #[error(transparent)]
+    Store(#[from] crate::store::OpenError),
     /// The runtime could not be made.
     #[error("the runtime could not be started: {0}; the system may be out of file descriptors")]
     Runtime(std::io::Error),
@@ -78,13 +84,21 @@ pub fn run(config: &Config) -> Result<(), RunError> {
         .map_err(RunError::Runtime)?;
     let clock = Instant::now();
     let signal_of_heart = Arc::new(Signal::default());
-    let store: Box<dyn Store> = Box::new(parlor_core::store::MemoryStore::new());
+    let disk = crate::store::disk::DirDisk::open(&config.data)?;
+    let options = crate::store::Options {
+        segment_bytes: config.store.segment_bytes,
+        cache_bytes: usize::try_from(config.store.cache_bytes).unwrap_or(usize::MAX),
+        ..Default::default()
+    };
+    let wake = { let heart = Arc::clone(&signal_of_heart); Box::new(move || heart.wake()) };
+    let (store, snapshot) = crate::store::StoreThreads::open(Arc::new(disk), &options, wake)?;
+    let store: Box<dyn Store> = Box::new(store);
     let settings = Settings {
         limits: config.limits.clone(),
         access: parlor_core::access::Access::new(vec![]),
         sys_interval_secs: config.sys_interval_secs,
     };
-    let hub = Hub::new(settings, Snapshot::default(), 7, now(clock));
+    let hub = Hub::new(settings, snapshot, 7, now(clock));
     let packet_bytes_max = u32::try_from(config.limits.packet_bytes_max).unwrap_or(u32::MAX);
     let driver =
         Driver::new(hub, store, Box::new(Quiet), Arc::new(Authenticator), signal_of_heart, clock, packet_bytes_max);

@@ -173,8 +173,7 @@ impl MemoryStore {
 
     /// The answer to `load`, at once.
     pub fn page(&self, load: &Load) -> Page {
-        let mut page =
-            Page { session: load.session, from: load.from, next: load.until, bytes: vec![], entries: 0 };
+        let mut page = Page { session: load.session, from: load.from, next: load.until, bytes: vec![], entries: 0 };
         let Some(session) = self.sessions.get(&load.session) else { return page };
         let mut bytes = 0;
         for (&index, entry) in session.entries.range(load.from.0..load.until.0.max(load.from.0)) {
