@@ -1,1 +1,5 @@
 //! What the tests share.
+
+pub mod checkers;
+pub mod faulty;
+pub mod world;

@@ -90,6 +90,8 @@ pub struct Client {
     pub lazy: bool,
     /// It waits for a CONNACK to a CONNECT that asks for a new session: until then nobody knows which one there is.
     wants_clean: bool,
+    /// Its session ends with its connection. A clean session of 3.1.1 does, whatever the client does otherwise.
+    ephemeral: bool,
     held: Vec<u8>,
     outgoing: VecDeque<Outgoing>,
     inbound: BTreeSet<u16>,
@@ -106,6 +108,7 @@ const WINDOW: usize = 20;
 impl Client {
     /// A client that was never connected.
     pub fn new(number: usize, character: Character) -> Self {
+        let character_is_persistent = character.persistent;
         Self {
             character,
             number,
@@ -117,6 +120,7 @@ impl Client {
             out: vec![],
             lazy: false,
             wants_clean: false,
+            ephemeral: !character_is_persistent,
             held: vec![],
             outgoing: VecDeque::new(),
             inbound: BTreeSet::new(),
@@ -185,6 +189,8 @@ impl Client {
         self.phase = Phase::Connecting;
         self.clean = clean || self.wants_clean || !self.character.persistent;
         self.wants_clean = self.clean;
+        let v311 = self.character.version == Version::V311;
+        self.ephemeral = !self.character.persistent || (self.clean && v311);
         if self.clean || self.session.is_none() {
             self.new_session(ledger);
         }
@@ -241,7 +247,7 @@ impl Client {
             ledger.abandoned(o.id);
         }
         self.inbound.clear();
-        self.session = Some(ledger.begin(&self.character.name, self.character.persistent));
+        self.session = Some(ledger.begin(&self.character.name, !self.ephemeral));
         self.confirmed = false;
     }
 
@@ -259,7 +265,7 @@ impl Client {
         self.will = None;
         // Whether these were done nobody knows; they are not asked again.
         self.requests.clear();
-        if !self.character.persistent {
+        if self.ephemeral {
             self.new_session(ledger);
         }
     }
