@@ -194,6 +194,8 @@ impl<'a> World<'a> {
     fn new(plan: Plan, backend: &'a mut dyn Backend) -> Self {
         let mut rng = Rng::new(plan.seed);
         let clients = cast(&mut rng, plan.clients);
+        let mut ledger = Ledger::default();
+        ledger.short_queues = plan.limits.queue_messages_max < Limits::default().queue_messages_max;
         Self {
             backend,
             broker: None,
@@ -205,7 +207,7 @@ impl<'a> World<'a> {
             next_event: 0,
             now_ms: 0,
             rng,
-            ledger: Ledger::default(),
+            ledger,
             wills: Wills::default(),
             trace: 0xCBF2_9CE4_8422_2325,
             disk_busy: false,
