@@ -14,5 +14,5 @@ mod session;
 pub mod store;
 
 pub use counters::{Counters, Notice, Tally};
-pub use hub::{Effect, Hub, LinkView, Now, RetainedView, SessionView, Settings, Totals};
+pub use hub::{Effect, Hub, LinkView, Now, RetainedView, SessionBrief, SessionView, Settings, Totals};
 pub use link::{LinkId, Peer};

@@ -12,6 +12,7 @@ mod url;
 pub use problem::{Offence, Origin, Problem, Report, Severity};
 pub use url::{Host, ListenerUrl, Transport, UrlError};
 
+use parlor_core::access::Rule;
 use parlor_core::limits::{LIMITS, Limits};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -27,7 +28,7 @@ pub struct Config {
     /// Who is let in.
     pub auth: Auth,
     /// Who may do what, in the order written.
-    pub rules: Vec<RuleConfig>,
+    pub rules: Vec<Rule>,
     /// Every bound.
     pub limits: Limits,
     /// The log.
@@ -146,50 +147,6 @@ pub enum CertificateAccount {
     CommonName,
     /// The first DNS name, e-mail address or URI of the subject alternative names.
     SubjectAltName,
-}
-
-/// One rule, as written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RuleConfig {
-    /// Whom it concerns.
-    pub subject: RuleSubject,
-    /// What it says.
-    pub effect: RuleEffect,
-    /// What it is about; at least one.
-    pub actions: Vec<RuleAction>,
-    /// Topic filter in which `%a` stands for the account and `%t` for the terminal (client identifier).
-    pub topic: String,
-}
-
-/// Whom a rule concerns.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RuleSubject {
-    /// One account.
-    Account(String),
-    /// The accounts of a group.
-    Group(String),
-    /// Every account, `anonymous` too.
-    Everybody,
-    /// Clients without credentials.
-    Anonymous,
-}
-
-/// What a rule says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RuleEffect {
-    /// Yes.
-    Allow,
-    /// No.
-    Deny,
-}
-
-/// What a rule is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RuleAction {
-    /// Sending to a topic.
-    Publish,
-    /// Asking for a topic, and getting what is sent to it.
-    Subscribe,
 }
 
 /// The log.
@@ -336,7 +293,9 @@ impl Sources {
     }
 
     /// Takes the variables that begin with `PARLOR_` from `environment`.
-    pub fn environment(environment: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>) -> Vec<(String, String)> {
+    pub fn environment(
+        environment: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+    ) -> Vec<(String, String)> {
         let mut found: Vec<(String, String)> = environment
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name.starts_with("PARLOR_"))

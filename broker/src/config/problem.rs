@@ -1,6 +1,7 @@
 //! What can be wrong with a configuration, where, and what to write instead.
 
 use super::url::UrlError;
+use parlor_core::access::RuleError;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -168,13 +169,13 @@ pub enum Offence {
         /// As written.
         value: String,
     },
-    /// A rule's topic cannot be a topic filter.
-    #[error("`{topic}` is not a topic pattern: {why}")]
-    BadTopic {
+    /// A part of a rule that cannot be; the error says what to write.
+    #[error("`{value}` in a rule: {error}")]
+    BadRule {
         /// As written.
-        topic: String,
+        value: String,
         /// What is wrong with it.
-        why: &'static str,
+        error: RuleError,
     },
     /// A path of the WebSocket listener that is not one.
     #[error("the WebSocket path \"{0}\" does not start with /")]
@@ -246,8 +247,11 @@ impl Offence {
                 "write 127.0.0.1 and reach it through a tunnel or a proxy; or, if it is meant, allow_remote = true in [http]".into()
             }
             Self::BadAddress { .. } => "write an IP address and a port, for example \"127.0.0.1:9883\" or \"[::1]:9883\"".into(),
-            Self::BadTopic { .. } => {
-                "+ stands for one whole level, # for the rest and only at the end; %a is the account, %t the terminal".into()
+            Self::BadRule { error: RuleError::AccountName | RuleError::GroupName, .. } => {
+                "`parlor account list` shows the accounts and their groups".into()
+            }
+            Self::BadRule { .. } => {
+                "+ stands for one whole level, # for the rest; %a is the account, %t the client identifier".into()
             }
             Self::BadPath(path) => format!("write \"/{path}\""),
             Self::FileUnreadable { .. } => {

@@ -5,14 +5,15 @@ use super::tree::{Node, Table, Value, bare};
 use super::url::ListenerUrl;
 use super::{
     Auth, CertificateAccount, ClientCertificate, Config, DATA, HTTP_LISTEN, Http, Jwt, JwtAlgorithm, Listener, Loaded,
-    Log, LogFormat, LogLevel, RuleAction, RuleConfig, RuleEffect, RuleSubject, SlowDown, Sources, Store, Tls, WebSocket,
+    Log, LogFormat, LogLevel, SlowDown, Sources, Store, Tls, WebSocket,
 };
+use parlor_core::access::{Action, Effect, Pattern, Rule, RuleError, Who, is_account_name, is_group_name};
 use parlor_core::limits::{LIMITS, LimitError, Limits};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Environment variables that are ours and not part of the configuration itself.
-const OTHER_VARIABLES: &[&str] = &["PARLOR_CONFIG", "PARLOR_TOKEN", "PARLOR_TOKEN_FILE", "PARLOR_URL", "PARLOR_PASSWORD"];
+const OTHER_VARIABLES: &[&str] = &["PARLOR_CONFIG"];
 
 /// Reads everything and reports all that is wrong.
 pub(super) fn load(sources: &Sources, text: String) -> Result<Loaded, Report> {
@@ -184,9 +185,13 @@ impl Section {
 
     fn enter(&self, room: &mut Room, key: &str, title: String, node: Node) -> Option<Self> {
         match node.value {
-            Value::Table(table) => {
-                Some(Self { prefix: format!("{}.", self.name(key)), title, origin: node.origin, table, known: Vec::new() })
-            }
+            Value::Table(table) => Some(Self {
+                prefix: format!("{}.", self.name(key)),
+                title,
+                origin: node.origin,
+                table,
+                known: Vec::new(),
+            }),
             _ => {
                 self.wrong(room, key, &node, "a table");
                 None
@@ -234,7 +239,9 @@ impl Section {
             Value::List(list) => {
                 Some(list.into_iter().filter_map(|node| Some(self.as_text(room, key, node)?.1)).collect())
             }
-            Value::Bare(text) => Some(text.split(',').map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect()),
+            Value::Bare(text) => {
+                Some(text.split(',').map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect())
+            }
             _ => {
                 self.wrong(room, key, &node, "a list");
                 None
@@ -272,7 +279,10 @@ impl Section {
             _ => {
                 let Range { least, most, default } = range;
                 let key = self.name(key);
-                room.problem(&node.origin, Offence::OutOfRange { key, value: number.to_string(), least, most, default });
+                room.problem(
+                    &node.origin,
+                    Offence::OutOfRange { key, value: number.to_string(), least, most, default },
+                );
                 range.default
             }
         }
@@ -370,7 +380,8 @@ fn auth(room: &mut Room, top: &mut Section) -> Auth {
     };
     let Some(mut section) = top.section(room, "auth") else { return auth };
     auth.allow_anonymous = section.boolean(room, "allow_anonymous").unwrap_or(false);
-    let choices = [("common_name", CertificateAccount::CommonName), ("subject_alt_name", CertificateAccount::SubjectAltName)];
+    let choices =
+        [("common_name", CertificateAccount::CommonName), ("subject_alt_name", CertificateAccount::SubjectAltName)];
     if let Some(choice) = section.choice(room, "certificate_account", &choices) {
         auth.certificate_account = choice;
     }
@@ -410,8 +421,11 @@ fn jwt(room: &mut Room, mut section: Section) -> Option<Jwt> {
     let content = if algorithm == Some(JwtAlgorithm::Hs256) { Content::Secret } else { Content::Public };
     let key_file = section.file(room, "key_file", content);
     if key_file.is_none() {
-        let offence =
-            Offence::Missing { table: section.title.clone(), key: "key_file", example: "key_file = \"/etc/parlor/jwt.pem\"" };
+        let offence = Offence::Missing {
+            table: section.title.clone(),
+            key: "key_file",
+            example: "key_file = \"/etc/parlor/jwt.pem\"",
+        };
         room.problem(&section.origin, offence);
     }
     let issuer = section.text(room, "issuer").map(|(_, text)| text);
@@ -461,9 +475,8 @@ fn tls_section(room: &mut Room, parent: &mut Section) -> TlsKeys {
         client_certificate: None,
     };
     if let Some((origin, value)) = section.text(room, "client_certificate") {
-        keys.client_certificate = section
-            .pick(room, "client_certificate", &origin, value, &choices)
-            .map(|choice| (origin, choice));
+        keys.client_certificate =
+            section.pick(room, "client_certificate", &origin, value, &choices).map(|choice| (origin, choice));
     }
     section.finish(room);
     keys
@@ -509,7 +522,12 @@ fn listeners(
     let mut found = Vec::new();
     let mut origins = Vec::new();
     let Some(sections) = top.sections(room, "listener") else {
-        let url = ListenerUrl { transport: super::Transport::Mqtt, host: super::Host::Ip([127, 0, 0, 1].into()), port: 1883, path: None };
+        let url = ListenerUrl {
+            transport: super::Transport::Mqtt,
+            host: super::Host::Ip([127, 0, 0, 1].into()),
+            port: 1883,
+            path: None,
+        };
         let listener = Listener {
             name: url.to_string(),
             url,
@@ -568,56 +586,64 @@ impl Section {
     }
 }
 
-fn rules(room: &mut Room, top: &mut Section) -> Vec<RuleConfig> {
-    let mut rules = Vec::new();
-    for section in top.sections(room, "rule").unwrap_or_default() {
-        rules.extend(rule(room, section));
-    }
-    rules
+fn rules(room: &mut Room, top: &mut Section) -> Vec<Rule> {
+    let sections = top.sections(room, "rule").unwrap_or_default();
+    sections.into_iter().filter_map(|section| rule(room, section)).collect()
 }
 
-fn rule(room: &mut Room, mut section: Section) -> Option<RuleConfig> {
+fn rule(room: &mut Room, mut section: Section) -> Option<Rule> {
     let before = room.problems.len();
-    let mut subjects: Vec<RuleSubject> = Vec::new();
-    subjects.extend(section.text(room, "account").map(|(_, name)| RuleSubject::Account(name)));
-    subjects.extend(section.text(room, "group").map(|(_, name)| RuleSubject::Group(name)));
-    subjects.extend(section.boolean(room, "everybody").filter(|yes| *yes).map(|_| RuleSubject::Everybody));
-    subjects.extend(section.boolean(room, "anonymous").filter(|yes| *yes).map(|_| RuleSubject::Anonymous));
+    let mut whos = Vec::new();
+    if let Some((origin, name)) = section.text(room, "account") {
+        // `anonymous` is the account of clients without credentials.
+        match name.as_str() {
+            parlor_core::access::ANONYMOUS => whos.push(Who::Anonymous),
+            name if is_account_name(name) => whos.push(Who::Account(name.to_owned())),
+            _ => room.problem(&origin, Offence::BadRule { value: name, error: RuleError::AccountName }),
+        }
+    }
+    if let Some((origin, name)) = section.text(room, "group") {
+        if is_group_name(&name) {
+            whos.push(Who::Group(name));
+        } else {
+            room.problem(&origin, Offence::BadRule { value: name, error: RuleError::GroupName });
+        }
+    }
+    whos.extend(section.boolean(room, "everybody").filter(|yes| *yes).map(|_| Who::Everybody));
+    whos.extend(section.boolean(room, "anonymous").filter(|yes| *yes).map(|_| Who::Anonymous));
     let mut effects = Vec::new();
-    effects.extend(actions(room, &mut section, "allow").map(|actions| (RuleEffect::Allow, actions)));
-    effects.extend(actions(room, &mut section, "deny").map(|actions| (RuleEffect::Deny, actions)));
-    let topic = section.text(room, "topic");
+    effects.extend(action(room, &mut section, "allow").map(|action| (Effect::Allow, action)));
+    effects.extend(action(room, &mut section, "deny").map(|action| (Effect::Deny, action)));
+    let pattern = section.text(room, "topic").and_then(|(origin, topic)| match Pattern::parse(&topic) {
+        Ok(pattern) => Some(pattern),
+        Err(error) => {
+            room.problem(&origin, Offence::BadRule { value: topic, error });
+            None
+        }
+    });
     let (origin, title) = (section.origin.clone(), section.title.clone());
     section.finish(room);
     // A key that was wrong is not also missing.
     if room.problems.len() == before {
-        if subjects.len() != 1 {
+        if whos.len() != 1 {
             let keys = "`account`, `group`, `everybody = true`, `anonymous = true`";
             room.problem(&origin, Offence::OneOf { table: title.clone(), keys, example: "group = \"sensors\"" });
         }
         if effects.len() != 1 {
-            let keys = "`allow`, `deny`";
-            room.problem(&origin, Offence::OneOf { table: title.clone(), keys, example: "allow = [\"publish\", \"subscribe\"]" });
+            let example = "allow = [\"publish\", \"subscribe\"]";
+            room.problem(&origin, Offence::OneOf { table: title.clone(), keys: "`allow`, `deny`", example });
         }
-        if topic.is_none() {
+        if pattern.is_none() {
             room.problem(&origin, Offence::Missing { table: title, key: "topic", example: "topic = \"home/%a/#\"" });
         }
     }
-    let (topic_origin, topic) = topic?;
-    if let Err(why) = check_pattern(&topic) {
-        room.problem(&topic_origin, Offence::BadTopic { topic, why });
-        return None;
-    }
-    let (effect, actions) = effects.pop()?;
-    Some(RuleConfig { subject: subjects.pop()?, effect, actions, topic })
+    let (effect, action) = effects.pop()?;
+    Some(Rule { who: whos.pop()?, action, effect, pattern: pattern? })
 }
 
-fn actions(room: &mut Room, section: &mut Section, key: &'static str) -> Option<Vec<RuleAction>> {
-    const CHOICES: &[(&str, &[RuleAction])] = &[
-        ("publish", &[RuleAction::Publish]),
-        ("subscribe", &[RuleAction::Subscribe]),
-        ("all", &[RuleAction::Publish, RuleAction::Subscribe]),
-    ];
+fn action(room: &mut Room, section: &mut Section, key: &'static str) -> Option<Action> {
+    const CHOICES: &[(&str, Action)] =
+        &[("publish", Action::Publish), ("subscribe", Action::Subscribe), ("all", Action::All)];
     let node = section.take(key)?;
     let nodes = match node.value {
         Value::List(list) if list.is_empty() => {
@@ -627,34 +653,17 @@ fn actions(room: &mut Room, section: &mut Section, key: &'static str) -> Option<
         Value::List(list) => list,
         _ => vec![node],
     };
-    let mut actions = Vec::new();
+    let mut all = None;
     for node in nodes {
         let (origin, word) = section.as_text(room, key, node)?;
-        for action in section.pick(room, key, &origin, word, CHOICES)? {
-            if !actions.contains(action) {
-                actions.push(*action);
-            }
-        }
+        let action = section.pick(room, key, &origin, word, CHOICES)?;
+        all = match all {
+            None => Some(action),
+            Some(before) if before == action => Some(action),
+            Some(_) => Some(Action::All),
+        };
     }
-    Some(actions)
-}
-
-/// `[MQTT5-4.7.1-1]`, `[MQTT5-4.7.1-2]`: `#` is last and alone in its level, `+` alone in its level.
-fn check_pattern(topic: &str) -> Result<(), &'static str> {
-    if topic.contains('\0') {
-        return Err("it has a null character");
-    }
-    let mut levels = topic.split('/').peekable();
-    while let Some(level) = levels.next() {
-        match level {
-            "#" if levels.peek().is_some() => return Err("# is not at the end"),
-            "#" | "+" => {}
-            level if level.contains('#') => return Err("# shares its level with something else"),
-            level if level.contains('+') => return Err("+ shares its level with something else"),
-            _ => {}
-        }
-    }
-    Ok(())
+    all
 }
 
 fn limits(room: &mut Room, top: &mut Section) -> Limits {
@@ -682,7 +691,8 @@ fn log(room: &mut Room, top: &mut Section) -> Log {
         ("trace", LogLevel::Trace),
     ];
     log.level = section.choice(room, "level", &levels).unwrap_or(log.level);
-    log.format = section.choice(room, "format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]).unwrap_or(log.format);
+    log.format =
+        section.choice(room, "format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]).unwrap_or(log.format);
     section.finish(room);
     log
 }
@@ -736,7 +746,8 @@ fn check_whole(room: &mut Room, whole: &Whole) {
         let address = format!("{}:{}", url.host, url.port);
         match seen.iter().find(|(other, _)| *other == address) {
             Some((_, first)) if url.port != 0 => {
-                let offence = Offence::SameAddress { address: address.clone(), first: first.clone(), second: url.to_string() };
+                let offence =
+                    Offence::SameAddress { address: address.clone(), first: first.clone(), second: url.to_string() };
                 room.problem(origin, offence);
             }
             _ => {}
@@ -747,7 +758,9 @@ fn check_whole(room: &mut Room, whole: &Whole) {
         }
     }
     let http = config.http.listen.to_string();
-    if let Some((_, first)) = seen.iter().find(|(other, _)| *other == http && config.http.enabled && config.http.listen.port() != 0) {
+    if let Some((_, first)) =
+        seen.iter().find(|(other, _)| *other == http && config.http.enabled && config.http.listen.port() != 0)
+    {
         let offence = Offence::SameAddress { address: http.clone(), first: first.clone(), second: "[http]".to_owned() };
         room.problem(&Origin::Default, offence);
     }

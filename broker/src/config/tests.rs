@@ -131,18 +131,8 @@ fn a_whole_file() {
     assert_eq!(
         config.rules,
         vec![
-            RuleConfig {
-                subject: RuleSubject::Group("sensors".into()),
-                effect: RuleEffect::Allow,
-                actions: vec![RuleAction::Publish],
-                topic: "sensors/%a/#".into()
-            },
-            RuleConfig {
-                subject: RuleSubject::Everybody,
-                effect: RuleEffect::Deny,
-                actions: vec![RuleAction::Subscribe, RuleAction::Publish],
-                topic: "private/+".into()
-            },
+            Rule::parse("group:sensors", "publish", "allow", "sensors/%a/#").unwrap(),
+            Rule::parse("everybody", "all", "deny", "private/+").unwrap(),
         ]
     );
     assert_eq!(config.limits.topic_alias_max, 10);
@@ -243,11 +233,11 @@ fn columns_count_characters_and_tabs_stay_tabs() {
     check(
         "[[rule]]\n\ttopic = \"häuser/#/x\"\neverybody = true\nallow = \"all\"\n",
         "
-error: parlor.toml:2:10: `häuser/#/x` is not a topic pattern: # is not at the end
+error: parlor.toml:2:10: `häuser/#/x` in a rule: '+' must be a whole level and '#' the whole last level: write \"a/+/b\" or \"a/#\"
    |
  2 | \ttopic = \"häuser/#/x\"
    | \t        ^^^^^^^^^^^^
-   = + stands for one whole level, # for the rest and only at the end; %a is the account, %t the terminal
+   = + stands for one whole level, # for the rest; %a is the account, %t the client identifier
 ",
     );
 }
@@ -350,6 +340,21 @@ error: parlor.toml:2:10: `http.listen` = \"9883\" is not an address
 
 #[test]
 fn rules_name_one_subject_and_one_effect() {
+    check(
+        "[[rule]]\naccount = \"Alice\"\nallow = \"publish\"\ntopic = \"%x\"\n",
+        "
+error: parlor.toml:2:11: `Alice` in a rule: not an account name: write 1 to 32 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit
+   |
+ 2 | account = \"Alice\"
+   |           ^^^^^^^
+   = `parlor account list` shows the accounts and their groups
+error: parlor.toml:4:9: `%x` in a rule: '%' must be followed by 'a' (account) or 't' (client identifier): write \"%%\" for a percent sign
+   |
+ 4 | topic = \"%x\"
+   |         ^^^^
+   = + stands for one whole level, # for the rest; %a is the account, %t the client identifier
+",
+    );
     check(
         "[[rule]]\naccount = \"a\"\ngroup = \"g\"\nallow = \"publish\"\ndeny = \"publish\"\n",
         "
@@ -517,14 +522,18 @@ fn listen_replaces_what_the_file_says() {
     assert_eq!(urls(layered(text, &[], |_| ())), ["mqtt://127.0.0.1:1"]);
     let environment = [("PARLOR_LISTEN", "mqtt://127.0.0.1:2 ws://127.0.0.1:3")];
     assert_eq!(urls(layered(text, &environment, |_| ())), ["mqtt://127.0.0.1:2", "ws://127.0.0.1:3/mqtt"]);
-    let listen = |sources: &mut Sources| sources.listen = vec!["mqtt://[::1]:0".to_owned(), "ws://[::1]:0/x".to_owned()];
+    let listen =
+        |sources: &mut Sources| sources.listen = vec!["mqtt://[::1]:0".to_owned(), "ws://[::1]:0/x".to_owned()];
     assert_eq!(urls(layered(text, &environment, listen)), ["mqtt://[::1]:0", "ws://[::1]:0/x"]);
 }
 
 #[test]
 fn problems_of_environment_and_flags_say_where_they_are() {
-    let environment =
-        [("PARLOR_LIMITS__RECEIVE_MAX", "many"), ("PARLOR_LIMITS__RECIEVE_MAX", "1"), ("PARLOR_SERVICE_HOST", "10.0.0.1")];
+    let environment = [
+        ("PARLOR_LIMITS__RECEIVE_MAX", "many"),
+        ("PARLOR_LIMITS__RECIEVE_MAX", "1"),
+        ("PARLOR_SERVICE_HOST", "10.0.0.1"),
+    ];
     let report = layered("", &environment, |sources| {
         sources.set_pair("log.level=loud");
         sources.set_pair("nonsense");

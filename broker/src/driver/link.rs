@@ -7,6 +7,7 @@ use parlor_protocol::mqtt::{Packet, Version, decode};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -31,12 +32,24 @@ pub(super) struct Conn {
     lingering: Cell<bool>,
     gone: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    pub(super) arrival: Arrival,
+}
+
+/// Where and when a connection came in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) peer: SocketAddr,
+    /// Number of the listener in the configuration.
+    pub(crate) listener: u32,
+    /// Milliseconds since 1970.
+    pub(crate) since_ms: u64,
 }
 
 impl Conn {
-    pub(super) fn new(link: LinkId, stream: TcpStream, layer: Layer, early: Vec<u8>) -> Self {
+    pub(super) fn new(link: LinkId, stream: TcpStream, layer: Layer, early: Vec<u8>, arrival: Arrival) -> Self {
         Self {
             link,
+            arrival,
             stream,
             layer: RefCell::new(layer),
             partial: RefCell::new(early),
@@ -54,6 +67,12 @@ impl Conn {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
+    }
+
+    /// Ends the task at its next turn.
+    pub(super) fn cut(&self) {
+        self.gone.set(true);
+        self.wake();
     }
 
     pub(super) fn close(&self) {
@@ -119,13 +138,20 @@ impl Driver {
         self.wake();
     }
 
-    /// Bytes from the socket, through the layer if there is one. False when the connection is over.
-    fn take_input(&self, conn: &Conn, input: &[u8]) -> bool {
+    /// The layer is done: its last words are written, then the socket goes.
+    fn leave(&self, conn: &Conn) {
+        conn.close();
+        self.retry.borrow_mut().push_back(conn.link);
+        self.wake();
+    }
+
+    /// Bytes from the socket, through the layer if there is one.
+    fn take_input(&self, conn: &Conn, input: &[u8]) {
         let mut layer = conn.layer.borrow_mut();
         if layer.is_plain() {
             drop(layer);
             self.take_bytes(conn, input);
-            return true;
+            return;
         }
         let mut plain = std::mem::take(&mut *self.plain.borrow_mut());
         plain.clear();
@@ -140,11 +166,12 @@ impl Driver {
             self.wake();
         }
         match received {
-            Ok(Received::Open) => true,
-            Ok(Received::PeerClosed) => false,
+            Ok(Received::Open) => {}
+            Ok(Received::PeerClosed) => self.leave(conn),
             Err(error) => {
+                self.layer_refused(error.label());
                 tracing::debug!(%error, "connection ended by its TLS or WebSocket layer");
-                false
+                self.leave(conn);
             }
         }
     }
@@ -201,7 +228,10 @@ impl Driver {
                 }
                 // A bounded step, so that a full output does not become a second full buffer.
                 let len = out.len().min(64 * 1024);
-                conn.layer.borrow_mut().send(&out[..len], &mut wire).map_err(|_| ())?;
+                if conn.layer.borrow_mut().send(&out[..len], &mut wire).is_err() {
+                    // The layer has ended before us: there is nobody to tell the rest.
+                    return if conn.closing.get() { Ok(true) } else { Err(()) };
+                }
                 hub.wrote(self.now(), conn.link, len);
             }
             match conn.stream.try_write(&wire) {
@@ -247,6 +277,7 @@ pub(super) struct Task {
 
 impl Task {
     pub(super) fn new(driver: Rc<Driver>, conn: Rc<Conn>) -> Self {
+        driver.tasks.set(driver.tasks.get() + 1);
         Self { driver, conn, linger: None }
     }
 
@@ -278,6 +309,12 @@ impl Task {
                 Err(_) => return Poll::Ready(()),
             }
         }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.driver.tasks.set(self.driver.tasks.get() - 1);
     }
 }
 
@@ -317,11 +354,7 @@ impl Future for Task {
             let read = readable.and_then(|()| conn.stream.try_read(&mut buffer));
             match read {
                 Ok(n) if n > 0 => {
-                    if !driver.take_input(&conn, &buffer[..n]) {
-                        drop(buffer);
-                        driver.drop_conn(&conn);
-                        return Poll::Ready(());
-                    }
+                    driver.take_input(&conn, &buffer[..n]);
                     if n == buffer.len() || conn.closing.get() || !driver.hub.borrow().may_read(conn.link) {
                         // There may be more: take the next turn after the others had theirs.
                         if !conn.closing.get() && driver.hub.borrow().may_read(conn.link) {

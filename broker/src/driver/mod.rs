@@ -12,8 +12,9 @@ pub(crate) use heart::{Heart, Signal};
 use crate::auth::Authenticator;
 use crate::link::{Layer, NewLink};
 use link::Conn;
+pub(crate) use link::Arrival;
 use parlor_core::store::Store;
-use parlor_core::{Hub, LinkId, Now, Peer};
+use parlor_core::{Hub, LinkId, Now, Peer, Tally};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -49,6 +50,9 @@ pub(crate) struct Driver {
     packet_bytes_max: Cell<u32>,
     outstanding: Cell<u64>,
     store_failed: Cell<bool>,
+    /// Tasks of connections that still run, lingering ones included.
+    tasks: Cell<usize>,
+    layers: RefCell<Tally>,
 }
 
 impl Driver {
@@ -75,6 +79,8 @@ impl Driver {
             packet_bytes_max: Cell::new(packet_bytes_max),
             outstanding: Cell::new(0),
             store_failed: Cell::new(false),
+            tasks: Cell::new(0),
+            layers: RefCell::default(),
         })
     }
 
@@ -94,18 +100,21 @@ impl Driver {
 
     /// Takes a connection in: its task runs until it is closed.
     pub(crate) fn admit(self: &Rc<Self>, new: NewLink, certificate: Option<String>, allow_anonymous: bool) {
+        let listener = u32::try_from(new.listener).unwrap_or(u32::MAX);
         let stream = match tokio::net::TcpStream::from_std(new.stream) {
             Ok(stream) => stream,
             Err(error) => return tracing::warn!(%error, "a connection could not be registered and was closed"),
         };
-        self.admit_stream(stream, new.peer, new.layer, new.early, certificate, allow_anonymous);
+        self.admit_stream(stream, new.peer, listener, new.layer, new.early, certificate, allow_anonymous);
     }
 
     /// Takes a connection in that was accepted on this thread.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn admit_stream(
         self: &Rc<Self>,
         stream: tokio::net::TcpStream,
         peer: std::net::SocketAddr,
+        listener: u32,
         layer: Layer,
         early: Vec<u8>,
         certificate: Option<String>,
@@ -113,9 +122,11 @@ impl Driver {
     ) {
         // Without this, small packets wait for the acknowledgement of earlier ones.
         let _ = stream.set_nodelay(true);
+        let now = self.now();
+        let arrival = Arrival { peer, listener, since_ms: now.wall_ms };
         let peer = Peer { address: peer.ip().to_canonical(), allow_anonymous, certificate };
-        let Some(link) = self.hub.borrow_mut().open(self.now(), &peer) else { return };
-        let conn = Rc::new(Conn::new(link, stream, layer, early));
+        let Some(link) = self.hub.borrow_mut().open(now, &peer) else { return };
+        let conn = Rc::new(Conn::new(link, stream, layer, early, arrival));
         let slot = link.slot as usize;
         let mut conns = self.conns.borrow_mut();
         if conns.len() <= slot {
@@ -143,9 +154,35 @@ impl Driver {
         self.wake();
     }
 
-    /// How many connections there are.
-    pub(crate) fn connections(&self) -> usize {
-        self.conns.borrow().iter().flatten().count()
+    /// How many connections are not quite gone.
+    pub(crate) fn tasks(&self) -> usize {
+        self.tasks.get()
+    }
+
+    /// Where and when a connection came in.
+    pub(crate) fn arrival(&self, link: LinkId) -> Option<Arrival> {
+        self.conn(link).map(|c| c.arrival)
+    }
+
+    /// Connections by listener.
+    pub(crate) fn connections_of(&self, listener: usize) -> usize {
+        self.conns.borrow().iter().flatten().filter(|c| c.arrival.listener as usize == listener).count()
+    }
+
+    /// Cuts every connection that is left, so that the tasks end and let go of the driver.
+    pub(crate) fn end(&self) {
+        for conn in self.conns.borrow_mut().drain(..).flatten() {
+            conn.cut();
+        }
+    }
+
+    fn layer_refused(&self, label: &'static str) {
+        self.layers.borrow_mut().add(label);
+    }
+
+    /// Connections ended by their TLS or WebSocket layer, by reason.
+    pub(crate) fn layers(&self) -> Tally {
+        self.layers.borrow().clone()
     }
 }
 

@@ -261,3 +261,29 @@ fn random_rules_agree_with_a_naive_model() {
     }
     assert!(granted > 40 && covered > granted, "the run must have met both answers: {granted} of {covered}");
 }
+
+#[test]
+fn patterns_without_substitutions_are_topic_filters() {
+    use parlor_protocol::topic::{covers, matches};
+    let mut random = Random(2);
+    let (mut matching, mut covering) = (0, 0);
+    for _ in 0..20_000 {
+        let words = ["a", "b", "+", "$S", ""];
+        let (pattern, filter) = (random.path(&words, "#"), random.path(&words, "#"));
+        let topic = random.path(&["a", "b", "$S", ""], "");
+        if pattern.is_empty() || filter.is_empty() || topic.is_empty() {
+            continue;
+        }
+        let mut access = rules(&[("everybody", "all", "allow", &pattern)]);
+        let p = access.profile("alice", &[]);
+        assert_eq!(access.may_read(p, "alice", "t", &topic), matches(&pattern, &topic), "{pattern} {topic}");
+        // Of these two, which mean the same, the codec sees only that the second covers the first.
+        if (pattern.as_str(), filter.as_str()) != ("+/#", "#") {
+            let may = access.may_subscribe(p, "alice", "t", &filter);
+            assert_eq!(may, covers(&pattern, &filter), "{pattern} {filter}");
+        }
+        matching += usize::from(matches(&pattern, &topic));
+        covering += usize::from(covers(&pattern, &filter));
+    }
+    assert!(matching > 500 && covering > 500, "the run must have met both answers: {matching} {covering}");
+}

@@ -95,8 +95,7 @@ impl Hub {
     /// Whether the rules let this session see the topic: asked of every live, retained, queued and replayed message.
     pub(super) fn may_deliver(&self, key: u32, topic: &str) -> bool {
         let s = &self.sessions[key as usize];
-        self.access.reads_everything(s.who.profile)
-            || self.access.may_read(s.who.profile, &s.who.account, &s.client_id, topic)
+        self.access.may_read(s.who.profile, &s.who.account, &s.client_id, topic)
     }
 
     /// Takes a message to everybody who gets it, and keeps it if it is to be retained.
@@ -169,9 +168,7 @@ impl Hub {
         let (sessions, links, access) = (&self.sessions, &self.links, &self.access);
         let member = self.router.groups().pick(group, |member| {
             let s = sessions.get(member.session.0 as usize)?;
-            if !access.reads_everything(s.who.profile)
-                && !access.may_read(s.who.profile, &s.who.account, &s.client_id, m.message.topic)
-            {
+            if !access.may_read(s.who.profile, &s.who.account, &s.client_id, m.message.topic) {
                 return None;
             }
             let qos = m.qos.min(member.options.qos());

@@ -14,7 +14,7 @@ mod send;
 mod subscribe;
 mod sys;
 
-pub use operator::{LinkView, RetainedView, SessionView, Totals};
+pub use operator::{LinkView, RetainedView, SessionBrief, SessionView, Totals};
 
 use crate::access::Access;
 use crate::auth::AuthRequest;

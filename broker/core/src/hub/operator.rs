@@ -35,6 +35,16 @@ pub struct Totals {
     pub uncommitted_bytes: u64,
 }
 
+/// Names one session.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionBrief<'a> {
+    key: usize,
+    /// MQTT client identifier.
+    pub client_id: &'a str,
+    /// Whose it is.
+    pub account: &'a str,
+}
+
 /// One session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionView {
@@ -58,6 +68,10 @@ pub struct SessionView {
     pub queue_bytes: u64,
     /// Deliveries sent and not finished.
     pub in_flight: u32,
+    /// QoS 2 packet identifiers received and not released.
+    pub inbound: u32,
+    /// Whether a will is set or waits for its delay.
+    pub has_will: bool,
 }
 
 /// One connection.
@@ -74,16 +88,16 @@ pub struct LinkView {
 }
 
 /// One retained message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RetainedView {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetainedView<'a> {
     /// Topic name.
-    pub topic: String,
+    pub topic: &'a str,
     /// QoS it was published with.
     pub qos: u8,
     /// The account that published it.
-    pub publisher: String,
+    pub publisher: &'a str,
     /// Payload.
-    pub payload: Vec<u8>,
+    pub payload: &'a [u8],
     /// Milliseconds since 1970 when it expires; 0: never.
     pub expires_at_ms: u64,
 }
@@ -121,16 +135,21 @@ impl Hub {
         }
     }
 
-    /// Sessions after `after` in the order of their client identifiers, at most `limit`.
-    pub fn sessions(&self, after: &str, account: Option<&str>, limit: usize) -> Vec<SessionView> {
-        let mut keys: Vec<(&str, usize)> = self
-            .sessions
+    /// Every session, in no order.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionBrief<'_>> {
+        self.sessions.iter().map(|(key, s)| SessionBrief { key, client_id: &s.client_id, account: &s.who.account })
+    }
+
+    /// Every subscription: client identifier, filter, option bits, Subscription Identifier or 0; in no order.
+    pub fn subscriptions(&self) -> impl Iterator<Item = (&str, &str, u8, u32)> {
+        self.sessions
             .iter()
-            .filter(|(_, s)| &*s.client_id > after && account.is_none_or(|a| *s.who.account == *a))
-            .map(|(key, s)| (&*s.client_id, key))
-            .collect();
-        keys.sort_unstable();
-        keys.into_iter().take(limit).map(|(_, key)| self.view(key)).collect()
+            .flat_map(|(_, s)| s.subscriptions.iter().map(|x| (&*s.client_id, &*x.filter, x.options, x.id)))
+    }
+
+    /// The session of a brief.
+    pub fn describe(&self, brief: &SessionBrief<'_>) -> SessionView {
+        self.view(brief.key)
     }
 
     /// One session.
@@ -159,30 +178,23 @@ impl Hub {
             queue_messages: waiting.0 + queued.0,
             queue_bytes: waiting.1 + queued.1,
             in_flight: s.flow.as_ref().map_or(0, |f| f.in_flight.into()),
+            inbound: super::narrow(s.inbound.len()),
+            has_will: s.will.is_some(),
         }
     }
 
-    /// Retained messages that match `filter`, topics after `after` first, at most `limit`.
-    pub fn retained(&self, filter: &str, after: &str, limit: usize) -> Vec<RetainedView> {
-        let mut found = vec![];
+    /// Calls `found` with every retained message whose topic matches `filter`.
+    pub fn visit_retained(&self, filter: &str, mut found: impl FnMut(RetainedView<'_>)) {
         self.retained.visit(filter, |r| {
-            if r.message.topic() > after {
-                found.push(r.clone());
-            }
-        });
-        found.sort_unstable_by(|a, b| a.message.topic().cmp(b.message.topic()));
-        found.truncate(limit);
-        let view = |r: &crate::router::Retained| {
             let m = r.message.view();
-            RetainedView {
-                topic: m.topic.to_owned(),
+            found(RetainedView {
+                topic: m.topic,
                 qos: r.qos,
-                publisher: r.publisher.to_string(),
-                payload: m.payload.to_vec(),
+                publisher: &r.publisher,
+                payload: m.payload,
                 expires_at_ms: m.expires_at_ms,
-            }
-        };
-        found.iter().map(view).collect()
+            });
+        });
     }
 
     /// Clears a retained message; `Effect::Stored(token)` follows. False if there is none.
@@ -195,8 +207,17 @@ impl Hub {
         true
     }
 
-    /// Ends a client's connection with 0x98, and its session too if `forget`. False if there is no such session.
-    pub fn kick(&mut self, now: Now, client_id: &str, forget: bool) -> bool {
+    /// Ends a client's connection with 0x98, and its session too if `forget`; `Effect::Stored(token)` follows. False if
+    /// there is no such session.
+    pub fn kick(&mut self, now: Now, client_id: &str, forget: bool, token: u64) -> bool {
+        let found = self.kick_now(now, client_id, forget);
+        if found {
+            self.after_commit(now, After::Stored(token));
+        }
+        found
+    }
+
+    fn kick_now(&mut self, now: Now, client_id: &str, forget: bool) -> bool {
         let Some(key) = self.find_session(client_id) else { return false };
         let link = self.sessions[key as usize].link;
         if link != NO_LINK {
@@ -214,7 +235,7 @@ impl Hub {
         let of_account = |(_, s): &(usize, &crate::session::Session)| *s.who.account == *account;
         let ids: Vec<Box<str>> = self.sessions.iter().filter(of_account).map(|(_, s)| s.client_id.clone()).collect();
         for id in &ids {
-            self.kick(now, id, forget);
+            self.kick_now(now, id, forget);
         }
         ids.len()
     }
@@ -247,6 +268,11 @@ impl Hub {
             });
         }
         self.router.invalidate();
+    }
+
+    /// Whether the disk is nearly full, so that nothing durable is taken on.
+    pub fn is_low_on_space(&self) -> bool {
+        self.low_space
     }
 
     /// How often this store was opened.
