@@ -1,5 +1,6 @@
 //! What the tests share.
 
 pub mod checkers;
+pub mod disk;
 pub mod faulty;
 pub mod world;

@@ -265,9 +265,9 @@ fn fold_job(db: &Arc<Database>, tail: &mut Tail, salt: u64, segment: Segment) ->
 
 /// Notes the facts of `segment`; returns how many they are.
 fn read_into(tail: &mut Tail, salt: u64, segment: &Segment) -> Result<u64, StoreError> {
-    let bytes = journal::read_segment(segment)?;
     let mut facts = 0;
-    for record in journal::Records::new(&bytes, salt, segment.generation) {
+    let mut records = journal::Records::new(segment, salt, segment.used);
+    while let Some(record) = records.next()? {
         facts += tail.apply(record.body, segment.generation, record.offset)?;
     }
     Ok(facts)
