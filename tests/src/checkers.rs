@@ -34,6 +34,8 @@ pub enum Class {
     Stuck,
     /// The broker broke a rule of the protocol.
     Protocol,
+    /// The store failed while the disk did not.
+    Store,
 }
 
 /// One broken promise.

@@ -10,7 +10,7 @@ mod net;
 mod rng;
 mod wills;
 
-pub use backend::{Backend, Desk, InMemory, PowerCut};
+pub use backend::{Backend, Desk, InMemory, OnDisk, PowerCut};
 pub use client::{Character, Client, Phase, cast};
 pub use rng::Rng;
 
@@ -220,7 +220,10 @@ impl<'a> World<'a> {
         }
     }
 
-    fn report(self) -> Report {
+    fn report(mut self) -> Report {
+        for complaint in self.backend.complaints().to_vec() {
+            self.ledger.blame(Class::Store, complaint);
+        }
         let (messages, deliveries) = self.ledger.totals();
         Report {
             violations: self.ledger.violations().to_vec(),
@@ -635,7 +638,8 @@ impl<'a> World<'a> {
         lines.extend(self.clients.iter().filter(|c| !c.is_done() || c.phase != Phase::Open).map(Client::unfinished));
         if let Some(b) = &self.broker {
             lines.push(format!("committing {}, desk busy {}, {:?}", b.hub.is_committing(), b.desk.is_busy(), b.hub.totals()));
-            for s in b.hub.sessions("", None, 100).iter().filter(|s| s.queue_messages > 0) {
+            let views = b.hub.sessions().map(|brief| b.hub.describe(&brief));
+            for s in views.filter(|s| s.queue_messages > 0) {
                 lines.push(format!("session {} holds {} messages, {} in flight", s.client_id, s.queue_messages, s.in_flight));
             }
             for (at, c) in self.conns.iter().enumerate().filter(|(_, c)| c.hub.is_some() && !c.is_quiet()) {
@@ -662,8 +666,10 @@ impl<'a> World<'a> {
                 wrong.push(format!("{} has the subscriptions {found:?}, should have {expected:?}", client.character.name));
             }
         }
-        let found = b.hub.retained("#", "", usize::MAX);
-        let found: BTreeMap<String, Vec<u8>> = found.into_iter().map(|r| (r.topic, r.payload)).collect();
+        let mut found = BTreeMap::new();
+        b.hub.visit_retained("#", |r| {
+            found.insert(r.topic.to_owned(), r.payload.to_vec());
+        });
         for text in wrong {
             self.ledger.blame(Class::Session, text);
         }
