@@ -463,10 +463,11 @@ impl Ledger {
         let m = &self.messages[id.0];
         // Through a QoS 1 step a message may come again: from a publisher that asked again, or marked as a retry.
         let excused = match (m.qos, d.qos) {
-            (2, 2 | 0) => false,
-            (2, _) => d.dup,
+            (2, 2) => false,
+            (2, 1) => d.dup,
             (1, 1) => d.dup || m.sends > 1,
-            (1, _) => m.sends > 1,
+            // At QoS 0 it goes out before it is on disk; if the power fails in between, the publisher asks again.
+            (_, 0) => m.sends > 1,
             _ => false,
         };
         if *count > 1 && !excused {
