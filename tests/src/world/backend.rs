@@ -115,7 +115,7 @@ impl OnDisk {
             segment_bytes,
             segment_step_bytes: 8192,
             max_frozen_segments: 2,
-            cache_bytes: 1 << 20,
+            cache_bytes: 1 << 16,
             low_space_bytes: 0,
             salvage: false,
             salt: Some(seed),
