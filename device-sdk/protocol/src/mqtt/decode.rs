@@ -37,25 +37,28 @@ pub fn decode(
         return Ok(None);
     };
     let first = input[0];
-    let packet = match (first, body) {
-        (0x30..=0x3F, _) => Packet::Publish(read_publish(first, Reader::new(body), version)?),
+    // Each arm makes the result itself: a packet that is first held aside would be copied.
+    match (first, body) {
+        (0x30..=0x3F, _) => {
+            let publish = read_publish(first, Reader::new(body), version)?;
+            Ok(Some((Packet::Publish(publish), size)))
+        }
         // The usual acknowledgement, of success and nothing else, in both versions.
         (0x40 | 0x50 | 0x62 | 0x70, &[high, low]) => {
             let packet_id = PacketId::new(u16::from_be_bytes([high, low])).ok_or(DecodeError::ZeroPacketId)?;
             let ack = Ack { packet_id, reason: ReasonCode::SUCCESS, properties: Properties::EMPTY };
             match first {
-                0x40 => Packet::PubAck(ack),
-                0x50 => Packet::PubRec(ack),
-                0x62 => Packet::PubRel(ack),
-                _ => Packet::PubComp(ack),
+                0x40 => Ok(Some((Packet::PubAck(ack), size))),
+                0x50 => Ok(Some((Packet::PubRec(ack), size))),
+                0x62 => Ok(Some((Packet::PubRel(ack), size))),
+                _ => Ok(Some((Packet::PubComp(ack), size))),
             }
         }
         _ => {
             check_flags(first, version)?;
-            read_other(first >> 4, Reader::new(body), version)?
+            Ok(Some((read_other(first >> 4, Reader::new(body), version)?, size)))
         }
-    };
-    Ok(Some((packet, size)))
+    }
 }
 
 /// The length in bytes, fixed header included, of the packet at the front of `input`; `None` until that is known.
