@@ -3,7 +3,7 @@
 use super::{Driver, LINGER_MS};
 use crate::link::{Layer, Received};
 use parlor_core::{Hub, LinkId, Now};
-use parlor_protocol::mqtt::{Packet, Version, connect_version, decode};
+use parlor_protocol::mqtt::{Packet, Sender, Version, connect_version, decode};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::ErrorKind;
@@ -106,7 +106,13 @@ impl Driver {
             if conn.closing.get() || !hub.may_read(conn.link) {
                 return (at, Fed::Stopped);
             }
-            match decode(&bytes[at..], conn.version.get(), max) {
+            let decoded = decode(&bytes[at..], conn.version.get(), max);
+            // Some packets, properties and reason codes are the server's alone.
+            let decoded = decoded.and_then(|found| match &found {
+                Some((packet, _)) => packet.check_sender(Sender::Client).map(|()| found),
+                None => Ok(found),
+            });
+            match decoded {
                 Ok(Some((packet, size))) => {
                     if let Packet::Connect(connect) = &packet {
                         conn.version.set(connect.version);
@@ -292,8 +298,7 @@ impl Task {
 
     /// What is left to say is being written; a peer that does not read it is not waited for.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep =
-            self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(LINGER_MS))));
+        let sleep = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(LINGER_MS))));
         ready!(sleep.as_mut().poll(cx));
         self.driver.drop_conn(&self.conn);
         Poll::Ready(())
@@ -301,8 +306,7 @@ impl Task {
 
     /// After the end: discards what still comes, so that the peer reads our last words and not a reset.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep =
-            self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(LINGER_MS))));
+        let sleep = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(LINGER_MS))));
         if sleep.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }

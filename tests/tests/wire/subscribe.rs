@@ -388,7 +388,7 @@ fn subscription_identifier_of_the_last_subscribe_counts() {
     assert_eq!((got.text(), got.props.numbers(prop::SUBSCRIPTION_ID)), ("queued", vec![300]));
     c.subscribe(&topic, 1);
     client(V5).say(1, &topic, "without");
-    assert_eq!(c.message().props.numbers(prop::SUBSCRIPTION_ID), []);
+    assert!(c.message().props.numbers(prop::SUBSCRIPTION_ID).is_empty());
     drop(c);
     forget(&id);
 }

@@ -33,7 +33,7 @@ impl Hub {
             return self.refuse_connect(
                 now,
                 slot,
-                ReasonCode::SERVER_SHUTTING_DOWN,
+                ReasonCode::SERVER_UNAVAILABLE,
                 "stopping",
                 "the server is shutting down",
             );
@@ -344,6 +344,7 @@ impl Hub {
                 tail: 0,
                 committed: 0,
                 sent: 0,
+                uncertain_until: 0,
                 queued: 0,
                 queued_bytes: 0,
                 ready: std::collections::VecDeque::new(),
@@ -483,6 +484,9 @@ impl Hub {
             let properties = Properties::from_validated(&properties);
             self.send(slot, &Packet::Disconnect(Disconnect { reason, properties }));
         } else if l.phase == Phase::Authenticating && l.version == Version::V5 {
+            // Table 3-1 has no "shutting down" for CONNACK.
+            let stopping = reason == ReasonCode::SERVER_SHUTTING_DOWN;
+            let reason = if stopping { ReasonCode::SERVER_UNAVAILABLE } else { reason };
             let properties = self.reason_property(slot, text);
             let properties = Properties::from_validated(&properties);
             self.send(slot, &Packet::ConnAck(ConnAck { session_present: false, reason, properties }));
