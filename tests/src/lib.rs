@@ -1,4 +1,8 @@
 //! What the tests share.
 
+pub mod checkers;
+pub mod disk;
+pub mod faulty;
 pub mod raw;
 pub mod server;
+pub mod world;

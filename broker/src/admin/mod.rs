@@ -1,12 +1,22 @@
 //! The operator's side: HTTP, signals, metrics. It lives on a thread of its own and asks the driver by [`Command`]s.
 
+pub mod accounts;
+mod api;
 mod command;
+mod error;
 mod metrics;
+mod process;
+mod router;
+mod server;
 pub mod systemd;
+#[cfg(test)]
+pub(crate) mod tests;
 mod types;
 
+pub use api::OPENAPI;
 pub use command::{BackupChunk, COMMANDS_MAX, ChunkWriter, Command, CommandError, Kick, Shutdown};
 pub use metrics::{Metric, MetricKind, Sample, SampleValue, render};
+pub use server::{ADDRESS_FILE, Admin, AdminError, AdminSetup, TOKEN_FILE};
 pub use types::{
     AccountRow, ConnectionStatus, ListenerStatus, Page, Payload, Reloaded, Restored, RetainedQuery, RetainedRow,
     SessionDetail, SessionSummary, SessionsQuery, State, Status, StoreStatus, SubscriptionRow, SubscriptionsQuery,

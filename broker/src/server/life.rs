@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -144,7 +143,6 @@ pub(super) async fn live(server: &mut Server) -> Result<Ending, RunError> {
         }
     }
     server.announce();
-    let mut signals = Signals::new()?;
     let ending = loop {
         tokio::select! {
             Some(link) = server.links.recv() => admit(server, &life, link),
@@ -153,10 +151,6 @@ pub(super) async fn live(server: &mut Server) -> Result<Ending, RunError> {
                     break Ok(ending);
                 }
             }
-            signal = signals.next() => match signal {
-                Told::Stop => break Ok(Ending::Stop),
-                Told::Reload => reload_from_sources(server, &life),
-            },
             Some(why) = failures.recv() => break Err(RunError::StoreFailed(why)),
         }
     };
@@ -176,9 +170,11 @@ async fn seed_accounts(server: &Server, life: &Life) -> Result<(), RunError> {
             continue;
         }
         let groups: Vec<String> = seed.groups.iter().map(ToString::to_string).collect();
-        let record = crate::admin::make_account(seed.password, &groups)?;
+        let record = crate::admin::accounts::make(seed.password, &groups, &server.config.auth.passwords)?;
         let (done, waits) = oneshot::channel();
-        super::operate::put_account(life, seed.name, record, move || drop(done.send(())));
+        super::operate::put_account(life, seed.name, record, move || {
+            let _ = done.send(());
+        });
         last = Some(waits);
     }
     if let Some(waits) = last {
@@ -203,23 +199,6 @@ fn command_arrived(server: &mut Server, life: &mut Life, command: Command) -> Op
     }
     life.driver.wake();
     None
-}
-
-/// SIGHUP: reads file, environment and flags again.
-fn reload_from_sources(server: &mut Server, life: &Life) {
-    systemd::notify(Notice::Reloading);
-    match server.sources.load() {
-        Ok(loaded) => {
-            if loaded.warnings.to_string() != String::new() {
-                tracing::warn!("{}", loaded.warnings);
-            }
-            if let Err(error) = reload(server, life, loaded.config) {
-                tracing::error!("the configuration was not taken over: {error}");
-            }
-        }
-        Err(report) => tracing::error!("the configuration was not taken over, the old one stays in use:\n{report}"),
-    }
-    systemd::notify(Notice::Ready);
 }
 
 /// Takes over what can be changed while running, and says what cannot.
@@ -334,37 +313,6 @@ async fn wait_until(patience: Duration, done: impl Fn() -> bool) {
     let deadline = Instant::now() + patience;
     while !done() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// What the system tells.
-enum Told {
-    Stop,
-    Reload,
-}
-
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, RunError> {
-        let listen = |kind| signal(kind).map_err(RunError::Runtime);
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.terminate.recv() => Told::Stop,
-            _ = self.interrupt.recv() => Told::Stop,
-            _ = self.hangup.recv() => Told::Reload,
-        }
     }
 }
 

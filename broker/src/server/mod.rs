@@ -6,9 +6,9 @@ mod offline;
 mod operate;
 mod side;
 
-use crate::admin::{Command, Readiness};
+use crate::admin::{Admin, AdminSetup, Command, Readiness};
 use crate::cli::{Engine, Offline, Ready, Start};
-use crate::config::{Config, Listener, ListenerUrl, Sources};
+use crate::config::{Config, Listener, ListenerUrl};
 use crate::link::{BindError, NewLink, TlsConfigError, bind};
 use parlor_core::store::Store;
 use std::error::Error;
@@ -41,9 +41,9 @@ pub enum RunError {
         /// Why.
         error: BindError,
     },
-    /// The operator's address could not be had.
-    #[error("http: {0}; choose another one with --http ADDRESS:PORT")]
-    Http(BindError),
+    /// The operator's side could not be made.
+    #[error(transparent)]
+    Admin(#[from] crate::admin::AdminError),
     /// A listener's certificates cannot be used.
     #[error("listener {url}: {error}")]
     Tls {
@@ -72,7 +72,7 @@ pub enum RunError {
     Key(#[from] crate::auth::KeyReadError),
     /// A demo account could not be made.
     #[error(transparent)]
-    Seed(#[from] crate::admin::AccountError),
+    Seed(#[from] crate::admin::accounts::AccountError),
     /// The disk refused while the broker ran.
     #[error("the broker had to stop: {0}")]
     StoreFailed(String),
@@ -126,7 +126,6 @@ struct Door {
 /// What lasts over a restore.
 struct Server {
     config: Config,
-    sources: Sources,
     wrap: Option<Wrap>,
     doors: Vec<Door>,
     http: Option<SocketAddr>,
@@ -145,8 +144,6 @@ impl Server {
     fn new(start: Start, wrap: Option<Wrap>) -> Result<Self, RunError> {
         let Start { config, sources, accounts, on_ready } = start;
         let doors = open_doors(&config.listeners)?;
-        let http = if config.http.enabled { Some(bind(config.http.listen).map_err(RunError::Http)?) } else { None };
-        let http_address = http.as_ref().and_then(|l| l.local_addr().ok());
         let runtime = Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(2)
@@ -155,21 +152,19 @@ impl Server {
         let (command_sender, commands) = mpsc::channel(crate::admin::COMMANDS_MAX);
         let (link_sender, links) = mpsc::channel(NEW_LINKS_MAX);
         let readiness = Arc::new(Readiness::default());
-        let side = side::Side::start(side::Work {
-            config: &config,
-            sources: &sources,
-            doors: &doors,
-            http,
+        let admin = Admin::open(AdminSetup {
+            config: config.clone(),
+            sources,
             commands: command_sender,
-            links: link_sender,
             readiness: Arc::clone(&readiness),
         })?;
+        let http = admin.address();
+        let side = side::Side::start(side::Work { config: &config, doors: &doors, admin, links: link_sender })?;
         Ok(Self {
             config,
-            sources,
             wrap,
             doors,
-            http: http_address,
+            http,
             accounts,
             on_ready: Some(on_ready),
             runtime: Some(runtime),

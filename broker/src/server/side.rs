@@ -1,8 +1,8 @@
 //! The side thread: TLS handshakes, the operator's HTTP, the watch over certificates.
 
 use super::{Door, RunError};
-use crate::admin::{Command, Readiness};
-use crate::config::{ClientCertificate, Config, Listener, Sources, Tls};
+use crate::admin::Admin;
+use crate::config::{ClientCertificate, Config, Listener, Tls};
 use crate::link::{
     ClientAuth, NewLink, ReloadEvent, ReloadableTls, TlsAcceptEvent, TlsAcceptOptions, TlsFiles, WsOptions, serve_tls,
 };
@@ -19,12 +19,9 @@ const WATCH: Duration = Duration::from_secs(2);
 /// What the side thread is given.
 pub(super) struct Work<'a> {
     pub(super) config: &'a Config,
-    pub(super) sources: &'a Sources,
     pub(super) doors: &'a [Door],
-    pub(super) http: Option<TcpListener>,
-    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) admin: Admin,
     pub(super) links: mpsc::Sender<NewLink>,
-    pub(super) readiness: Arc<Readiness>,
 }
 
 /// The running side thread; dropping it ends it.
@@ -69,10 +66,7 @@ impl Side {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build().map_err(RunError::Runtime)?;
         let watched = certificates.clone();
-        let http = work.http.map(|listener| {
-            let settings = crate::admin::HttpSettings::new(work.config, work.sources, work.commands, work.readiness);
-            (listener, settings)
-        });
+        let admin = work.admin;
         let links = work.links;
         let body = move || {
             runtime.block_on(async move {
@@ -87,13 +81,11 @@ impl Side {
                 for tls in watched {
                     tokio::spawn(async move { tls.watch(WATCH, |event| report_reload(&event)).await });
                 }
-                if let Some((listener, settings)) = http {
-                    tokio::spawn(async move {
-                        if let Err(error) = crate::admin::serve_http(listener, settings).await {
-                            tracing::error!(%error, "the operator's HTTP listener is closed");
-                        }
-                    });
-                }
+                tokio::spawn(async move {
+                    if let Err(error) = admin.serve().await {
+                        tracing::error!("the operator's side has ended: {error}");
+                    }
+                });
                 let _ = stopped.await;
             });
             // A backup that a client reads slowly must not hold up the end.

@@ -221,7 +221,8 @@ impl Hub {
         }
         let l = &self.links[link as usize];
         let waits = s.flow.as_ref().is_some_and(|f| !f.waiting.is_empty());
-        let room = l.unsent() + m.message.cost() + 64 <= output_max;
+        // An empty output takes any one packet.
+        let room = l.unsent() == 0 || l.unsent() + m.message.cost() + 64 <= output_max;
         let credit = qos == 0 || s.flow.as_ref().is_none_or(|f| f.has_credit(l.receive_max));
         if waits || !credit || !room {
             if qos == 0 && !waits {

@@ -142,9 +142,9 @@ impl Hub {
 
     /// Every subscription: client identifier, filter, option bits, Subscription Identifier or 0; in no order.
     pub fn subscriptions(&self) -> impl Iterator<Item = (&str, &str, u8, u32)> {
-        self.sessions.iter().flat_map(|(_, s)| {
-            s.subscriptions.iter().map(|x| (&*s.client_id, &*x.filter, x.options, x.id))
-        })
+        self.sessions
+            .iter()
+            .flat_map(|(_, s)| s.subscriptions.iter().map(|x| (&*s.client_id, &*x.filter, x.options, x.id)))
     }
 
     /// The session of a brief.

@@ -9,8 +9,8 @@ mod fact;
 pub mod memory;
 
 pub use bytes::DecodeError;
-pub use memory::MemoryStore;
 pub use fact::{Fact, MessageRef, PageEntry, QueueState, Recipient, Recipients, RecipientsIter, encode_recipient};
+pub use memory::MemoryStore;
 
 /// Names one persistent session for as long as it exists; never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
