@@ -3,4 +3,6 @@
 pub mod checkers;
 pub mod disk;
 pub mod faulty;
+pub mod raw;
+pub mod server;
 pub mod world;
