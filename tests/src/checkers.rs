@@ -544,23 +544,31 @@ impl Ledger {
         }
     }
 
+    /// Deliveries that were promised and have not arrived.
+    fn owed(&self) -> impl Iterator<Item = (usize, &Message, &Session)> {
+        let promised = self.messages.iter().enumerate().filter(|(_, m)| m.accepted && m.expires_ms.is_none());
+        promised.flat_map(|(at, m)| {
+            let sessions = m.must.iter().map(|s| &self.sessions[s.0]);
+            sessions.filter(move |s| !s.ended && !s.got.contains_key(&MessageId(at))).map(move |s| (at, m, s))
+        })
+    }
+
+    /// How many promised deliveries have not arrived yet.
+    pub fn missing(&self) -> usize {
+        self.owed().count()
+    }
+
     /// Everything has come to rest: is anything missing?
     pub fn check_complete(&mut self) {
         let mut missing = vec![];
-        for (at, m) in self.messages.iter().enumerate().filter(|(_, m)| m.accepted && m.expires_ms.is_none()) {
-            for session in m.must.iter().map(|s| &self.sessions[s.0]).filter(|s| !s.ended) {
-                if !session.got.contains_key(&MessageId(at)) {
-                    let class = if m.fate.is_some() { Class::Will } else { Class::Lost };
-                    let what = if m.fate.is_some() { "will" } else { "acknowledged message" };
-                    missing.push((
-                        class,
-                        format!(
-                            "{what} {at} (QoS {} on {}, sent at {} ms) never reached {}",
-                            m.qos, m.topic, m.sent_ms, session.client
-                        ),
-                    ));
-                }
-            }
+        for (at, m, session) in self.owed() {
+            let class = if m.fate.is_some() { Class::Will } else { Class::Lost };
+            let what = if m.fate.is_some() { "will" } else { "acknowledged message" };
+            let (qos, topic, sent_ms) = (m.qos, &m.topic, m.sent_ms);
+            missing.push((
+                class,
+                format!("{what} {at} (QoS {qos} on {topic}, sent at {sent_ms} ms) never reached {}", session.client),
+            ));
         }
         if missing.len() as u64 > self.forgiven {
             for (class, text) in missing {

@@ -3,6 +3,7 @@
 pub mod checkers;
 pub mod disk;
 pub mod faulty;
+pub mod kill;
 pub mod raw;
 pub mod server;
 pub mod world;

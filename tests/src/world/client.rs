@@ -137,6 +137,11 @@ impl Client {
         self.outgoing.is_empty() && self.requests.is_empty() && self.held.is_empty()
     }
 
+    /// Messages of its own that are not answered finally.
+    pub fn in_flight(&self) -> usize {
+        self.outgoing.len()
+    }
+
     /// What is unfinished, for a message.
     pub fn unfinished(&self) -> String {
         format!(

@@ -78,7 +78,7 @@ impl Traffic {
                     version: 5,
                     expiry_secs: self.seed.below(1 << 32) as u32,
                     disconnected_at_ms,
-                    sent: QueueIndex(self.seed.below(1 << 20)),
+                    sent: QueueIndex(disconnected_at_ms >> 20),
                 });
             }
             9..=11 => {
