@@ -1,6 +1,6 @@
 //! Starts a broker process for tests, and ends it whatever happens.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 /// The longest a broker may take to start or to end.
 const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// With this among the arguments, clients without credentials are not let in.
+pub const NO_ANONYMOUS: &str = "auth.allow_anonymous=false";
 
 /// What a broker has written to its standard error so far.
 #[derive(Default)]
@@ -36,6 +39,15 @@ impl Log {
     }
 }
 
+/// The program, without the settings that the environment of the tests may have for it.
+fn program(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PARLOR_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// A running process, with a helper that kills it should the test process die first.
 struct Process {
     child: Child,
@@ -45,7 +57,7 @@ struct Process {
 
 impl Process {
     fn spawn(binary: &Path, args: &[String]) -> Self {
-        let mut child = Command::new(binary)
+        let mut child = program(binary)
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -74,6 +86,15 @@ impl Process {
             writer.grown.notify_all();
         });
         Self { child, reaper, log }
+    }
+
+    /// Where it says that it listens for a scheme.
+    fn address(&self, scheme: &str) -> Option<SocketAddr> {
+        let prefix = format!("listening on {scheme}://");
+        self.log.wait_for(START_PATIENCE, |log| {
+            let rest = log.split_once(&prefix)?.1;
+            rest.split_once(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))?.0.parse().ok()
+        })
     }
 
     fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
@@ -155,20 +176,15 @@ impl Broker {
             format!("mqtt://{}", self.mqtt),
             "--data".into(),
             self.data.display().to_string(),
-            "--allow-anonymous".into(),
             "--http".into(),
             "127.0.0.1:0".into(),
         ];
+        if !self.extra.iter().any(|arg| arg == NO_ANONYMOUS) {
+            args.push("--allow-anonymous".into());
+        }
         args.extend(self.extra.iter().cloned());
         let process = Process::spawn(&Self::binary(), &args);
-        let address = |scheme: &str| {
-            let prefix = format!("listening on {scheme}://");
-            process.log.wait_for(START_PATIENCE, |log| {
-                let rest = log.split_once(&prefix)?.1;
-                rest.split_once(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))?.0.parse().ok()
-            })
-        };
-        let (mqtt, http) = (address("mqtt"), address("http"));
+        let (mqtt, http) = (process.address("mqtt"), process.address("http"));
         let Some(mqtt) = mqtt else {
             panic!("the broker did not say where it listens:\n{}", Self::text(&process));
         };
@@ -189,6 +205,12 @@ impl Broker {
     /// Where it listens for HTTP.
     pub fn http(&self) -> SocketAddr {
         self.http.expect("the broker has an HTTP listener")
+    }
+
+    /// Where it listens for this scheme (`ws`, `mqtts`, …); the listener has to be among the arguments.
+    pub fn address(&self, scheme: &str) -> SocketAddr {
+        let process = self.process.as_ref().expect("the broker runs");
+        process.address(scheme).unwrap_or_else(|| panic!("no {scheme} listener:\n{}", Self::text(process)))
     }
 
     /// Its data directory.
@@ -240,12 +262,31 @@ impl Broker {
         self.launch();
     }
 
-    /// Runs another command of the program, for example `account add`: its standard output.
-    pub fn command(args: &[&str]) -> String {
-        let output = Command::new(Self::binary()).args(args).stdin(Stdio::null()).output().expect("the program starts");
+    /// Runs another command of the program with this standard input: its standard output.
+    pub fn command(args: &[&str], input: &str) -> String {
+        let mut child = program(&Self::binary())
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        // The program may end without reading; what it says then is the better message.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let output = child.wait_with_output().expect("the program ends");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "parlor {args:?} failed: {stderr}");
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Broker {
+    /// Makes an account while the broker runs.
+    pub fn add_account(&self, name: &str, password: &str) {
+        let data = self.data.display().to_string();
+        Self::command(&["account", "add", name, "--password-stdin", "--data", &data], password);
     }
 }
 

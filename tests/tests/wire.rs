@@ -8,6 +8,7 @@
 #![allow(clippy::doc_markdown, reason = "QoS and its like are the specification's words")]
 
 mod wire {
+    mod accounts;
     mod common;
     mod connect;
     mod control;
@@ -17,8 +18,10 @@ mod wire {
     mod restart;
     mod retained;
     mod robust;
+    mod scram;
     mod session;
     mod subscribe;
     mod sys;
+    mod websocket;
     mod will;
 }

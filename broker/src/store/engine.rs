@@ -105,7 +105,7 @@ impl Engine {
             }
         }
         let mut from = folded.record;
-        for segment in recovered.segments.iter() {
+        for segment in &recovered.segments {
             if segment.last > from {
                 let job = fold_job(&db, &mut tail, folded.salt, segment.clone());
                 tail.finish_fold(job.run()?.generation);
@@ -169,7 +169,8 @@ impl Engine {
         let mut offset = place.offset;
         for batch in batches {
             self.totals.facts += self.tail.apply(&batch.bytes, place.generation, offset)?;
-            offset += batch.bytes.len() as u32;
+            // The record was short enough for a segment, so each of its parts is.
+            offset += u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX);
         }
         Ok(())
     }
@@ -265,9 +266,9 @@ fn fold_job(db: &Arc<Database>, tail: &mut Tail, salt: u64, segment: Segment) ->
 
 /// Notes the facts of `segment`; returns how many they are.
 fn read_into(tail: &mut Tail, salt: u64, segment: &Segment) -> Result<u64, StoreError> {
-    let bytes = journal::read_segment(segment)?;
     let mut facts = 0;
-    for record in journal::Records::new(&bytes, salt, segment.generation) {
+    let mut records = journal::Records::new(segment, salt, segment.used);
+    while let Some(record) = records.next()? {
         facts += tail.apply(record.body, segment.generation, record.offset)?;
     }
     Ok(facts)

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use parlor_core::store::bytes::{DecodeError, Reader};
-use parlor_core::store::{Fact, FactIter, MessageRef, QueueState, Recipient};
+use parlor_core::store::bytes::DecodeError;
+use parlor_core::store::{Fact, FactIter, QueueState};
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 
 use super::StoreError;
-use super::journal::{Records, Segment, read_segment};
+use super::journal::{Records, Segment};
+use super::page::SlotReader;
 use super::ranges::Ranges;
 use super::schema::{
     ACCOUNTS, BODIES, BODY_REFS, Body, CHUNK_BYTES, CHUNKS, ChunkEntry, META, QUEUES, QueueRow, RETAINED, SESSIONS,
@@ -40,32 +41,35 @@ pub struct FoldDone {
 
 /// What the segment's facts say of one session, besides its queue entries.
 #[derive(Debug, Default)]
-struct NetSession<'a> {
+struct NetSession {
     /// Bytes of the last `Fact::Session`.
-    record: Option<&'a [u8]>,
+    record: Option<Vec<u8>>,
     ended: bool,
-    subscriptions: BTreeMap<&'a str, Option<(u8, u32)>>,
+    subscriptions: BTreeMap<String, Option<(u8, u32)>>,
     inbound: Vec<(u16, bool)>,
     /// One past the last index given in the segment.
     tail: u64,
 }
 
+/// Rows to write or remove, by key.
+type Rows = BTreeMap<String, Option<Vec<u8>>>;
+
 /// The net effect of a segment's facts, besides queue entries. Values are the facts' bytes.
 #[derive(Debug, Default)]
-struct Net<'a> {
-    sessions: BTreeMap<u64, NetSession<'a>>,
-    retained: BTreeMap<&'a str, Option<&'a [u8]>>,
-    wills: BTreeMap<&'a str, Option<&'a [u8]>>,
-    accounts: BTreeMap<&'a str, Option<&'a [u8]>>,
+struct Net {
+    sessions: HashMap<u64, NetSession>,
+    retained: Rows,
+    wills: Rows,
+    accounts: Rows,
     next_session: u64,
 }
 
-impl<'a> Net<'a> {
-    fn session(&mut self, no: u64) -> &mut NetSession<'a> {
+impl Net {
+    fn session(&mut self, no: u64) -> &mut NetSession {
         self.sessions.entry(no).or_default()
     }
 
-    fn add(&mut self, body: &'a [u8]) -> Result<(), DecodeError> {
+    fn add(&mut self, body: &[u8]) -> Result<(), DecodeError> {
         let mut facts = FactIter::new(body);
         let mut rest = body;
         while let Some(fact) = facts.next() {
@@ -75,14 +79,14 @@ impl<'a> Net<'a> {
             match fact {
                 Fact::Session { no, .. } => {
                     self.next_session = self.next_session.max(no.0 + 1);
-                    self.session(no.0).record = Some(bytes);
+                    self.session(no.0).record = Some(bytes.to_vec());
                 }
                 Fact::SessionEnd { no } => self.session(no.0).ended = true,
                 Fact::Subscribe { no, filter, options, id } => {
-                    self.session(no.0).subscriptions.insert(filter, Some((options, id)));
+                    self.session(no.0).subscriptions.insert(filter.to_owned(), Some((options, id)));
                 }
                 Fact::Unsubscribe { no, filter } => {
-                    self.session(no.0).subscriptions.insert(filter, None);
+                    self.session(no.0).subscriptions.insert(filter.to_owned(), None);
                 }
                 Fact::Enqueue { recipients, .. } => {
                     for to in recipients.iter() {
@@ -95,22 +99,22 @@ impl<'a> Net<'a> {
                 Fact::InboundAdd { no, packet_id } => self.session(no.0).inbound.push((packet_id, true)),
                 Fact::InboundRemove { no, packet_id } => self.session(no.0).inbound.push((packet_id, false)),
                 Fact::Retain { message, .. } => {
-                    self.retained.insert(message.topic, Some(bytes));
+                    self.retained.insert(message.topic.to_owned(), Some(bytes.to_vec()));
                 }
                 Fact::RetainClear { topic } => {
-                    self.retained.insert(topic, None);
+                    self.retained.insert(topic.to_owned(), None);
                 }
                 Fact::Will { client_id, .. } => {
-                    self.wills.insert(client_id, Some(bytes));
+                    self.wills.insert(client_id.to_owned(), Some(bytes.to_vec()));
                 }
                 Fact::WillClear { client_id } => {
-                    self.wills.insert(client_id, None);
+                    self.wills.insert(client_id.to_owned(), None);
                 }
                 Fact::Account { name, record } => {
-                    self.accounts.insert(name, Some(record));
+                    self.accounts.insert(name.to_owned(), Some(record.to_vec()));
                 }
                 Fact::AccountRemove { name } => {
-                    self.accounts.insert(name, None);
+                    self.accounts.insert(name.to_owned(), None);
                 }
             }
         }
@@ -121,10 +125,10 @@ impl<'a> Net<'a> {
 impl FoldJob {
     /// Writes the segment's net effect. After an error nothing of it is in the index, and the store must stop.
     pub fn run(self) -> Result<FoldDone, StoreError> {
-        let bytes = read_segment(&self.segment)?;
         let mut net = Net::default();
         let mut end = 0;
-        for record in Records::new(&bytes, self.salt, self.segment.generation) {
+        let mut records = Records::new(&self.segment, self.salt, self.segment.used);
+        while let Some(record) = records.next()? {
             net.add(record.body)?;
             end = record.sequence;
         }
@@ -138,17 +142,18 @@ impl FoldJob {
 
         let mut txn = self.db.begin_write()?;
         txn.set_quick_repair(true);
-        let entries = self.write(&txn, &bytes, &net)?;
+        let entries = self.write(&txn, &net)?;
         txn.commit()?;
         Ok(FoldDone { generation: self.segment.generation, entries, bytes: self.segment.used })
     }
 
-    fn write(&self, txn: &WriteTransaction, bytes: &[u8], net: &Net<'_>) -> Result<u64, StoreError> {
+    fn write(&self, txn: &WriteTransaction, net: &Net) -> Result<u64, StoreError> {
         let mut numbers = txn.open_table(META)?;
         let next_body = numbers.get(meta::NEXT_BODY)?.map_or(0, |value| value.value());
         let next_session = numbers.get(meta::NEXT_SESSION)?.map_or(0, |value| value.value());
         let mut queues = Queues {
-            bytes,
+            segment: &self.segment,
+            reader: SlotReader::default(),
             sessions: txn.open_table(SESSIONS)?,
             subscriptions: txn.open_table(SUBSCRIPTIONS)?,
             rows: txn.open_table(QUEUES)?,
@@ -159,10 +164,12 @@ impl FoldJob {
             entries: 0,
         };
         let mut bodies = Bodies { rows: txn.open_table(BODIES)?, refs: txn.open_table(BODY_REFS)? };
-        let next_body = bodies.add(bytes, &self.slots, next_body, &mut queues.shared)?;
+        let next_body = bodies.add(&self.segment, &self.slots, next_body, &mut queues.shared)?;
 
         let none = Answers::default();
-        for (&no, session) in &net.sessions {
+        let mut sessions: Vec<(u64, &NetSession)> = net.sessions.iter().map(|(&no, session)| (no, session)).collect();
+        sessions.sort_unstable_by_key(|&(no, _)| no);
+        for (no, session) in sessions {
             let slots = self.slots.binary_search_by_key(&no, |slots| slots.session).ok().map(|at| &self.slots[at]);
             queues.fold(no, session, slots, self.answers.get(&no).unwrap_or(&none))?;
         }
@@ -179,32 +186,20 @@ impl FoldJob {
     }
 }
 
-fn upsert(
-    table: &mut Table<'_, &'static str, &'static [u8]>,
-    changes: &BTreeMap<&str, Option<&[u8]>>,
-) -> Result<(), StoreError> {
-    for (&key, change) in changes {
+fn upsert(table: &mut Table<'_, &'static str, &'static [u8]>, changes: &Rows) -> Result<(), StoreError> {
+    for (key, change) in changes {
         match change {
-            Some(value) => drop(table.insert(key, *value)?),
-            None => drop(table.remove(key)?),
+            Some(value) => drop(table.insert(key.as_str(), value.as_slice())?),
+            None => drop(table.remove(key.as_str())?),
         }
     }
     Ok(())
 }
 
-fn message_at(bytes: &[u8], fact: u32) -> Result<MessageRef<'_>, DecodeError> {
-    // The first byte is the tag, which the tail looked at when it noted the slot.
-    MessageRef::read(&mut Reader::new(bytes.get(fact as usize + 1..).ok_or(DecodeError::Truncated)?))
-}
-
-fn recipient_at(bytes: &[u8], slot: Slot) -> Result<Recipient<'_>, DecodeError> {
-    Recipient::read(&mut Reader::new(bytes.get(slot.recipient as usize..).ok_or(DecodeError::Truncated)?))
-}
-
 /// The tables of sessions and their queues.
 struct Queues<'t, 'a> {
-    /// The segment.
-    bytes: &'a [u8],
+    segment: &'a Segment,
+    reader: SlotReader,
     sessions: Table<'t, u64, &'static [u8]>,
     subscriptions: Table<'t, (u64, &'static str), (u8, u32)>,
     rows: Table<'t, u64, &'static [u8]>,
@@ -221,20 +216,22 @@ impl Queues<'_, '_> {
     fn fold(
         &mut self,
         no: u64,
-        net: &NetSession<'_>,
+        net: &NetSession,
         slots: Option<&FoldSlots>,
         answers: &Answers,
     ) -> Result<(), StoreError> {
         if net.ended {
             return self.end(no, slots);
         }
-        if let Some(record) = net.record {
-            self.sessions.insert(no, record)?;
+        if let Some(record) = &net.record {
+            self.sessions.insert(no, record.as_slice())?;
         } else if self.sessions.get(no)?.is_none() {
             // Facts about a session that is gone.
-            return self.forget(slots);
+            self.forget(slots);
+            return Ok(());
         }
-        for (&filter, change) in &net.subscriptions {
+        for (filter, change) in &net.subscriptions {
+            let filter = filter.as_str();
             match change {
                 Some(value) => drop(self.subscriptions.insert((no, filter), *value)?),
                 None => drop(self.subscriptions.remove((no, filter))?),
@@ -326,7 +323,9 @@ impl Queues<'_, '_> {
         // A run of entries that are not done.
         let mut run = (slots.base, slots.base);
         let mut first = 0;
+        let mut rest = slots.slots.iter().skip(1);
         for (index, &slot) in (slots.base..).zip(&slots.slots) {
+            let next = rest.next().copied();
             if slot.state() == QueueState::Acked {
                 row.acked.remove(run.0, run.1);
                 run = (index + 1, index + 1);
@@ -337,10 +336,10 @@ impl Queues<'_, '_> {
                 row.received.insert(index, index + 1);
                 continue;
             }
-            let to = recipient_at(self.bytes, slot)?;
-            let message = message_at(self.bytes, slot.fact())?;
+            let shared = self.shared_body(slot);
+            let (to, message) = self.reader.read(self.segment, slot, next)?;
             let cost = message.cost() as u64;
-            let body = match self.shared_body(slot) {
+            let body = match shared {
                 Some(number) => Body::Shared { number, cost },
                 None => Body::Inline(message),
             };
@@ -387,7 +386,8 @@ impl Queues<'_, '_> {
         for filter in filters {
             self.subscriptions.remove((no, filter.as_str()))?;
         }
-        self.forget(slots)
+        self.forget(slots);
+        Ok(())
     }
 
     fn rows_of_queue(&mut self, no: u64) -> Result<(), StoreError> {
@@ -412,12 +412,11 @@ impl Queues<'_, '_> {
     }
 
     /// Gives up the references that were counted for entries which are not written after all.
-    fn forget(&mut self, slots: Option<&FoldSlots>) -> Result<(), StoreError> {
+    fn forget(&mut self, slots: Option<&FoldSlots>) {
         let slots = slots.map_or(&[][..], |slots| &slots.slots);
         let numbers = slots.iter().filter(|slot| slot.state() == QueueState::Queued);
         let numbers: Vec<u64> = numbers.filter_map(|&slot| self.shared_body(slot)).collect();
         self.released.extend(numbers);
-        Ok(())
     }
 }
 
@@ -432,23 +431,24 @@ impl Bodies<'_> {
     /// number of each in `shared`. Returns the next free number.
     fn add(
         &mut self,
-        bytes: &[u8],
+        segment: &Segment,
         slots: &[FoldSlots],
         mut next: u64,
         shared: &mut HashMap<u32, u64>,
     ) -> Result<u64, StoreError> {
-        let mut wanted: HashMap<u32, u64> = HashMap::new();
-        for slot in slots.iter().flat_map(|slots| &slots.slots) {
+        let mut wanted: HashMap<u32, (Slot, u64)> = HashMap::new();
+        for &slot in slots.iter().flat_map(|slots| &slots.slots) {
             if slot.shared() && slot.state() == QueueState::Queued {
-                *wanted.entry(slot.fact()).or_default() += 1;
+                wanted.entry(slot.fact()).or_insert((slot, 0)).1 += 1;
             }
         }
-        let mut wanted: Vec<(u32, u64)> = wanted.into_iter().filter(|&(_, refs)| refs > 1).collect();
-        wanted.sort_unstable();
+        let mut wanted: Vec<(Slot, u64)> = wanted.into_values().filter(|&(_, refs)| refs > 1).collect();
+        wanted.sort_unstable_by_key(|&(slot, _)| slot.fact());
+        let mut reader = SlotReader::default();
         let (mut row, mut first, mut row_refs) = (vec![], next, 0);
-        for (fact, refs) in wanted {
+        for (slot, refs) in wanted {
             let len = row.len();
-            message_at(bytes, fact)?.encode(&mut row);
+            reader.message(segment, slot)?.encode(&mut row);
             if len > 0 && row.len() > CHUNK_BYTES {
                 self.rows.insert(first, &row[..len])?;
                 self.refs.insert(first, row_refs)?;
@@ -456,7 +456,7 @@ impl Bodies<'_> {
                 (first, row_refs) = (next, 0);
             }
             row_refs += refs;
-            shared.insert(fact, next);
+            shared.insert(slot.fact(), next);
             next += 1;
         }
         if !row.is_empty() {

@@ -3,6 +3,9 @@
 //! A record is padded to whole blocks, so a block that was acknowledged is never written again, and a commit changes
 //! no file length: one write, one sync. `docs/storage.md` has the layout byte by byte.
 
+// Offsets and lengths within a segment are at most `MAX_OFFSET`, 29 bits, so no cast of one cuts anything off.
+#![allow(clippy::cast_possible_truncation)]
+
 use std::io;
 use std::sync::Arc;
 
@@ -20,8 +23,8 @@ pub(super) const RECORD_HEADER: usize = 40;
 const PREFIX: &str = "journal-";
 const SEGMENT_MAGIC: [u8; 8] = *b"PARLORJ\x01";
 const RECORD_MAGIC: [u8; 4] = *b"PJR\x01";
-/// How much of a damaged segment is searched at a time.
-const SCAN_BYTES: usize = 1 << 20;
+/// How much of a segment is read at a time.
+const READ_BYTES: u64 = 64 * 1024;
 
 /// One journal file in use.
 #[derive(Debug, Clone)]
@@ -185,18 +188,18 @@ impl RecordHeader {
     }
 }
 
-/// Reads one segment's records in order; `bytes` is the segment from its start to where its records end.
+/// Reads one segment's records in order, a piece of the file at a time: a whole segment in memory at every fold would be
+/// most of the broker's memory.
 pub(super) struct Records<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    segment: &'a Segment,
     salt: u64,
-    generation: u32,
-}
-
-impl<'a> Records<'a> {
-    pub(super) fn new(bytes: &'a [u8], salt: u64, generation: u32) -> Self {
-        Self { bytes, at: BLOCK, salt, generation }
-    }
+    /// Where the next record begins.
+    at: u64,
+    /// Where the file, or what is of interest of it, ends.
+    end: u64,
+    buffer: Vec<u8>,
+    /// Where in the file the buffer begins.
+    start: u64,
 }
 
 /// One record's body.
@@ -207,28 +210,54 @@ pub(super) struct Record<'a> {
     pub(super) sequence: u64,
 }
 
-impl<'a> Iterator for Records<'a> {
-    type Item = Record<'a>;
-
-    fn next(&mut self) -> Option<Record<'a>> {
-        let header = RecordHeader::read(self.bytes.get(self.at..self.at + RECORD_HEADER)?)?;
-        let start = self.at + RECORD_HEADER;
-        let body = self.bytes.get(start..start + header.body as usize)?;
-        if header.salt != self.salt || header.generation != self.generation || header.body_crc != crc32fast::hash(body)
-        {
-            return None;
-        }
-        self.at += usize::try_from(header.padded()).ok()?;
-        Some(Record { body, offset: u32::try_from(start).ok()?, sequence: header.sequence })
+impl<'a> Records<'a> {
+    /// Reads up to `end`.
+    pub(super) fn new(segment: &'a Segment, salt: u64, end: u64) -> Self {
+        Self { segment, salt, at: BLOCK as u64, end, buffer: vec![], start: 0 }
     }
-}
 
-/// Reads `segment` from its start to where its records end.
-pub(super) fn read_segment(segment: &Segment) -> Result<Vec<u8>, StoreError> {
-    let len = usize::try_from(segment.used).map_err(|_| StoreError::TooLarge { bytes: segment.used })?;
-    let mut bytes = vec![0; len];
-    segment.file.read_at(0, &mut bytes).map_err(io_error("read", &segment.name))?;
-    Ok(bytes)
+    /// The next record; `None` when what follows is not one.
+    pub(super) fn next(&mut self) -> Result<Option<Record<'_>>, StoreError> {
+        if !self.have(BLOCK as u64)? {
+            return Ok(None);
+        }
+        let Some(header) = RecordHeader::read(self.here(RECORD_HEADER)) else { return Ok(None) };
+        let is_ours = header.salt == self.salt && header.generation == self.segment.generation;
+        if !is_ours || !self.have(header.padded())? {
+            return Ok(None);
+        }
+        let whole = RECORD_HEADER + header.body as usize;
+        if crc32fast::hash(&self.here(whole)[RECORD_HEADER..]) != header.body_crc {
+            return Ok(None);
+        }
+        let at = self.at;
+        self.at += header.padded();
+        // A segment never grows beyond what its slots can name, see `MAX_OFFSET`.
+        let offset = u32::try_from(at).map_err(|_| StoreError::TooLarge { bytes: at })? + RECORD_HEADER as u32;
+        let from = (at - self.start) as usize;
+        Ok(Some(Record { body: &self.buffer[from + RECORD_HEADER..from + whole], offset, sequence: header.sequence }))
+    }
+
+    /// The next `len` bytes, after [`Self::have`].
+    fn here(&self, len: usize) -> &[u8] {
+        let from = (self.at - self.start) as usize;
+        &self.buffer[from..from + len]
+    }
+
+    /// Brings the next `len` bytes into the buffer; false when the file ends before.
+    fn have(&mut self, len: u64) -> Result<bool, StoreError> {
+        if self.at + len > self.end {
+            return Ok(false);
+        }
+        if self.at < self.start || self.at + len > self.start + self.buffer.len() as u64 {
+            let len = len.max(READ_BYTES).min(self.end - self.at);
+            self.buffer.resize(len as usize, 0);
+            self.start = self.at;
+            let read = self.segment.file.read_at(self.at, &mut self.buffer);
+            read.map_err(io_error("read", &self.segment.name))?;
+        }
+        Ok(true)
+    }
 }
 
 /// Finds the segments that hold records the index does not have.
@@ -286,18 +315,18 @@ pub(super) fn recover(disk: &dyn Disk, folded: Folded, salvage: bool) -> Result<
     for mut segment in found {
         segment.last = last;
         if damaged.is_none() {
-            let mut all = segment.clone();
-            all.used = segment.allocated;
-            let bytes = read_segment(&all)?;
-            let mut records = Records::new(&bytes, folded.salt, segment.generation);
-            while let Some(record) = records.next().filter(|record| record.sequence == segment.last + 1) {
-                segment.last = record.sequence;
-                segment.used = align(u64::from(record.offset) + record.body.len() as u64, BLOCK as u64);
+            let mut used = segment.used;
+            let mut records = Records::new(&segment, folded.salt, segment.allocated);
+            while let Some(record) = records.next()?.filter(|record| record.sequence == last + 1) {
+                last = record.sequence;
+                used = align(u64::from(record.offset) + record.body.len() as u64, BLOCK as u64);
             }
-            last = segment.last;
+            (segment.last, segment.used) = (last, used);
         }
         let generation = segment.generation;
-        let later = find_record(&segment, segment.used, folded, |h| h.generation == generation && h.sequence > last)?;
+        // Record `last + 1` may be there in part: it is the one that was being written.
+        let later =
+            find_record(&segment, segment.used, folded, |h| h.generation == generation && h.sequence > last + 1)?;
         if damaged.is_none() {
             // Where an invalid record would stand, if a valid one turns up after it.
             damaged = later.map(|at| (segment.name.clone(), segment.used, at));
@@ -323,7 +352,7 @@ fn find_record(
     let mut buffer = vec![];
     let mut at = from;
     while at + BLOCK as u64 <= segment.allocated {
-        let len = (segment.allocated - at).min(SCAN_BYTES as u64) as usize / BLOCK * BLOCK;
+        let len = (segment.allocated - at).min(READ_BYTES) as usize / BLOCK * BLOCK;
         buffer.resize(len, 0);
         segment.file.read_at(at, &mut buffer).map_err(io_error("read", &segment.name))?;
         for (i, block) in buffer.chunks_exact(BLOCK).enumerate() {
@@ -484,12 +513,13 @@ impl Journal {
 }
 
 /// Writes zeros over `from..to`. Real zeros, because a hole would still cost the file system a change of its own records
-/// at the first write into it.
+/// at the first write into it; a block at a time, because a page cache that takes in larger pieces counts, and on some
+/// systems writes, a whole piece for each block that changes in it later.
 fn fill(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
-    let zeros = vec![0; (to - from).min(1 << 20) as usize];
+    let zeros = [0; BLOCK];
     let mut at = from;
     while at < to {
-        let len = (to - at).min(zeros.len() as u64) as usize;
+        let len = (to - at).min(BLOCK as u64) as usize;
         file.write_at(at, &zeros[..len])?;
         at += len as u64;
     }
@@ -506,14 +536,13 @@ fn new_segment(
     spares: &mut Vec<Spare>,
     next_name: &mut u64,
 ) -> Result<Segment, StoreError> {
-    let (spare, is_new) = match spares.pop() {
-        Some(spare) => (spare, false),
-        None => {
-            let name = format!("{PREFIX}{next_name}");
-            *next_name += 1;
-            let file = disk.open(&name).map_err(io_error("make", &name))?;
-            (Spare { name, file, allocated: 0 }, true)
-        }
+    let (spare, is_new) = if let Some(spare) = spares.pop() {
+        (spare, false)
+    } else {
+        let name = format!("{PREFIX}{next_name}");
+        *next_name += 1;
+        let file = disk.open(&name).map_err(io_error("make", &name))?;
+        (Spare { name, file, allocated: 0 }, true)
     };
     let Spare { name, file, mut allocated } = spare;
     if allocated < sizes.step {

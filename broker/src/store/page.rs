@@ -208,8 +208,7 @@ fn from_journal(
     filling: &mut Filling,
 ) -> Result<(), StoreError> {
     let skip = usize::try_from(from.saturating_sub(session.base)).unwrap_or(usize::MAX);
-    let mut window = Window::default();
-    let mut recipients = Window::default();
+    let mut reader = SlotReader::default();
     let mut slots = (session.base..until).zip(session.slots.iter()).skip(skip).peekable();
     while let Some((index, &slot)) = slots.next() {
         match slot.state() {
@@ -229,26 +228,7 @@ fn from_journal(
         let Some(segment) = journal.segment(slot.generation) else {
             return Err(StoreError::Inconsistent { what: "a queue entry refers to a journal segment that is gone" });
         };
-        let near = slots.peek().is_some_and(|(_, next)| {
-            next.generation == slot.generation && next.fact().saturating_sub(slot.fact()) < NEAR_GAP
-        });
-        let ahead = if near { NEAR_BYTES } else { FAR_BYTES };
-        window.message(segment, slot, ahead)?;
-        let inside = window.covers(slot, slot.recipient, 64);
-        if !inside {
-            recipients.recipient(segment, slot, FAR_BYTES)?;
-        }
-        let holder = if inside { &window } else { &recipients };
-        let to = match holder.read_recipient(slot) {
-            Ok(to) => to,
-            // Long subscription identifiers at the end of the window.
-            Err(DecodeError::Truncated) => {
-                recipients.recipient(segment, slot, FAR_BYTES)?;
-                recipients.read_recipient(slot)?
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let message = window.read_message(slot)?;
+        let (to, message) = reader.read(segment, slot, slots.peek().map(|next| *next.1))?;
         filling.admit(index, message.cost());
         PageEntry {
             index: QueueIndex(index),
@@ -263,8 +243,50 @@ fn from_journal(
     Ok(())
 }
 
+/// Reads entries out of segments.
+#[derive(Debug, Default)]
+pub(super) struct SlotReader {
+    messages: Window,
+    /// Only used when a message and its recipient do not fit in one window.
+    recipients: Window,
+}
+
+impl SlotReader {
+    /// The entry at `slot` of `segment`; `next`, if known, says what is read after it.
+    pub(super) fn read(
+        &mut self,
+        segment: &Segment,
+        slot: Slot,
+        next: Option<Slot>,
+    ) -> Result<(Recipient<'_>, MessageRef<'_>), StoreError> {
+        let near = next.is_some_and(|next| {
+            next.generation == slot.generation && next.fact().saturating_sub(slot.fact()) < NEAR_GAP
+        });
+        self.messages.bring(segment, slot, Part::Message, if near { NEAR_BYTES } else { FAR_BYTES })?;
+        let is_together = self.messages.recipient(slot).is_ok();
+        if !is_together {
+            self.recipients.bring(segment, slot, Part::Recipient, FAR_BYTES)?;
+        }
+        let to = if is_together { &self.messages } else { &self.recipients }.recipient(slot)?;
+        Ok((to, self.messages.message(slot)?))
+    }
+
+    /// The message at `slot` alone.
+    pub(super) fn message(&mut self, segment: &Segment, slot: Slot) -> Result<MessageRef<'_>, StoreError> {
+        self.messages.bring(segment, slot, Part::Message, FAR_BYTES)?;
+        Ok(self.messages.message(slot)?)
+    }
+}
+
+/// What of an entry is wanted.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Message,
+    Recipient,
+}
+
 /// A piece of a segment in memory.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Window {
     generation: u32,
     start: u32,
@@ -272,12 +294,28 @@ struct Window {
 }
 
 impl Window {
-    fn covers(&self, slot: Slot, at: u32, len: u32) -> bool {
-        self.generation == slot.generation && at >= self.start && (at - self.start + len) as usize <= self.bytes.len()
-    }
-
-    fn from(&self, at: u32) -> &[u8] {
-        at.checked_sub(self.start).and_then(|at| self.bytes.get(at as usize..)).unwrap_or(&[])
+    /// Makes sure that `part` of the entry is here, whole.
+    fn bring(&mut self, segment: &Segment, slot: Slot, part: Part, ahead: usize) -> Result<(), StoreError> {
+        let at = match part {
+            Part::Message => slot.fact(),
+            Part::Recipient => slot.recipient,
+        };
+        let mut len = ahead;
+        loop {
+            let found = match part {
+                Part::Message => self.message(slot).map(drop),
+                Part::Recipient => self.recipient(slot).map(drop),
+            };
+            let is_all = self.generation == segment.generation
+                && self.start == at
+                && u64::from(at) + self.bytes.len() as u64 >= segment.used;
+            match found {
+                Err(DecodeError::Truncated) if !is_all => {}
+                result => return Ok(result?),
+            }
+            self.fill(segment, at, len)?;
+            len *= 8;
+        }
     }
 
     fn fill(&mut self, segment: &Segment, at: u32, len: usize) -> Result<(), StoreError> {
@@ -289,42 +327,20 @@ impl Window {
         read.map_err(|source| StoreError::Io { action: "read", file: segment.name.clone(), source })
     }
 
-    /// Makes sure that the whole message of `slot` is here.
-    fn message(&mut self, segment: &Segment, slot: Slot, ahead: usize) -> Result<(), StoreError> {
-        if self.covers(slot, slot.fact(), 1) && self.read_message(slot).is_ok() {
-            return Ok(());
-        }
-        self.grow(segment, slot.fact(), ahead, |window| window.read_message(slot).map(drop))
+    fn from(&self, generation: u32, at: u32) -> Result<Reader<'_>, DecodeError> {
+        let from = at.checked_sub(self.start).filter(|_| self.generation == generation);
+        let bytes = from.and_then(|from| self.bytes.get(from as usize..)).ok_or(DecodeError::Truncated)?;
+        Ok(Reader::new(bytes))
     }
 
-    fn recipient(&mut self, segment: &Segment, slot: Slot, ahead: usize) -> Result<(), StoreError> {
-        self.grow(segment, slot.recipient, ahead, |window| window.read_recipient(slot).map(drop))
+    fn message(&self, slot: Slot) -> Result<MessageRef<'_>, DecodeError> {
+        let mut r = self.from(slot.generation, slot.fact())?;
+        // The fact's tag, which was looked at when the slot was noted.
+        r.byte()?;
+        MessageRef::read(&mut r)
     }
 
-    /// Reads more and more from `at`, until `check` has enough.
-    fn grow(
-        &mut self,
-        segment: &Segment,
-        at: u32,
-        ahead: usize,
-        check: impl Fn(&Self) -> Result<(), DecodeError>,
-    ) -> Result<(), StoreError> {
-        let mut len = ahead;
-        loop {
-            self.fill(segment, at, len)?;
-            match check(self) {
-                Err(DecodeError::Truncated) if self.bytes.len() == len => len *= 8,
-                result => return Ok(result?),
-            }
-        }
-    }
-
-    fn read_message(&self, slot: Slot) -> Result<MessageRef<'_>, DecodeError> {
-        // The byte before the message is the fact's tag.
-        MessageRef::read(&mut Reader::new(self.from(slot.fact()).get(1..).ok_or(DecodeError::Truncated)?))
-    }
-
-    fn read_recipient(&self, slot: Slot) -> Result<Recipient<'_>, DecodeError> {
-        Recipient::read(&mut Reader::new(self.from(slot.recipient)))
+    fn recipient(&self, slot: Slot) -> Result<Recipient<'_>, DecodeError> {
+        Recipient::read(&mut self.from(slot.generation, slot.recipient)?)
     }
 }

@@ -221,7 +221,8 @@ impl Hub {
         }
         let l = &self.links[link as usize];
         let waits = s.flow.as_ref().is_some_and(|f| !f.waiting.is_empty());
-        let room = l.unsent() + m.message.cost() + 64 <= output_max;
+        // An empty output takes any one packet.
+        let room = l.unsent() == 0 || l.unsent() + m.message.cost() + 64 <= output_max;
         let credit = qos == 0 || s.flow.as_ref().is_none_or(|f| f.has_credit(l.receive_max));
         if waits || !credit || !room {
             if qos == 0 && !waits {
@@ -526,10 +527,12 @@ impl Hub {
         ids: &[u8],
     ) {
         let cost = narrow(message.cost());
-        let dup = self.sessions[key as usize].durable.as_ref().is_some_and(|d| index < d.sent); // [MQTT5-3.3.1-1]
+        let known = self.sessions[key as usize].durable.as_ref().map_or((0, 0), |d| (d.sent, d.uncertain_until));
+        let dup = index < known.0; // [MQTT5-3.3.1-1]
+        let begun = dup && index >= known.1;
         let form = Form { qos, retain, dup, packet_id: Some(packet_id_of(index)), subscription_ids: ids };
         // A delivery that was begun must be finished, expired or not [MQTT5-4.4.0-1].
-        let slot = if dup || self.is_deliverable(now, key, message) {
+        let slot = if begun || self.is_deliverable(now, key, message) {
             match self.send_message(link, message, form, now.wall_ms, false) {
                 Sent::Yes if qos == 1 => Slot::PubAck(cost),
                 Sent::Yes => Slot::PubRec(cost),

@@ -13,6 +13,14 @@ use crate::topic;
 ///
 /// CONNECT brings its own version, every other packet is read as `version`. A packet that claims more than
 /// `max_packet_size` bytes is refused as soon as its fixed header is there.
+///
+/// What comes back is legal in itself: every string, property, reason code and flag is what the specification allows in
+/// this type of packet. It may still be sent by the wrong side ([`Packet::check_sender`]), at the wrong time, or name
+/// filters that are no filters ([`crate::topic::check_filter`]).
+///
+/// # Errors
+/// Why the bytes can be no packet, whatever follows them. The connection is of no more use: the receiver answers with
+/// [`DecodeError::reason`] where it may, and closes.
 #[inline]
 pub fn decode(
     input: &[u8],
@@ -29,30 +37,44 @@ pub fn decode(
         return Ok(None);
     };
     let first = input[0];
-    let packet = match (first, body) {
-        (0x30..=0x3F, _) => Packet::Publish(read_publish(first, Reader::new(body), version)?),
+    // Each arm makes the result itself: a packet that is first held aside would be copied.
+    match (first, body) {
+        (0x30..=0x3F, _) => {
+            let publish = read_publish(first, Reader::new(body), version)?;
+            Ok(Some((Packet::Publish(publish), size)))
+        }
         // The usual acknowledgement, of success and nothing else, in both versions.
         (0x40 | 0x50 | 0x62 | 0x70, &[high, low]) => {
             let packet_id = PacketId::new(u16::from_be_bytes([high, low])).ok_or(DecodeError::ZeroPacketId)?;
             let ack = Ack { packet_id, reason: ReasonCode::SUCCESS, properties: Properties::EMPTY };
             match first {
-                0x40 => Packet::PubAck(ack),
-                0x50 => Packet::PubRec(ack),
-                0x62 => Packet::PubRel(ack),
-                _ => Packet::PubComp(ack),
+                0x40 => Ok(Some((Packet::PubAck(ack), size))),
+                0x50 => Ok(Some((Packet::PubRec(ack), size))),
+                0x62 => Ok(Some((Packet::PubRel(ack), size))),
+                _ => Ok(Some((Packet::PubComp(ack), size))),
             }
         }
         _ => {
             check_flags(first, version)?;
-            read_other(first >> 4, Reader::new(body), version)?
+            Ok(Some((read_other(first >> 4, Reader::new(body), version)?, size)))
         }
-    };
-    Ok(Some((packet, size)))
+    }
 }
 
-/// The length of the packet at the front of `input`, as soon as its fixed header is complete.
+/// The length in bytes, fixed header included, of the packet at the front of `input`; `None` until that is known.
+///
+/// # Errors
+/// [`DecodeError::OverlongInteger`]: the Remaining Length is longer than it may be.
 pub fn frame_len(input: &[u8]) -> Result<Option<usize>, DecodeError> {
     Ok(fixed_header(input)?.map(|(_, size)| size))
+}
+
+/// The version a CONNECT at the front of `input` names, whatever is wrong with the rest of it.
+pub fn connect_version(input: &[u8]) -> Option<Version> {
+    let (header, _) = fixed_header(input).ok()??;
+    let name = input.get(header..header + 6)?;
+    let level = *input.get(header + 6)?;
+    (input[0] >> 4 == 1 && name == b"\x00\x04MQTT").then(|| Version::from_level(level))?
 }
 
 /// Length of the fixed header and of the whole packet (section 2.1).

@@ -69,7 +69,7 @@ impl Publish<'_> {
         1 + varint_len(remaining) + remaining
     }
 
-    /// Appends the packet.
+    /// Appends the packet; `packet_id` is there exactly when `qos` is not 0, the topic has at most 65,535 bytes.
     #[inline]
     pub fn encode(&self, version: Version, out: &mut impl Sink) {
         debug_assert_eq!(self.packet_id.is_some(), self.qos != QoS::AtMostOnce, "[MQTT5-2.2.1-2] [MQTT3-2.3.1-5]");
@@ -113,7 +113,10 @@ impl Packet<'_> {
         }
     }
 
-    /// Appends the packet in the form of `version`; 3.1.1 has no properties and fewer reason codes.
+    /// Appends the packet in the form of `version`, as short as it may be.
+    ///
+    /// 3.1.1 has no properties, no reasons but those of CONNACK and SUBACK, and no AUTH: whoever speaks it sends none.
+    /// CONNECT is written in its own version.
     pub fn encode(&self, version: Version, out: &mut impl Sink) {
         match self {
             Self::Connect(p) => encode_connect(p, out),

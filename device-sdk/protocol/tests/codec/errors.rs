@@ -13,7 +13,7 @@ const CASES: &[Case<'static>] = &[
     (E::Truncated, V311, b"\x10\x00"),
     (E::Truncated, V311, b"\x10\x0B\x00\x04MQTT\x04\x02\x00\x00\x00"),
     (E::Truncated, V5, b"\x10\x0C\x00\x04MQTT\x05\x02\x00\x00\x00\x00"),
-    // [MQTT5-3.1.2-9] [MQTT3-3.1.2-9], [MQTT5-3.1.2-19] [MQTT3-3.1.2-19], [MQTT5-3.1.2-21] [MQTT3-3.1.2-21]: a flag is
+    // [MQTT5-3.1.2-9] [MQTT3-3.1.2-9], [MQTT5-3.1.2-17] [MQTT3-3.1.2-19], [MQTT5-3.1.2-19] [MQTT3-3.1.2-21]: a flag is
     // set and the field is missing.
     (E::Truncated, V311, b"\x10\x0C\x00\x04MQTT\x04\x06\x00\x00\x00\x00"),
     (E::Truncated, V311, b"\x10\x0F\x00\x04MQTT\x04\x06\x00\x00\x00\x00\x00\x01w"),
@@ -43,7 +43,7 @@ const CASES: &[Case<'static>] = &[
     (E::Truncated, V311, b"\x90\x01\x00"),
     (E::Truncated, V311, b"\xA2\x03\x00\x01\x00"),
     (E::Truncated, V5, b"\xB0\x02\x00\x01"),
-    // [MQTT5-3.1.2-11] [MQTT5-3.1.2-18] [MQTT5-3.1.2-20] [MQTT3-3.1.2-11] [MQTT3-3.1.2-18] [MQTT3-3.1.2-20]: a field
+    // [MQTT5-3.1.2-16] [MQTT5-3.1.2-18] [MQTT3-3.1.2-11] [MQTT3-3.1.2-18] [MQTT3-3.1.2-20]: a field
     // whose flag is not set.
     (E::TrailingBytes, V311, b"\x10\x0F\x00\x04MQTT\x04\x02\x00\x00\x00\x00\x00\x01u"),
     (E::TrailingBytes, V311, b"\x20\x03\x00\x00\x00"),
@@ -70,7 +70,7 @@ const CASES: &[Case<'static>] = &[
     // [MQTT5-3.3.1-4] [MQTT3-3.3.1-4]
     (E::BadQoS, V311, b"\x36\x05\x00\x01t\x00\x01"),
     (E::BadQoS, V5, b"\x3F\x06\x00\x01t\x00\x01\x00"),
-    // [MQTT5-3.1.2-14] [MQTT3-3.1.2-14]
+    // [MQTT5-3.1.2-12] [MQTT3-3.1.2-14]
     (E::BadQoS, V311, b"\x10\x11\x00\x04MQTT\x04\x1E\x00\x00\x00\x00\x00\x01w\x00\x00"),
     // [MQTT5-3.3.1-2] [MQTT3-3.3.1-2]
     (E::DupWithoutQoS, V311, b"\x38\x03\x00\x01t"),
@@ -91,7 +91,7 @@ const CASES: &[Case<'static>] = &[
     (E::NotUtf8, V311, b"\x30\x05\x00\x03\xED\xA0\x80"),
     (E::NotUtf8, V5, b"\x30\x07\x00\x04\xF4\x90\x80\x80\x00"),
     (E::NotUtf8, V5, b"\x30\x04\x00\x01\xC3\x00"),
-    // Client identifier, will topic, user name [MQTT5-3.1.3-4] [MQTT5-3.1.3-9] [MQTT5-3.1.3-10] [MQTT3-3.1.3-4]
+    // Client identifier, will topic, user name [MQTT5-3.1.3-4] [MQTT5-3.1.3-11] [MQTT5-3.1.3-12] [MQTT3-3.1.3-4]
     // [MQTT3-3.1.3-10] [MQTT3-3.1.3-11].
     (E::NotUtf8, V311, b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01\xFF"),
     (E::NotUtf8, V311, b"\x10\x11\x00\x04MQTT\x04\x06\x00\x00\x00\x00\x00\x01\xFF\x00\x00"),
@@ -127,7 +127,7 @@ const CASES: &[Case<'static>] = &[
     // [MQTT5-3.1.2-3] [MQTT3-3.1.2-3]
     (E::BadConnectFlags, V311, b"\x10\x0C\x00\x04MQTT\x04\x03\x00\x00\x00\x00"),
     (E::BadConnectFlags, V5, b"\x10\x0D\x00\x04MQTT\x05\x01\x00\x00\x00\x00\x00"),
-    // [MQTT5-3.1.2-11] [MQTT5-3.1.2-13] [MQTT5-3.1.2-15] [MQTT3-3.1.2-11] [MQTT3-3.1.2-13] [MQTT3-3.1.2-15]
+    // [MQTT5-3.1.2-11] [MQTT5-3.1.2-13] [MQTT3-3.1.2-11] [MQTT3-3.1.2-13] [MQTT3-3.1.2-15]
     (E::BadConnectFlags, V311, b"\x10\x0C\x00\x04MQTT\x04\x0A\x00\x00\x00\x00"),
     (E::BadConnectFlags, V5, b"\x10\x0D\x00\x04MQTT\x05\x12\x00\x00\x00\x00\x00"),
     (E::BadConnectFlags, V5, b"\x10\x0D\x00\x04MQTT\x05\x22\x00\x00\x00\x00\x00"),

@@ -29,7 +29,7 @@ fn check_long_form(version: Version, packet: &Packet<'_>, bytes: &[u8]) {
 
 #[test]
 fn connect() {
-    // Figure 3-6 of both versions: user name, password, will with QoS 1, clean start, keep alive of ten seconds.
+    // The example of section 3.1.2 of both versions: user name, password, will with QoS 1, clean start, keep alive of ten seconds.
     let will =
         Will { qos: QoS::AtLeastOnce, retain: false, properties: Properties::EMPTY, topic: "w", payload: b"bye" };
     let packet = Connect {
@@ -46,7 +46,7 @@ fn connect() {
     let payload = b"\x00\x02id\x00\x01w\x00\x03bye\x00\x01u\x00\x01p";
     check(V311, &Packet::Connect(packet), &framed(0x10, &[&head[..], payload].concat()));
 
-    // Figure 3-6 of 5.0 has a Session Expiry Interval of ten seconds; the Will gets properties too (section 3.1.3.2).
+    // That of 5.0 has a Session Expiry Interval of ten seconds; the Will gets properties too (section 3.1.3.2).
     let head = b"\x00\x04MQTT\x05\xCE\x00\x0A\x05\x11\x00\x00\x00\x0A";
     let payload = b"\x00\x02id\x07\x18\x00\x00\x00\x05\x01\x01\x00\x01w\x00\x03bye\x00\x01u\x00\x01p";
     let will = Will { properties: Properties::from_validated(b"\x18\0\0\0\x05\x01\x01"), ..will };
@@ -68,7 +68,7 @@ fn connect() {
     let Ok(Packet::Connect(connect)) = whole(packet, V311) else { panic!() };
     assert_eq!((connect.username, connect.password, connect.clean_start), (None, Some(&b"p"[..]), false));
 
-    // All flags of a will [MQTT5-3.1.2-14] [MQTT3-3.1.2-14].
+    // All flags of a will [MQTT5-3.1.2-12] [MQTT3-3.1.2-14].
     for (flags, qos, retain) in [
         (0x04, QoS::AtMostOnce, false),
         (0x0C, QoS::AtLeastOnce, false),
@@ -116,7 +116,7 @@ fn connack() {
 
 #[test]
 fn publish() {
-    // Figures 3-9 to 3-11: topic a/b, packet identifier 10.
+    // The example of section 3.3.2: topic a/b, packet identifier 10.
     let packet = Publish {
         dup: false,
         qos: QoS::AtLeastOnce,
@@ -202,7 +202,7 @@ fn acknowledgements() {
 
 #[test]
 fn subscribe() {
-    // Figures 3-20 to 3-23: a/b with QoS 1, c/d with QoS 2, packet identifier 10.
+    // The example of section 3.8: a/b with QoS 1, c/d with QoS 2, packet identifier 10.
     let filters = [
         ("a/b", SubscriptionOptions::at_most(QoS::AtLeastOnce)),
         ("c/d", SubscriptionOptions::at_most(QoS::ExactlyOnce)),
@@ -238,7 +238,7 @@ fn subscribe() {
 
 #[test]
 fn suback() {
-    // Figure 3.26 of 3.1.1: QoS 0, QoS 2, failure.
+    // The example of section 3.9.3 of 3.1.1: QoS 0, QoS 2, failure.
     let packet = SubAck { packet_id: ten(), properties: Properties::EMPTY, reasons: &[0x00, 0x02, 0x80] };
     check(V311, &Packet::SubAck(packet), b"\x90\x05\x00\x0A\x00\x02\x80");
     check(V5, &Packet::SubAck(packet), b"\x90\x06\x00\x0A\x00\x00\x02\x80");
@@ -252,7 +252,7 @@ fn suback() {
 
 #[test]
 fn unsubscribe() {
-    // Figures 3-28 to 3-30: a/b and c/d.
+    // The example of section 3.10: a/b and c/d.
     let filters = UnsubscribeFilters::from_slice(&["a/b", "c/d"]);
     let packet = Packet::Unsubscribe(Unsubscribe { packet_id: ten(), properties: Properties::EMPTY, filters });
     check(V311, &packet, b"\xA2\x0C\x00\x0A\x00\x03a/b\x00\x03c/d");
@@ -289,7 +289,7 @@ fn disconnect() {
     let will = Disconnect { reason: ReasonCode::DISCONNECT_WITH_WILL, ..normal };
     check(V5, &Packet::Disconnect(will), b"\xE0\x01\x04");
     assert_eq!(encoded(&Packet::Disconnect(will), V311), b"\xE0\x00");
-    // Figure 3-24 of 5.0 has a Session Expiry Interval.
+    // The example of section 3.14.2 has a Session Expiry Interval.
     let kept = Disconnect { properties: Properties::from_validated(b"\x11\x00\x00\x00\x00"), ..normal };
     check(V5, &Packet::Disconnect(kept), b"\xE0\x07\x00\x05\x11\x00\x00\x00\x00");
 }
