@@ -27,6 +27,13 @@ enum OperateError {
     Account(#[from] AccountError),
     #[error("{0}")]
     Store(Box<dyn Error>),
+    #[error("there is no store in {}; name the right directory with --config or --data", .0.display())]
+    NoStore(PathBuf),
+    #[error(
+        "{} belongs to user {owner}, and you are user {me}: a broker of that user could not read what you write; \
+         run this as `sudo -u '#{owner}' parlor …`, or while the broker runs", .path.display()
+    )]
+    OtherOwner { path: PathBuf, owner: u32, me: u32 },
     #[error("no broker runs on {}: start it with `parlor serve`, or name the right one with --config or --data", .0.display())]
     NotRunning(PathBuf),
     #[error("there is no account `{0}`; `parlor account list` shows them all")]
@@ -83,7 +90,19 @@ fn running(data: &Path) -> Result<Client, OperateError> {
     }
 }
 
+/// Opens the store of a broker that does not run, and that exists already.
 fn open(engine: &dyn Engine, data: &Path) -> Result<Box<dyn Offline>, OperateError> {
+    if data.exists() { open_or_make(engine, data) } else { Err(OperateError::NoStore(data.to_owned())) }
+}
+
+fn open_or_make(engine: &dyn Engine, data: &Path) -> Result<Box<dyn Offline>, OperateError> {
+    use std::os::unix::fs::MetadataExt;
+    if let Ok(found) = std::fs::metadata(data) {
+        let (owner, me) = (found.uid(), rustix::process::geteuid().as_raw());
+        if owner != me {
+            return Err(OperateError::OtherOwner { path: data.to_owned(), owner, me });
+        }
+    }
     engine.open(data).map_err(OperateError::Store)
 }
 
@@ -140,7 +159,7 @@ fn add(engine: &dyn Engine, config: &Config, name: &str, groups: &[String], stdi
             answer.done()?;
         }
         Found::Stopped(data) => {
-            let mut store = open(engine, &data)?;
+            let mut store = open_or_make(engine, &data)?;
             if record(store.as_mut(), name)?.is_some() {
                 return Err(OperateError::AccountExists(name.to_owned()));
             }
@@ -498,7 +517,7 @@ pub(super) fn restore(engine: &dyn Engine, args: &RestoreArgs, environment: Vec<
                 body["text"].as_str().unwrap_or_default().to_owned()
             }
             Found::Stopped(data) => {
-                open(engine, &data)?.restore(&mut from).map_err(OperateError::Store)?;
+                open_or_make(engine, &data)?.restore(&mut from).map_err(OperateError::Store)?;
                 "restored".to_owned()
             }
         };

@@ -148,7 +148,7 @@ pub struct SlowDown {
 pub enum CertificateAccount {
     /// The subject's common name.
     CommonName,
-    /// The first DNS name, e-mail address or URI of the subject alternative names.
+    /// Of the subject alternative names `URI:parlor:ACCOUNT`, or without that the DNS name.
     SubjectAltName,
 }
 
