@@ -6,6 +6,7 @@
 
 mod problem;
 mod read;
+mod section;
 mod tree;
 mod url;
 
