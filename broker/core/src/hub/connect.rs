@@ -207,7 +207,7 @@ impl Hub {
         slot: u32,
         mut pending: Box<PendingConnect>,
         who: Rc<Who>,
-        auth_data: Option<Vec<u8>>,
+        auth_data: Option<&[u8]>,
     ) {
         if let Some(will) = &pending.will
             && !self.access.may_publish(who.profile, &who.account, &pending.client_id, will.message.topic())
@@ -374,7 +374,7 @@ impl Hub {
         pending: &PendingConnect,
         session_present: bool,
         expiry_secs: u32,
-        auth_data: Option<Vec<u8>>,
+        auth_data: Option<&[u8]>,
     ) -> Box<[u8]> {
         let l = &self.links[slot as usize];
         let mut properties = vec![];
@@ -408,7 +408,7 @@ impl Hub {
             if let Some(method) = method {
                 put(Property::AuthenticationMethod(method)); // [MQTT5-4.12.0-5]
             }
-            if let Some(data) = &auth_data {
+            if let Some(data) = auth_data {
                 put(Property::AuthenticationData(data));
             }
         }

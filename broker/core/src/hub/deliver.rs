@@ -126,19 +126,20 @@ impl Hub {
             self.deliver_shared(now, m, group, &mut spread);
         }
         if spread.stored > 0 {
-            let recipients = Recipients { count: spread.stored, bytes: &self.recipients };
+            let bytes = core::mem::take(&mut self.recipients);
+            let recipients = Recipients { count: spread.stored, bytes: &bytes };
             self.batch.push(&Fact::Enqueue { message: m.message, recipients });
-            let mut released = vec![];
-            for r in recipients.iter() {
-                if let Some(&session) = self.by_session_no.get(&r.session.0)
-                    && self.sessions[session as usize].is_online()
+            let Self { by_session_no, sessions, after, .. } = self;
+            for r in &recipients {
+                if let Some(&session) = by_session_no.get(&r.session.0)
+                    && let Some(s) = sessions.get(session as usize)
+                    && s.is_online()
                 {
-                    released.push((session, self.sessions[session as usize].generation, r.index.0 + 1));
+                    let (generation, until) = (s.generation, r.index.0 + 1);
+                    after.push(After::Release { session, generation, until });
                 }
             }
-            for (session, generation, until) in released {
-                self.after.push(After::Release { session, generation, until });
-            }
+            self.recipients = bytes;
             spread.outcome.durable = true;
         }
         if m.retain {

@@ -329,7 +329,7 @@ impl Hub {
     }
 
     /// A will found at start: its client and the broker may have died together.
-    pub(super) fn restore_will(&mut self, now: Now, record: WillRecord) {
+    pub(super) fn restore_will(&mut self, now: Now, record: &WillRecord) {
         let m = &record.message;
         let will = WillState {
             message: Rc::new(Message::new(&m.topic, &m.properties, &m.payload, 0)),

@@ -109,6 +109,7 @@ enum After {
 
 /// Which acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)] // The packets' own names.
 enum AckKind {
     PubAck,
     PubRec,
@@ -228,7 +229,7 @@ impl Hub {
             hub.restore_session(now, record);
         }
         for record in snapshot.wills {
-            hub.restore_will(now, record);
+            hub.restore_will(now, &record);
         }
         if hub.sys_interval_secs != 0 {
             hub.timers.push(Reverse((now.ms, Timer::Sys)));
