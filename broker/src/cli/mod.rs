@@ -71,9 +71,9 @@ Exit codes:
 
 Documentation: docs/operations.md";
 
-/// An edge IoT messaging broker: MQTT in, on disk before it says yes.
 #[derive(Debug, Parser)]
-#[command(name = "parlor", version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "parlor", version, about = "An edge IoT messaging broker: MQTT in, on disk before it says yes.")]
+#[command(after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -483,13 +483,20 @@ fn sys(room: &mut Room, top: &mut Section) -> u32 {
 }
 
 fn store(room: &mut Room, top: &mut Section) -> Store {
-    const SEGMENT: Range = Range { least: 1 << 20, most: 1 << 32, default: 64 << 20 };
-    const CACHE: Range = Range { least: 1 << 20, most: 1 << 40, default: 16 << 20 };
-    let mut store = Store { segment_bytes: SEGMENT.default, cache_bytes: CACHE.default, commit_delay_us: 0 };
+    const SEGMENT: Range = Range { least: 1 << 20, most: 1 << 32, default: 16 << 20 };
+    const CACHE: Range = Range { least: 1 << 20, most: 1 << 40, default: 4 << 20 };
+    const LOW_SPACE: Range = Range { least: 1 << 20, most: 1 << 40, default: 64 << 20 };
+    let mut store = Store {
+        segment_bytes: SEGMENT.default,
+        cache_bytes: CACHE.default,
+        low_space_bytes: LOW_SPACE.default,
+        salvage: false,
+    };
     let Some(mut section) = top.section(room, "store") else { return store };
     store.segment_bytes = section.number(room, "segment_bytes", SEGMENT);
     store.cache_bytes = section.number(room, "cache_bytes", CACHE);
-    store.commit_delay_us = section.small(room, "commit_delay_us", 0, 1_000_000, 0);
+    store.low_space_bytes = section.number(room, "low_space_bytes", LOW_SPACE);
+    store.salvage = section.boolean(room, "salvage").unwrap_or(false);
     section.finish(room);
     store
 }

@@ -442,7 +442,7 @@ error: parlor.toml:8:13: `store.cache_bytes` is 0, which is outside 1048576 to 1
    |
  8 | cache_bytes=0
    |             ^
-   = write a number from 1048576 to 1099511627776; without the key it is 16777216
+   = write a number from 1048576 to 1099511627776; without the key it is 4194304
 ",
     );
 }
@@ -593,6 +593,15 @@ fn the_example_is_the_default_and_shows_every_limit() {
         let shown = shown.unwrap_or_else(|| panic!("{} is not in docs/parlor.example.toml", info.name));
         assert_eq!(shown.replace('_', "").parse(), Ok(info.default), "{}", info.name);
     }
+}
+
+#[test]
+fn the_stores_defaults_are_the_stores_own() {
+    let (ours, theirs) = (Config::default().store, crate::store::Options::default());
+    assert_eq!(
+        (ours.segment_bytes, ours.cache_bytes, ours.low_space_bytes, ours.salvage),
+        (theirs.segment_bytes, theirs.cache_bytes as u64, theirs.low_space_bytes, theirs.salvage)
+    );
 }
 
 #[test]
