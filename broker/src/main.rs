@@ -1,2 +1,7 @@
 //! The `parlor` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    parlor::cli::main(&parlor::Broker::new())
+}

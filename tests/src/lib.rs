@@ -1,2 +1,9 @@
 //! What the tests share.
+
+pub mod checkers;
 pub mod disk;
+pub mod faulty;
+pub mod kill;
+pub mod raw;
+pub mod server;
+pub mod world;

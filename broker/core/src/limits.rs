@@ -129,6 +129,8 @@ limits! {
     keep_alive_max_secs: 0, 0, 65_535;
     /// Password checks waiting at the same time. One more CONNECT is refused with 0x89 Server busy.
     auth_waiting_max: 1_024, 1, 100_000;
+    /// TLS handshakes under way at the same time on one listener. Beyond it the longest silent peer loses its place.
+    handshakes_max: 1_000, 1, 100_000;
     /// Durable messages accepted and not yet on disk, bytes. Beyond it publishers are not read until the disk has caught up.
     commit_bytes_max: 16_777_216, 65_536, 1_073_741_824;
 }

@@ -302,7 +302,7 @@ fn read_snapshot(db: &Database) -> Result<Snapshot, StoreError> {
     for row in txn.open_table(SESSIONS)?.iter()? {
         let (_, value) = row?;
         let (fact, _) = Fact::decode(value.value())?;
-        let Fact::Session { no, client_id, account, version, expiry_secs, disconnected_at_ms } = fact else {
+        let Fact::Session { no, client_id, account, version, expiry_secs, disconnected_at_ms, sent } = fact else {
             return Err(WRONG);
         };
         let record = SessionRecord {
@@ -312,6 +312,7 @@ fn read_snapshot(db: &Database) -> Result<Snapshot, StoreError> {
             version,
             expiry_secs,
             disconnected_at_ms,
+            sent,
             subscriptions: vec![],
             inbound: vec![],
             head: QueueIndex(0),

@@ -81,6 +81,7 @@ fn begin_sessions(engine: &mut Engine, count: u64) -> Outcome {
             version: 5,
             expiry_secs: u32::MAX,
             disconnected_at_ms: 1,
+            sent: QueueIndex(0),
         });
     }
     engine.commit(&[batch])?;

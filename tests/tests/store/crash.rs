@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parlor::store::disk::{Disk, DiskFile};
 use parlor::store::{Engine, OpenError, Options};
 use parlor_core::store::memory::MemoryStore;
-use parlor_core::store::{Batch, Fact, SessionNo, Snapshot};
+use parlor_core::store::{Batch, Fact, QueueIndex, SessionNo, Snapshot};
 use parlor_tests::disk::{KEEPS, Keep, Seed, SimDisk};
 
 use crate::contract::small;
@@ -251,6 +251,7 @@ fn session(no: u64) -> Batch {
         version: 5,
         expiry_secs: 1,
         disconnected_at_ms: 0,
+        sent: QueueIndex(0),
     });
     batch
 }

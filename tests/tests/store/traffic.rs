@@ -78,6 +78,7 @@ impl Traffic {
                     version: 5,
                     expiry_secs: self.seed.below(1 << 32) as u32,
                     disconnected_at_ms,
+                    sent: QueueIndex(disconnected_at_ms >> 20),
                 });
             }
             9..=11 => {
@@ -158,6 +159,7 @@ impl Traffic {
             version: 4,
             expiry_secs: u32::MAX,
             disconnected_at_ms: 0,
+            sent: QueueIndex(0),
         });
     }
 

@@ -89,6 +89,15 @@ impl<'a> Recipients<'a> {
     }
 }
 
+impl<'a> IntoIterator for &Recipients<'a> {
+    type Item = Recipient<'a>;
+    type IntoIter = RecipientsIter<'a>;
+
+    fn into_iter(self) -> RecipientsIter<'a> {
+        self.iter()
+    }
+}
+
 /// Iterates over [`Recipients`].
 #[derive(Debug)]
 pub struct RecipientsIter<'a> {
@@ -140,6 +149,8 @@ pub enum Fact<'a> {
         expiry_secs: u32,
         /// When its connection ended, milliseconds since 1970; 0 while it is connected.
         disconnected_at_ms: u64,
+        /// One past the last index ever sent to the client; meaningful while it is not connected.
+        sent: QueueIndex,
     },
     /// The session is gone, with subscriptions, queue and packet identifiers.
     SessionEnd {
@@ -255,7 +266,7 @@ impl<'a> Fact<'a> {
     /// Appends the byte form: a tag, then the fields in the order of their declaration.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match *self {
-            Self::Session { no, client_id, account, version, expiry_secs, disconnected_at_ms } => {
+            Self::Session { no, client_id, account, version, expiry_secs, disconnected_at_ms, sent } => {
                 out.push(1);
                 put_int(out, no.0);
                 put_bytes(out, client_id.as_bytes());
@@ -263,6 +274,7 @@ impl<'a> Fact<'a> {
                 out.push(version);
                 put_int(out, expiry_secs.into());
                 put_int(out, disconnected_at_ms);
+                put_int(out, sent.0);
             }
             Self::SessionEnd { no } => {
                 out.push(2);
@@ -353,6 +365,7 @@ impl<'a> Fact<'a> {
                 version: r.byte()?,
                 expiry_secs: read_u32(&mut r)?,
                 disconnected_at_ms: r.int()?,
+                sent: QueueIndex(r.int()?),
             },
             2 => Self::SessionEnd { no: SessionNo(r.int()?) },
             3 => {
@@ -479,6 +492,7 @@ mod tests {
             version: 5,
             expiry_secs: u32::MAX,
             disconnected_at_ms: 9,
+            sent: QueueIndex(4),
         });
         check(Fact::SessionEnd { no });
         check(Fact::Subscribe { no, filter: "a/#", options: 0x2D, id: 268_435_455 });

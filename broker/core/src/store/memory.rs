@@ -28,6 +28,7 @@ struct Session {
     version: u8,
     expiry_secs: u32,
     disconnected_at_ms: u64,
+    sent: u64,
     subscriptions: BTreeMap<String, (u8, u32)>,
     inbound: BTreeSet<u16>,
     /// One past the last index ever given.
@@ -78,7 +79,7 @@ impl MemoryStore {
 
     /// Makes the facts of `batch` true.
     pub fn apply(&mut self, batch: &Batch) -> Result<(), DecodeError> {
-        for fact in batch.iter() {
+        for fact in batch {
             self.apply_fact(&fact?);
         }
         Ok(())
@@ -86,7 +87,7 @@ impl MemoryStore {
 
     fn apply_fact(&mut self, fact: &Fact<'_>) {
         match *fact {
-            Fact::Session { no, client_id, account, version, expiry_secs, disconnected_at_ms } => {
+            Fact::Session { no, client_id, account, version, expiry_secs, disconnected_at_ms, sent } => {
                 self.next_session = self.next_session.max(no.0 + 1);
                 let session = self.sessions.entry(no).or_default();
                 client_id.clone_into(&mut session.client_id);
@@ -94,6 +95,7 @@ impl MemoryStore {
                 session.version = version;
                 session.expiry_secs = expiry_secs;
                 session.disconnected_at_ms = disconnected_at_ms;
+                session.sent = sent.0;
             }
             Fact::SessionEnd { no } => {
                 self.sessions.remove(&no);
@@ -103,7 +105,7 @@ impl MemoryStore {
             }
             Fact::Unsubscribe { no, filter } => self.change(no, |s| s.subscriptions.remove(filter)),
             Fact::Enqueue { message, recipients } => {
-                for to in recipients.iter() {
+                for to in &recipients {
                     let entry = Entry {
                         qos: to.qos,
                         retain: to.retain,
@@ -212,6 +214,7 @@ impl Session {
             version: self.version,
             expiry_secs: self.expiry_secs,
             disconnected_at_ms: self.disconnected_at_ms,
+            sent: QueueIndex(self.sent),
             subscriptions: self.subscriptions.iter().map(|(f, &(options, id))| (f.clone(), options, id)).collect(),
             inbound: self.inbound.iter().copied().collect(),
             head: QueueIndex(head),

@@ -10,6 +10,7 @@ pub mod memory;
 
 pub use bytes::DecodeError;
 pub use fact::{Fact, MessageRef, PageEntry, QueueState, Recipient, Recipients, RecipientsIter, encode_recipient};
+pub use memory::MemoryStore;
 
 /// Names one persistent session for as long as it exists; never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +48,15 @@ impl Batch {
     /// The facts in the order they were pushed.
     pub fn iter(&self) -> FactIter<'_> {
         FactIter { bytes: &self.bytes }
+    }
+}
+
+impl<'a> IntoIterator for &'a Batch {
+    type Item = Result<Fact<'a>, DecodeError>;
+    type IntoIter = FactIter<'a>;
+
+    fn into_iter(self) -> FactIter<'a> {
+        self.iter()
     }
 }
 
@@ -173,6 +183,8 @@ pub struct SessionRecord {
     pub expiry_secs: u32,
     /// When its connection ended, milliseconds since 1970; 0 when the broker went down with the connection open.
     pub disconnected_at_ms: u64,
+    /// One past the last index ever sent to the client, as of its last disconnection.
+    pub sent: QueueIndex,
     /// Filter (with `$share/…` where shared), option bits as in SUBSCRIBE, subscription identifier or 0.
     pub subscriptions: Vec<(String, u8, u32)>,
     /// QoS 2 packet identifiers received and not yet released, ascending.

@@ -1,0 +1,586 @@
+//! The hub owns every room's state and carries facts between them.
+//!
+//! It is called directly by whoever reads sockets: a packet goes in, bytes for other links and [`Effect`]s come out.
+//! It never waits. What must be on disk first is put into a batch, and what may only be said afterwards waits as an
+//! [`After`] until the store reports that batch.
+
+mod authenticate;
+mod connect;
+mod deliver;
+mod inbound;
+mod lifetime;
+mod operator;
+mod send;
+mod subscribe;
+mod sys;
+
+pub use operator::{LinkView, RetainedView, SessionBrief, SessionView, Totals};
+
+use crate::access::Access;
+use crate::auth::AuthRequest;
+use crate::counters::{Counters, Notice, Notices};
+use crate::hash::{Map, map};
+use crate::limits::Limits;
+use crate::link::{Link, LinkId, Peer, Phase, pause};
+use crate::message::Message;
+use crate::router::{Retained, RetainedTree, Route, Router};
+use crate::session::{Session, Who};
+use crate::store::{Batch, BatchNo, Load, Page, Snapshot, StoreEvent};
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use parlor_protocol::mqtt::{DecodeError, Packet, PacketId, ReasonCode, Version};
+use send::Frames;
+use slab::Slab;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::rc::Rc;
+
+/// The time, given by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Now {
+    /// Milliseconds on a clock that only moves forward.
+    pub ms: u64,
+    /// Milliseconds since 1970.
+    pub wall_ms: u64,
+}
+
+/// What the hub is told when it is made, and again on reload.
+pub struct Settings {
+    /// Bounds.
+    pub limits: Limits,
+    /// Rules.
+    pub access: Access,
+    /// Seconds between `$SYS` messages; 0: none.
+    pub sys_interval_secs: u32,
+}
+
+/// Something the driver must do.
+pub enum Effect {
+    /// Write what is left for this link, then close it. The link is forgotten by the hub once the driver calls [`Hub::closed`].
+    Close(LinkId),
+    /// Find out who a client is and call [`Hub::authenticated`].
+    Authenticate(LinkId, Box<AuthRequest>),
+    /// An exchange with the authenticator ended without an answer.
+    Forget(u64),
+    /// Ask the store for a page.
+    Load(Load),
+    /// Read this link again: what made [`Hub::may_read`] false is over.
+    Resume(LinkId),
+    /// The operator's change with this number is on disk.
+    Stored(u64),
+}
+
+/// What waits for a commit.
+enum After {
+    Ack {
+        link: LinkId,
+        kind: AckKind,
+        packet_id: PacketId,
+        reason: ReasonCode,
+    },
+    /// Whole packets for a link.
+    Bytes {
+        link: LinkId,
+        bytes: Box<[u8]>,
+    },
+    SubAck {
+        link: LinkId,
+        bytes: Box<[u8]>,
+        retained: Box<[subscribe::RetainedWish]>,
+    },
+    ConnAck {
+        link: LinkId,
+        bytes: Box<[u8]>,
+    },
+    /// The queue of a session is on disk up to here.
+    Release {
+        session: u32,
+        generation: u32,
+        until: u64,
+    },
+    /// PUBREC is on disk: PUBREL may go.
+    PubRel {
+        session: u32,
+        generation: u32,
+        index: u64,
+    },
+    Stored(u64),
+}
+
+/// Which acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)] // The packets' own names.
+enum AckKind {
+    PubAck,
+    PubRec,
+    PubComp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Connect(LinkId),
+    KeepAlive(LinkId),
+    Token(LinkId),
+    Rate(LinkId),
+    SessionExpiry { session: u32, generation: u32 },
+    Will { session: u32, generation: u32 },
+    Sys,
+}
+
+/// Least and greatest number of output buffers kept for reuse, and the largest kept.
+const POOL: usize = 64;
+const POOLED_BYTES: usize = 128 * 1024;
+/// Routes kept by topic for all publishers together.
+const ROUTES: usize = 8_192;
+
+/// Everything the broker knows.
+pub struct Hub {
+    limits: Limits,
+    access: Access,
+    random: u64,
+    boot: u64,
+    started: Now,
+    links: Slab<Link>,
+    sessions: Slab<Session>,
+    generation: u32,
+    by_client_id: HashTable<u32>,
+    hasher: FixedState,
+    who: Map<Rc<str>, Rc<Who>>,
+    terminals: Map<Rc<str>, u32>,
+    router: Router,
+    routes: Map<Box<str>, (u64, Rc<Route>)>,
+    retained: RetainedTree,
+    timers: BinaryHeap<Reverse<(u64, Timer)>>,
+    effects: VecDeque<Effect>,
+    dirty: Vec<u32>,
+    pool: Vec<Vec<u8>>,
+    frames: Frames,
+    recipients: Vec<u8>,
+    scratch: Vec<u8>,
+    batch: Batch,
+    after: Vec<After>,
+    pending: VecDeque<(BatchNo, usize, Vec<After>)>,
+    last_batch: u64,
+    uncommitted_bytes: usize,
+    disk_waiters: Vec<LinkId>,
+    by_session_no: Map<u64, u32>,
+    next_session: u64,
+    next_exchange: u64,
+    persistent: u64,
+    authenticating: u64,
+    online: u64,
+    low_space: bool,
+    stopping: bool,
+    sys_interval_secs: u32,
+    counters: Counters,
+    notices: Notices,
+}
+
+impl Hub {
+    /// A hub that goes on from `snapshot`. `seed` keys hash tables and makes client identifiers.
+    pub fn new(settings: Settings, snapshot: Snapshot, seed: u64, now: Now) -> Self {
+        let mut hub = Self {
+            limits: settings.limits,
+            access: settings.access,
+            random: seed ^ 0x9E37_79B9_7F4A_7C15,
+            boot: snapshot.boot,
+            started: now,
+            links: Slab::new(),
+            sessions: Slab::new(),
+            generation: 0,
+            by_client_id: HashTable::new(),
+            hasher: FixedState::with_seed(seed),
+            who: map(seed),
+            terminals: map(seed),
+            router: Router::new(seed),
+            routes: map(seed),
+            retained: RetainedTree::new(seed),
+            timers: BinaryHeap::new(),
+            effects: VecDeque::new(),
+            dirty: vec![],
+            pool: vec![],
+            frames: Frames::default(),
+            recipients: vec![],
+            scratch: vec![],
+            batch: Batch::default(),
+            after: vec![],
+            pending: VecDeque::new(),
+            last_batch: 0,
+            uncommitted_bytes: 0,
+            disk_waiters: vec![],
+            by_session_no: map(seed),
+            next_session: snapshot.next_session,
+            next_exchange: 0,
+            persistent: 0,
+            authenticating: 0,
+            online: 0,
+            low_space: false,
+            stopping: false,
+            sys_interval_secs: settings.sys_interval_secs,
+            counters: Counters::default(),
+            notices: Notices::default(),
+        };
+        for r in snapshot.retained {
+            let m = &r.message;
+            let message = Rc::new(Message::new(&m.topic, &m.properties, &m.payload, m.expires_at_ms));
+            hub.retained.set(Retained { message, qos: r.qos, publisher: r.publisher.into(), volatile: false });
+        }
+        for record in snapshot.sessions {
+            hub.restore_session(now, record);
+        }
+        for record in snapshot.wills {
+            hub.restore_will(now, &record);
+        }
+        if hub.sys_interval_secs != 0 {
+            hub.timers.push(Reverse((now.ms, Timer::Sys)));
+        }
+        hub
+    }
+
+    // ---- Events in -------------------------------------------------------------------------------------------
+
+    /// A connection was accepted. `None`: there are far too many; close it.
+    pub fn open(&mut self, now: Now, peer: &Peer) -> Option<LinkId> {
+        // Some connections above the bound are let in to be told so; a flood of them is not.
+        if self.links.len() as u64 >= self.limits.connections_max.saturating_mul(2).max(64) {
+            self.counters.limits.add("connections_max");
+            return None;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.links.insert(Link::new(self.generation, peer, now.ms));
+        self.counters.connections += 1;
+        let link = LinkId { slot: narrow(slot), generation: self.generation };
+        self.timers.push(Reverse((now.ms + self.limits.connect_timeout_secs * 1000, Timer::Connect(link))));
+        Some(link)
+    }
+
+    /// The connection is gone (or the driver has closed it).
+    pub fn closed(&mut self, now: Now, link: LinkId) {
+        if self.is_current(link) {
+            self.end(now, link.slot, lifetime::WithWill::Yes);
+            self.set_phase(link.slot, Phase::Closing);
+            let gone = self.links.remove(link.slot as usize);
+            self.recycle(gone.out);
+        }
+    }
+
+    /// A packet of `size` bytes arrived.
+    pub fn packet(&mut self, now: Now, link: LinkId, packet: &Packet<'_>, size: usize) {
+        if !self.is_current(link) {
+            return;
+        }
+        let slot = link.slot;
+        let l = &mut self.links[slot as usize];
+        l.last_packet_ms = now.ms;
+        self.counters.packets_received += 1;
+        self.counters.bytes_received += size as u64;
+        match (l.phase, packet) {
+            (Phase::Open, Packet::Publish(publish)) => self.on_publish(now, slot, publish),
+            (Phase::Open, Packet::PubAck(ack)) => self.on_puback(now, slot, ack),
+            (Phase::Open, Packet::PubRec(ack)) => self.on_pubrec(now, slot, ack),
+            (Phase::Open, Packet::PubRel(ack)) => self.on_pubrel(now, slot, ack),
+            (Phase::Open, Packet::PubComp(ack)) => self.on_pubcomp(now, slot, ack),
+            (Phase::Open, Packet::Subscribe(subscribe)) => self.on_subscribe(now, slot, subscribe),
+            (Phase::Open, Packet::Unsubscribe(unsubscribe)) => self.on_unsubscribe(now, slot, unsubscribe),
+            (Phase::Open, Packet::PingReq) => self.send(slot, &Packet::PingResp),
+            (Phase::Open | Phase::Authenticating, Packet::Disconnect(d)) => self.on_disconnect(now, slot, d),
+            (Phase::Open | Phase::Authenticating, Packet::Auth(auth)) => self.on_auth(now, slot, auth),
+            (Phase::Connecting, Packet::Connect(connect)) => self.on_connect(now, slot, connect),
+            // The first packet must be CONNECT [MQTT5-3.1.0-1] [MQTT3-3.1.0-1].
+            (Phase::Connecting, _) => self.abort(now, slot, "first_packet_not_connect"),
+            (Phase::Closing, _) => {}
+            // A second CONNECT [MQTT5-3.1.0-2] [MQTT3-3.1.0-2], or a packet only a server sends.
+            (Phase::Open | Phase::Opening | Phase::Authenticating, _) => {
+                self.refuse(
+                    now,
+                    slot,
+                    ReasonCode::PROTOCOL_ERROR,
+                    "unexpected_packet",
+                    "this packet may not be sent now",
+                );
+            }
+        }
+    }
+
+    /// Bytes arrived that are not a packet. `named` is the version they name, if they are a CONNECT that names one
+    /// ([`parlor_protocol::mqtt::connect_version`]).
+    pub fn malformed(&mut self, now: Now, link: LinkId, error: &DecodeError, named: Option<Version>) {
+        if self.is_current(link) {
+            self.on_malformed(now, link.slot, error, named);
+        }
+    }
+
+    /// The socket took `bytes` of [`Hub::output`].
+    pub fn wrote(&mut self, now: Now, link: LinkId, bytes: usize) {
+        if !self.is_current(link) {
+            return;
+        }
+        let l = &mut self.links[link.slot as usize];
+        l.out_sent += bytes;
+        self.counters.bytes_sent += bytes as u64;
+        if l.out_sent == l.out.len() {
+            l.out_sent = 0;
+            let out = core::mem::take(&mut l.out);
+            self.recycle(out);
+        }
+        let l = &self.links[link.slot as usize];
+        let (session, unsent) = (l.session, l.unsent());
+        if l.paused & pause::OUTPUT != 0 && unsent < self.output_low() {
+            self.resume(link.slot, pause::OUTPUT);
+        }
+        if session != u32::MAX && unsent < self.output_low() {
+            self.pump(now, session);
+        }
+    }
+
+    /// The store reported something.
+    pub fn stored(&mut self, now: Now, event: StoreEvent) {
+        match event {
+            StoreEvent::Committed(number) => self.committed(now, number),
+            StoreEvent::Page(page) => self.loaded(now, page),
+            StoreEvent::LowSpace(low) => {
+                self.low_space = low;
+                let text = if low {
+                    "the disk is nearly full: messages that would have to be stored are refused with 0x97; free space or move the data directory"
+                } else {
+                    "the disk has room again: messages are stored as before"
+                };
+                self.notices.push(now.ms, "low_space", || text.to_owned());
+            }
+            StoreEvent::Failed(_) => {}
+        }
+    }
+
+    /// Time has passed; call it when [`Hub::deadline`] is reached.
+    pub fn tick(&mut self, now: Now) {
+        while let Some(&Reverse((at, timer))) = self.timers.peek() {
+            if at > now.ms {
+                break;
+            }
+            self.timers.pop();
+            self.fire(now, timer);
+        }
+    }
+
+    // ---- Effects out -----------------------------------------------------------------------------------------
+
+    /// The next thing to do, if there is one.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// The next link that has got bytes since it was last named here.
+    pub fn poll_dirty(&mut self) -> Option<LinkId> {
+        while let Some(slot) = self.dirty.pop() {
+            if let Some(l) = self.links.get_mut(slot as usize)
+                && l.dirty
+            {
+                l.dirty = false;
+                return Some(LinkId { slot, generation: l.generation });
+            }
+        }
+        None
+    }
+
+    /// Bytes for the socket of this link.
+    pub fn output(&self, link: LinkId) -> &[u8] {
+        match self.links.get(link.slot as usize) {
+            Some(l) if l.generation == link.generation => &l.out[l.out_sent..],
+            _ => &[],
+        }
+    }
+
+    /// Whether packets of this link may be handed in now; [`Effect::Resume`] follows a `false`.
+    #[inline]
+    pub fn may_read(&self, link: LinkId) -> bool {
+        self.links.get(link.slot as usize).is_some_and(|l| l.generation == link.generation && l.paused == 0)
+    }
+
+    /// The batch to commit next, if anything is to be committed.
+    pub fn take_batch(&mut self) -> Option<(BatchNo, Batch)> {
+        if self.batch.is_empty() {
+            return None;
+        }
+        self.last_batch += 1;
+        let number = BatchNo(self.last_batch);
+        let batch = core::mem::take(&mut self.batch);
+        self.uncommitted_bytes += batch.bytes.len();
+        self.pending.push_back((number, batch.bytes.len(), core::mem::take(&mut self.after)));
+        Some((number, batch))
+    }
+
+    /// Whether anything waits to be committed or has been handed out and not been reported.
+    pub fn is_committing(&self) -> bool {
+        !self.batch.is_empty() || !self.pending.is_empty()
+    }
+
+    /// When [`Hub::tick`] has something to do, on the clock of [`Now::ms`].
+    pub fn deadline(&self) -> Option<u64> {
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Lines for the operator.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        self.notices.waiting.pop()
+    }
+
+    // ---- Shared by the rooms ---------------------------------------------------------------------------------
+
+    fn is_current(&self, link: LinkId) -> bool {
+        self.links.get(link.slot as usize).is_some_and(|l| l.generation == link.generation)
+    }
+
+    fn id_of(&self, slot: u32) -> LinkId {
+        LinkId { slot, generation: self.links[slot as usize].generation }
+    }
+
+    fn output_low(&self) -> usize {
+        usize::try_from(self.limits.output_bytes_max / 2).unwrap_or(usize::MAX)
+    }
+
+    fn output_max(&self) -> usize {
+        usize::try_from(self.limits.output_bytes_max).unwrap_or(usize::MAX)
+    }
+
+    /// A number nobody can guess without the seed (splitmix64).
+    fn draw(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn recycle(&mut self, mut out: Vec<u8>) {
+        if out.capacity() != 0 && out.capacity() <= POOLED_BYTES && self.pool.len() < POOL {
+            out.clear();
+            self.pool.push(out);
+        }
+    }
+
+    fn pause(&mut self, slot: u32, why: u8) {
+        self.links[slot as usize].paused |= why;
+    }
+
+    fn resume(&mut self, slot: u32, why: u8) {
+        let l = &mut self.links[slot as usize];
+        let was = l.paused;
+        l.paused &= !why;
+        if was != 0 && l.paused == 0 {
+            let link = LinkId { slot, generation: l.generation };
+            self.effects.push_back(Effect::Resume(link));
+        }
+    }
+
+    /// Runs `after` once everything in the current batch, and every batch before it, is on disk.
+    fn after_commit(&mut self, now: Now, after: After) {
+        if !self.batch.is_empty() {
+            self.after.push(after);
+        } else if let Some((_, _, last)) = self.pending.back_mut() {
+            last.push(after);
+        } else {
+            self.run_after(now, after);
+        }
+    }
+
+    fn committed(&mut self, now: Now, number: BatchNo) {
+        while self.pending.front().is_some_and(|(n, ..)| *n <= number) {
+            let Some((_, bytes, after)) = self.pending.pop_front() else { break };
+            self.uncommitted_bytes -= bytes;
+            for action in after {
+                self.run_after(now, action);
+            }
+        }
+        if !self.disk_waiters.is_empty() && self.backlog() <= self.limits.commit_bytes_max / 2 {
+            for link in core::mem::take(&mut self.disk_waiters) {
+                if self.is_current(link) {
+                    self.resume(link.slot, pause::DISK);
+                }
+            }
+        }
+    }
+
+    /// Bytes accepted and not on disk.
+    fn backlog(&self) -> u64 {
+        (self.uncommitted_bytes + self.batch.bytes.len()) as u64
+    }
+
+    fn run_after(&mut self, now: Now, after: After) {
+        match after {
+            After::Ack { link, kind, packet_id, reason } => {
+                if self.is_current(link) {
+                    let l = &mut self.links[link.slot as usize];
+                    l.deferred -= 1;
+                    let resumed =
+                        l.paused & pause::IN_FLIGHT != 0 && u64::from(l.deferred) * 2 <= self.limits.receive_max;
+                    self.answer(link.slot, kind, packet_id, reason);
+                    if resumed {
+                        self.resume(link.slot, pause::IN_FLIGHT);
+                    }
+                }
+            }
+            After::Bytes { link, bytes } => {
+                if self.is_current(link) {
+                    self.send_bytes(link.slot, &bytes);
+                }
+            }
+            After::SubAck { link, bytes, retained } => {
+                if self.is_current(link) {
+                    self.send_bytes(link.slot, &bytes);
+                    self.send_retained(now, link.slot, &retained);
+                }
+            }
+            After::ConnAck { link, bytes } => {
+                if self.is_current(link) {
+                    self.open_session(now, link.slot, &bytes);
+                }
+            }
+            After::Release { session, generation, until } => {
+                if let Some(s) = self.sessions.get_mut(session as usize)
+                    && s.generation == generation
+                    && let Some(d) = &mut s.durable
+                {
+                    d.committed = d.committed.max(until);
+                    self.pump(now, session);
+                }
+            }
+            After::PubRel { session, generation, index } => {
+                if self.sessions.get(session as usize).is_some_and(|s| s.generation == generation) {
+                    self.release_pubrel(session, index);
+                }
+            }
+            After::Stored(token) => self.effects.push_back(Effect::Stored(token)),
+        }
+    }
+
+    fn fire(&mut self, now: Now, timer: Timer) {
+        match timer {
+            Timer::Connect(link) => self.connect_timeout(now, link),
+            Timer::KeepAlive(link) => self.keep_alive_timeout(now, link),
+            Timer::Token(link) => self.token_expired(now, link),
+            Timer::Rate(link) => {
+                if self.is_current(link) {
+                    self.resume(link.slot, pause::RATE);
+                }
+            }
+            Timer::SessionExpiry { session, generation } => self.session_expired(now, session, generation),
+            Timer::Will { session, generation } => self.will_due(now, session, generation),
+            Timer::Sys => {
+                self.publish_sys(now);
+                if self.sys_interval_secs != 0 {
+                    self.timers.push(Reverse((now.ms + u64::from(self.sys_interval_secs) * 1000, Timer::Sys)));
+                }
+            }
+        }
+    }
+
+    fn loaded(&mut self, now: Now, page: Page) {
+        let Some(&key) = self.by_session_no.get(&page.session.0) else { return };
+        self.take_page(now, key, page);
+    }
+}
+
+/// Slab keys and list lengths fit 32 bits because limits keep them below 2^32.
+fn narrow(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,157 @@
+//! What the hub knows of one connection: its phase, what the client allows, and the bytes it has not read yet.
+
+use crate::router::Route;
+use parlor_protocol::mqtt::Version;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+/// Names a connection; never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId {
+    /// Place in the table.
+    pub slot: u32,
+    /// Tells a later user of the place apart.
+    pub generation: u32,
+}
+
+/// What is known of a connection when it opens.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Address of the other side.
+    pub address: IpAddr,
+    /// Whether clients without credentials may come in here.
+    pub allow_anonymous: bool,
+    /// Account named by a verified client certificate.
+    pub certificate: Option<String>,
+}
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// CONNECT is awaited.
+    Connecting,
+    /// The client is being authenticated.
+    Authenticating,
+    /// CONNACK waits for the disk.
+    Opening,
+    /// CONNACK was sent.
+    Open,
+    /// It gets what is in `out`, nothing else is read.
+    Closing,
+}
+
+/// Why a link is not being read.
+pub(crate) mod pause {
+    /// Authentication or CONNACK is under way.
+    pub(crate) const HANDSHAKE: u8 = 1;
+    /// As many PUBLISH packets as allowed wait for the disk.
+    pub(crate) const IN_FLIGHT: u8 = 2;
+    /// The disk is behind for everybody.
+    pub(crate) const DISK: u8 = 4;
+    /// The client publishes faster than it may.
+    pub(crate) const RATE: u8 = 8;
+    /// The client does not read its answers.
+    pub(crate) const OUTPUT: u8 = 16;
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) generation: u32,
+    pub(crate) phase: Phase,
+    pub(crate) version: Version,
+    pub(crate) dirty: bool,
+    pub(crate) paused: u8,
+    /// Request Problem Information was 0 [MQTT5-3.1.2-29].
+    pub(crate) no_problem_information: bool,
+    pub(crate) allow_anonymous: bool,
+    pub(crate) session: u32,
+    pub(crate) keep_alive_ms: u32,
+    pub(crate) packet_max: u32,
+    pub(crate) receive_max: u16,
+    pub(crate) alias_out_max: u16,
+    /// QoS 1 and 2 PUBLISH packets accepted and not answered finally.
+    pub(crate) unanswered: u16,
+    /// Acknowledgements waiting for the disk; later ones queue behind them.
+    pub(crate) deferred: u16,
+    pub(crate) last_packet_ms: u64,
+    pub(crate) out: Vec<u8>,
+    /// How much of `out` the socket has taken.
+    pub(crate) out_sent: usize,
+    pub(crate) address: IpAddr,
+    pub(crate) extra: Option<Box<Extra>>,
+}
+
+/// What only some connections need.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    pub(crate) certificate: Option<String>,
+    pub(crate) pending: Option<Box<PendingConnect>>,
+    /// The exchange with the authenticator that is under way; 0: none.
+    pub(crate) exchange: u64,
+    pub(crate) auth_method: Option<Box<str>>,
+    /// Milliseconds since 1970 at which the right to be connected ends.
+    pub(crate) expires_at_ms: Option<u64>,
+    pub(crate) aliases_in: Vec<Option<Rc<str>>>,
+    pub(crate) aliases_out: Vec<Box<str>>,
+    pub(crate) routes: Vec<CachedRoute>,
+    /// Rate limit: messages that may be sent now, in thousandths (negative: sent on credit), and when that was computed.
+    pub(crate) tokens: i64,
+    pub(crate) tokens_at_ms: u64,
+}
+
+/// A route a publisher used before.
+#[derive(Debug)]
+pub(crate) struct CachedRoute {
+    pub(crate) generation: u64,
+    pub(crate) topic: Box<str>,
+    pub(crate) route: Rc<Route>,
+}
+
+/// A CONNECT that waits for its client to be authenticated.
+#[derive(Debug)]
+pub(crate) struct PendingConnect {
+    pub(crate) client_id: String,
+    pub(crate) assigned: bool,
+    pub(crate) clean_start: bool,
+    pub(crate) keep_alive_secs: u16,
+    pub(crate) session_expiry_secs: u32,
+    pub(crate) request_response_information: bool,
+    pub(crate) will: Option<Box<crate::session::WillState>>,
+}
+
+impl Link {
+    pub(crate) fn new(generation: u32, peer: &Peer, now_ms: u64) -> Self {
+        let extra = peer.certificate.clone().map(|c| Box::new(Extra { certificate: Some(c), ..Extra::default() }));
+        Self {
+            generation,
+            phase: Phase::Connecting,
+            version: Version::V311,
+            dirty: false,
+            paused: 0,
+            no_problem_information: false,
+            allow_anonymous: peer.allow_anonymous,
+            session: u32::MAX,
+            keep_alive_ms: 0,
+            packet_max: u32::MAX,
+            receive_max: u16::MAX,
+            alias_out_max: 0,
+            unanswered: 0,
+            deferred: 0,
+            last_packet_ms: now_ms,
+            out: Vec::new(),
+            out_sent: 0,
+            address: peer.address,
+            extra,
+        }
+    }
+
+    /// Bytes the client has not taken.
+    pub(crate) fn unsent(&self) -> usize {
+        self.out.len() - self.out_sent
+    }
+
+    pub(crate) fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+}

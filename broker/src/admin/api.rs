@@ -1,0 +1,510 @@
+//! What each request does: it asks the driver and writes down the answer.
+
+use super::accounts;
+use super::command::{BackupChunk, Command, CommandError, Kick};
+use super::error::ApiError;
+use super::metrics::render;
+use super::router::Route;
+use super::types::{AccountRow, Reloaded, RetainedQuery, SessionsQuery, SubscriptionsQuery};
+use super::{Readiness, process, systemd};
+use crate::auth::PasswordParams;
+use crate::config::{Config, Sources};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::io::Write;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+
+/// The document that describes this API.
+pub const OPENAPI: &str = include_str!("../../../docs/openapi.json");
+
+/// Largest JSON body, bytes.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// How long a JSON body may take, and each piece of an uploaded backup.
+const BODY_TIME: Duration = Duration::from_secs(30);
+/// How long the driver may take for an answer; a change waits for the disk.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// How long it may take to answer when all that is asked is whether it lives.
+const PING_TIME: Duration = Duration::from_secs(1);
+/// How long it may take to replace the store.
+const RESTORE_TIME: Duration = Duration::from_secs(3_600);
+/// Largest backup that is taken, bytes.
+const RESTORE_BYTES_MAX: u64 = 1 << 40;
+/// Rows of a page when nothing is said, and at most.
+const PAGE_ROWS: u32 = 100;
+const PAGE_ROWS_MAX: u32 = 1_000;
+/// Pieces of a backup on their way.
+const BACKUP_CHUNKS_MAX: usize = 4;
+/// Where an uploaded backup waits in the data directory.
+const RESTORE_FILE: &str = "restore.upload";
+
+/// Everything the requests share.
+pub(super) struct Api {
+    data: PathBuf,
+    sources: Sources,
+    commands: mpsc::Sender<Command>,
+    readiness: Arc<Readiness>,
+    /// What the sections that count only from a start are compared with.
+    started_with: Config,
+    running: Mutex<Config>,
+    started: Instant,
+    /// Held while an account is made or changed, so that of two makers of one name the second hears so.
+    accounts: tokio::sync::Mutex<()>,
+    /// Held while a backup is uploaded.
+    restores: tokio::sync::Mutex<()>,
+    /// Held while the configuration is read again.
+    reloads: tokio::sync::Mutex<()>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewAccount {
+    name: String,
+    password: String,
+    #[serde(default)]
+    groups: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccountChange {
+    password: Option<String>,
+    groups: Option<Vec<String>>,
+    disabled: Option<bool>,
+}
+
+type Query = Vec<(String, String)>;
+
+impl Api {
+    pub(super) fn new(
+        config: Config,
+        sources: Sources,
+        commands: mpsc::Sender<Command>,
+        readiness: Arc<Readiness>,
+    ) -> Self {
+        Self {
+            data: config.data.clone(),
+            sources,
+            commands,
+            readiness,
+            started_with: config.clone(),
+            running: Mutex::new(config),
+            started: Instant::now(),
+            accounts: tokio::sync::Mutex::default(),
+            restores: tokio::sync::Mutex::default(),
+            reloads: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(super) fn commands(&self) -> &mpsc::Sender<Command> {
+        &self.commands
+    }
+
+    /// Asks the driver for a sign of life.
+    pub(super) async fn ping(&self) -> Result<(), ApiError> {
+        self.ask_within(PING_TIME, |reply| Command::Ping { reply }).await
+    }
+
+    pub(super) async fn call(
+        &self,
+        route: Route,
+        parameter: String,
+        query: Query,
+        body: Incoming,
+    ) -> Result<Response<AdminBody>, ApiError> {
+        match route {
+            Route::Healthz => Ok(self.healthz().await),
+            Route::Readyz => Ok(match self.readiness.check() {
+                Ok(()) => plain(StatusCode::OK, "ready"),
+                Err(why) => plain(StatusCode::SERVICE_UNAVAILABLE, &why.to_string()),
+            }),
+            Route::Metrics => self.metrics().await,
+            Route::OpenApi => Ok(typed(StatusCode::OK, "application/json", OPENAPI)),
+            Route::Status => Ok(shown(StatusCode::OK, &self.ask(|reply| Command::Status { reply }).await?)),
+            Route::Sessions => self.sessions(query).await,
+            Route::Session => self.session(parameter).await,
+            Route::Kick => self.kick(parameter, query).await,
+            Route::Subscriptions => self.subscriptions(query).await,
+            Route::Retained => self.retained(query).await,
+            Route::RetainedClear => self.retained_clear(parameter).await,
+            Route::Accounts => self.list_accounts().await,
+            Route::AccountAdd => self.account_add(body).await,
+            Route::AccountPut => self.account_put(parameter, body).await,
+            Route::AccountRemove => self.account_remove(parameter).await,
+            Route::Reload => Ok(shown(StatusCode::OK, &self.reload().await?)),
+            Route::Backup => self.backup().await,
+            Route::Restore => self.restore(body).await,
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ApiError> {
+        self.ask_within(ANSWER_TIME, command).await
+    }
+
+    async fn ask_within<T>(
+        &self,
+        time: Duration,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            self.commands.send(command(reply)).await.map_err(|_| ApiError::Gone)?;
+            answer.await.map_err(|_| ApiError::Gone)
+        };
+        tokio::time::timeout(time, exchange).await.unwrap_or(Err(ApiError::Silent(time.as_secs())))
+    }
+
+    async fn healthz(&self) -> Response<AdminBody> {
+        match self.ping().await {
+            Ok(()) => plain(StatusCode::OK, "ok"),
+            Err(error) => plain(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()),
+        }
+    }
+
+    async fn metrics(&self) -> Result<Response<AdminBody>, ApiError> {
+        let mut metrics = self.ask(|reply| Command::Metrics { reply }).await?;
+        metrics.extend(process::metrics(self.started));
+        Ok(typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", &render(&metrics)))
+    }
+
+    async fn sessions(&self, mut query: Query) -> Result<Response<AdminBody>, ApiError> {
+        let query = SessionsQuery {
+            after: value(&mut query, "after"),
+            limit: limit(&mut query)?,
+            account: value(&mut query, "account"),
+        };
+        Ok(shown(StatusCode::OK, &self.ask(|reply| Command::Sessions { query, reply }).await?))
+    }
+
+    async fn session(&self, client_id: String) -> Result<Response<AdminBody>, ApiError> {
+        let name = client_id.clone();
+        let found = self.ask(|reply| Command::Session { client_id, reply }).await?;
+        found.map(|session| shown(StatusCode::OK, &session)).ok_or(ApiError::NoSuch("session", name))
+    }
+
+    async fn kick(&self, client_id: String, mut query: Query) -> Result<Response<AdminBody>, ApiError> {
+        let what = match value(&mut query, "forget").as_deref() {
+            None | Some("false") => Kick::Disconnect,
+            Some("true") => Kick::Forget,
+            Some(other) => {
+                return Err(ApiError::Query("write true or false", format!("\"forget\" cannot be \"{other}\"")));
+            }
+        };
+        let name = client_id.clone();
+        tracing::info!(client_id, ?what, "operator ends a session's connection");
+        let done = self.ask(|reply| Command::Kick { client_id, what, reply }).await??;
+        if done { Ok(nothing()) } else { Err(ApiError::NoSuch("session", name)) }
+    }
+
+    async fn subscriptions(&self, mut query: Query) -> Result<Response<AdminBody>, ApiError> {
+        let query = SubscriptionsQuery {
+            after: value(&mut query, "after"),
+            limit: limit(&mut query)?,
+            client_id: value(&mut query, "client_id"),
+            filter: value(&mut query, "filter"),
+        };
+        Ok(shown(StatusCode::OK, &self.ask(|reply| Command::Subscriptions { query, reply }).await?))
+    }
+
+    async fn retained(&self, mut query: Query) -> Result<Response<AdminBody>, ApiError> {
+        let query = RetainedQuery {
+            after: value(&mut query, "after"),
+            limit: limit(&mut query)?,
+            filter: value(&mut query, "filter"),
+            prefix: value(&mut query, "prefix"),
+        };
+        Ok(shown(StatusCode::OK, &self.ask(|reply| Command::Retained { query, reply }).await?))
+    }
+
+    async fn retained_clear(&self, topic: String) -> Result<Response<AdminBody>, ApiError> {
+        let name = topic.clone();
+        tracing::info!(topic, "operator clears a retained message");
+        let done = self.ask(|reply| Command::RetainedClear { topic, reply }).await??;
+        if done { Ok(nothing()) } else { Err(ApiError::NoSuch("retained message", name)) }
+    }
+
+    async fn list_accounts(&self) -> Result<Response<AdminBody>, ApiError> {
+        let stored = self.ask(|reply| Command::Accounts { reply }).await?;
+        let rows: Vec<AccountRow> =
+            stored.iter().map(|(name, record)| accounts::row(name, record)).collect::<Result<_, _>>()?;
+        Ok(shown(StatusCode::OK, &json!({ "items": rows })))
+    }
+
+    /// Record of an account.
+    async fn record(&self, name: &str) -> Result<Option<Vec<u8>>, ApiError> {
+        let stored = self.ask(|reply| Command::Accounts { reply }).await?;
+        Ok(stored.into_iter().find(|(found, _)| found == name).map(|(_, record)| record))
+    }
+
+    async fn account_add(&self, body: Incoming) -> Result<Response<AdminBody>, ApiError> {
+        let NewAccount { name, password, groups } = parse(body).await?;
+        accounts::check_name(&name)?;
+        let _turn = self.accounts.lock().await;
+        if self.record(&name).await?.is_some() {
+            return Err(ApiError::Exists(name));
+        }
+        let params = self.password_params();
+        let record = hashed(move || accounts::make(&password, &groups, &params)).await?;
+        let row = accounts::row(&name, &record)?;
+        self.store_account(name, record).await?;
+        Ok(shown(StatusCode::CREATED, &row))
+    }
+
+    async fn account_put(&self, name: String, body: Incoming) -> Result<Response<AdminBody>, ApiError> {
+        let AccountChange { password, groups, disabled } = parse(body).await?;
+        let _turn = self.accounts.lock().await;
+        let Some(before) = self.record(&name).await? else { return Err(ApiError::NoSuch("account", name)) };
+        let change = accounts::Change { password, groups, disabled };
+        let params = self.password_params();
+        let record = hashed(move || accounts::change(&before, &change, &params)).await?;
+        let row = accounts::row(&name, &record)?;
+        self.store_account(name, record).await?;
+        Ok(shown(StatusCode::OK, &row))
+    }
+
+    async fn store_account(&self, name: String, record: Vec<u8>) -> Result<(), ApiError> {
+        tracing::info!(account = name, "operator makes or changes an account");
+        Ok(self.ask(|reply| Command::AccountPut { name, record, reply }).await??)
+    }
+
+    async fn account_remove(&self, name: String) -> Result<Response<AdminBody>, ApiError> {
+        let _turn = self.accounts.lock().await;
+        let shown_name = name.clone();
+        tracing::info!(account = name, "operator removes an account");
+        let done = self.ask(|reply| Command::AccountRemove { name, reply }).await??;
+        if done { Ok(nothing()) } else { Err(ApiError::NoSuch("account", shown_name)) }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Config> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn password_params(&self) -> PasswordParams {
+        self.running().auth.passwords
+    }
+
+    /// Reads the configuration again and has the driver take over what it can.
+    pub(super) async fn reload(&self) -> Result<Reloaded, ApiError> {
+        let _turn = self.reloads.lock().await;
+        systemd::notify(systemd::Notice::Reloading);
+        let done = self.reload_now().await;
+        systemd::notify(systemd::Notice::Ready);
+        match &done {
+            Ok(Reloaded { needs_restart, .. }) if needs_restart.is_empty() => {
+                tracing::info!("configuration taken over")
+            }
+            Ok(Reloaded { needs_restart, .. }) => {
+                let later = needs_restart.join(", ");
+                tracing::warn!(later, "configuration taken over, but these sections count only from the next start");
+            }
+            Err(error) => tracing::error!(%error, "reload refused; the running configuration stays in use"),
+        }
+        done
+    }
+
+    async fn reload_now(&self) -> Result<Reloaded, ApiError> {
+        let sources = self.sources.clone();
+        // Reading files may take as long as a disk does.
+        let loaded = tokio::task::spawn_blocking(move || sources.load()).await.map_err(|_| ApiError::Gone)?;
+        let loaded = loaded.map_err(|report| ApiError::Config(report.to_string()))?;
+        let config = Box::new(loaded.config.clone());
+        self.ask(|reply| Command::Reload { config, reply }).await??;
+        crate::log::set_level(loaded.config.log.level);
+        let needs_restart = loaded.config.needs_restart(&self.started_with);
+        *self.running() = loaded.config;
+        Ok(Reloaded { needs_restart, warnings: loaded.warnings.to_string() })
+    }
+
+    async fn backup(&self) -> Result<Response<AdminBody>, ApiError> {
+        let (chunks, mut pieces) = mpsc::channel(BACKUP_CHUNKS_MAX);
+        self.commands.send(Command::Backup { chunks }).await.map_err(|_| ApiError::Gone)?;
+        // The first piece decides about the status; what fails later can only break the answer off.
+        let first = tokio::time::timeout(ANSWER_TIME, pieces.recv()).await;
+        let first = match first {
+            Err(_) => return Err(ApiError::Silent(ANSWER_TIME.as_secs())),
+            Ok(None) => return Err(ApiError::Gone),
+            Ok(Some(BackupChunk::Failed(error))) => return Err(error.into()),
+            Ok(Some(first)) => first,
+        };
+        let mut response = Response::new(AdminBody::Backup { first: Some(first), pieces });
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"parlor-backup\""));
+        tracing::info!("operator takes a backup");
+        Ok(response)
+    }
+
+    async fn restore(&self, body: Incoming) -> Result<Response<AdminBody>, ApiError> {
+        let Ok(_turn) = self.restores.try_lock() else { return Err(CommandError::Busy("another restore").into()) };
+        let file = self.data.join(RESTORE_FILE);
+        let uploaded = upload(body, file.clone()).await;
+        let bytes = match uploaded {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let _ = std::fs::remove_file(&file);
+                return Err(error);
+            }
+        };
+        tracing::warn!(bytes, "operator replaces the store by a backup");
+        let restored = self.ask_within(RESTORE_TIME, |reply| Command::Restore { file, reply }).await??;
+        Ok(shown(StatusCode::OK, &restored))
+    }
+}
+
+/// Writes a body to a file and says how long it is; the file is on disk then.
+async fn upload(mut body: Incoming, file: PathBuf) -> Result<u64, ApiError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let (pieces, mut waiting) = mpsc::channel::<Bytes>(BACKUP_CHUNKS_MAX);
+    let writer = tokio::task::spawn_blocking(move || {
+        let mut options = std::fs::File::options();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(file)?;
+        while let Some(piece) = waiting.blocking_recv() {
+            file.write_all(&piece)?;
+        }
+        file.sync_all()
+    });
+    let mut total = 0;
+    loop {
+        let frame = match tokio::time::timeout(BODY_TIME, body.frame()).await {
+            Err(_) => return Err(ApiError::Slow),
+            Ok(None) => break,
+            Ok(Some(Err(_))) => return Err(ApiError::Broken),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let Ok(piece) = frame.into_data() else { continue };
+        total += piece.len() as u64;
+        if total > RESTORE_BYTES_MAX {
+            return Err(ApiError::TooLarge(RESTORE_BYTES_MAX));
+        }
+        if pieces.send(piece).await.is_err() {
+            // The writer has ended, and says below why.
+            break;
+        }
+    }
+    drop(pieces);
+    writer.await.map_err(|_| ApiError::Gone)?.map_err(ApiError::Disk)?;
+    Ok(total)
+}
+
+/// Runs what takes as long as a password check where it may.
+async fn hashed<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, accounts::AccountError> + Send + 'static,
+) -> Result<T, ApiError> {
+    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::Gone)??)
+}
+
+async fn parse<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, ApiError> {
+    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+    let bytes = match collected {
+        Err(_) => return Err(ApiError::Slow),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(ApiError::TooLarge(BODY_BYTES_MAX as u64)),
+        Ok(Err(_)) => return Err(ApiError::Broken),
+        Ok(Ok(collected)) => collected.to_bytes(),
+    };
+    serde_json::from_slice(&bytes).map_err(ApiError::Json)
+}
+
+fn value(query: &mut Query, key: &str) -> Option<String> {
+    let at = query.iter().position(|(found, _)| found == key)?;
+    Some(query.swap_remove(at).1)
+}
+
+fn limit(query: &mut Query) -> Result<u32, ApiError> {
+    let Some(text) = value(query, "limit") else { return Ok(PAGE_ROWS) };
+    let number = text.parse().ok().filter(|limit| (1..=PAGE_ROWS_MAX).contains(limit));
+    number.ok_or_else(|| ApiError::Query("write a number from 1 to 1000", format!("\"limit\" cannot be \"{text}\"")))
+}
+
+/// Body of an answer.
+pub(super) enum AdminBody {
+    /// All there is.
+    Whole(Option<Bytes>),
+    /// A backup, as it is read.
+    Backup {
+        /// The piece that was waited for.
+        first: Option<BackupChunk>,
+        /// Those that follow.
+        pieces: mpsc::Receiver<BackupChunk>,
+    },
+}
+
+/// A backup that ends early breaks the answer off, so that nobody takes it for a whole one.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error(transparent)]
+    Failed(CommandError),
+    #[error("the backup was cut off")]
+    CutOff,
+}
+
+impl AdminBody {
+    pub(super) fn whole(text: impl Into<Bytes>) -> Self {
+        Self::Whole(Some(text.into()))
+    }
+}
+
+impl Body for AdminBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Whole(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Backup { first, pieces } => {
+                let piece = match first.take() {
+                    Some(piece) => Some(piece),
+                    None => match pieces.poll_recv(cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(piece) => piece,
+                    },
+                };
+                Poll::Ready(match piece {
+                    Some(BackupChunk::Data(bytes)) => Some(Ok(Frame::data(bytes.into()))),
+                    Some(BackupChunk::End) => None,
+                    Some(BackupChunk::Failed(error)) => {
+                        tracing::error!(%error, "backup broken off");
+                        Some(Err(BodyError::Failed(error)))
+                    }
+                    None => Some(Err(BodyError::CutOff)),
+                })
+            }
+        }
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        match self {
+            Self::Whole(text) => hyper::body::SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Backup { .. } => hyper::body::SizeHint::default(),
+        }
+    }
+}
+
+fn typed(status: StatusCode, kind: &'static str, text: &str) -> Response<AdminBody> {
+    let mut response = Response::new(AdminBody::whole(text.to_owned()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<AdminBody> {
+    typed(status, "text/plain; charset=utf-8", &format!("{text}\n"))
+}
+
+fn shown<T: Serialize>(status: StatusCode, value: &T) -> Response<AdminBody> {
+    let text = serde_json::to_string(value).expect("every type here has text keys and no failing serializer");
+    typed(status, "application/json", &text)
+}
+
+fn nothing() -> Response<AdminBody> {
+    let mut response = Response::new(AdminBody::Whole(None));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}

@@ -1,0 +1,214 @@
+//! What the operator's side asks of the driver.
+
+use super::metrics::Metric;
+use super::types::{
+    Page, Restored, RetainedQuery, RetainedRow, SessionDetail, SessionSummary, SessionsQuery, Status, SubscriptionRow,
+    SubscriptionsQuery,
+};
+use crate::config::Config;
+use std::path::PathBuf;
+use tokio::sync::{mpsc, oneshot};
+
+/// Commands that may wait for the driver; the operator's side waits when there are more.
+pub const COMMANDS_MAX: usize = 64;
+
+/// One question or order; each is answered through its `reply`, or by dropping it when it cannot be.
+#[derive(Debug)]
+pub enum Command {
+    /// Asks for a sign of life.
+    Ping {
+        /// Answered at once.
+        reply: oneshot::Sender<()>,
+    },
+    /// Asks for the whole picture.
+    Status {
+        /// The answer.
+        reply: oneshot::Sender<Status>,
+    },
+    /// Asks for every metric but those of the process, which the operator's side adds itself.
+    Metrics {
+        /// The answer.
+        reply: oneshot::Sender<Vec<Metric>>,
+    },
+    /// Asks for a page of sessions, by client identifier.
+    Sessions {
+        /// Which.
+        query: SessionsQuery,
+        /// The answer.
+        reply: oneshot::Sender<Page<SessionSummary>>,
+    },
+    /// Asks for one session.
+    Session {
+        /// Client identifier.
+        client_id: String,
+        /// The answer; `None`: there is none.
+        reply: oneshot::Sender<Option<SessionDetail>>,
+    },
+    /// Ends a connection (0x98 Administrative action), and with [`Kick::Forget`] the session too.
+    Kick {
+        /// Client identifier.
+        client_id: String,
+        /// How much ends.
+        what: Kick,
+        /// Sent when it is durable; `Ok(false)`: there is no such session.
+        reply: oneshot::Sender<Result<bool, CommandError>>,
+    },
+    /// Asks for a page of subscriptions.
+    Subscriptions {
+        /// Which.
+        query: SubscriptionsQuery,
+        /// The answer.
+        reply: oneshot::Sender<Page<SubscriptionRow>>,
+    },
+    /// Asks for a page of retained messages, by topic.
+    Retained {
+        /// Which.
+        query: RetainedQuery,
+        /// The answer.
+        reply: oneshot::Sender<Page<RetainedRow>>,
+    },
+    /// Clears a retained message.
+    RetainedClear {
+        /// Topic name.
+        topic: String,
+        /// Sent when it is durable; `Ok(false)`: there is none.
+        reply: oneshot::Sender<Result<bool, CommandError>>,
+    },
+    /// Asks for every account: name and record, ascending by name.
+    Accounts {
+        /// The answer.
+        reply: oneshot::Sender<Vec<(String, Vec<u8>)>>,
+    },
+    /// Makes or changes an account. Connections of a changed account go on.
+    AccountPut {
+        /// Name.
+        name: String,
+        /// Record, as the account room encodes it.
+        record: Vec<u8>,
+        /// Sent when it is durable.
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+    /// Removes an account and ends its connections (0x98).
+    AccountRemove {
+        /// Name.
+        name: String,
+        /// Sent when it is durable; `Ok(false)`: there is no such account.
+        reply: oneshot::Sender<Result<bool, CommandError>>,
+    },
+    /// Takes over what can be changed while running.
+    Reload {
+        /// The new configuration, already checked.
+        config: Box<Config>,
+        /// The answer.
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+    /// Writes a backup of the store as it is now.
+    Backup {
+        /// Where the pieces go; the sender waits while the operator's client is slow. Closed: nobody wants it any more.
+        chunks: mpsc::Sender<BackupChunk>,
+    },
+    /// Replaces the store with a backup.
+    Restore {
+        /// The backup, complete, in the data directory; the driver takes it away or removes it.
+        file: PathBuf,
+        /// The answer.
+        reply: oneshot::Sender<Result<Restored, CommandError>>,
+    },
+    /// Ends the broker.
+    Shutdown(Shutdown),
+}
+
+/// How much a kick ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kick {
+    /// The connection.
+    Disconnect,
+    /// The connection and the session.
+    Forget,
+}
+
+/// How the broker ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Clients are told (0x8B Server shutting down) and given `drain_secs`.
+    Drain,
+    /// At once; what was acknowledged is on disk anyway.
+    Now,
+}
+
+/// Piece of a backup.
+#[derive(Debug)]
+pub enum BackupChunk {
+    /// Some bytes.
+    Data(Vec<u8>),
+    /// It is complete. A stream that ends without this is cut off and the client hears so.
+    End,
+    /// It cannot be completed.
+    Failed(CommandError),
+}
+
+/// Why an order was not carried out.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum CommandError {
+    /// The store refused; the text says what to do.
+    #[error("the store refused: {0}")]
+    Store(String),
+    /// The broker is ending.
+    #[error("the broker is shutting down; try again when it has started")]
+    Draining,
+    /// Another of the same kind is under way.
+    #[error("{0} is under way; try again when it is done")]
+    Busy(&'static str),
+    /// What was given cannot be used; the text says why.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// Writes a backup into [`Command::Backup`]'s channel, for use on a thread of its own.
+///
+/// Without [`finish`](Self::finish) the client hears that the backup is cut off.
+#[derive(Debug)]
+pub struct ChunkWriter {
+    chunks: mpsc::Sender<BackupChunk>,
+    buffer: Vec<u8>,
+}
+
+/// Bytes of a [`BackupChunk::Data`].
+const CHUNK_BYTES: usize = 64 * 1024;
+
+impl ChunkWriter {
+    /// Writes into `chunks`.
+    pub fn new(chunks: mpsc::Sender<BackupChunk>) -> Self {
+        Self { chunks, buffer: Vec::new() }
+    }
+
+    /// Says that the backup is complete, or why it cannot be completed.
+    pub fn finish(mut self, result: Result<(), CommandError>) {
+        let last = match result {
+            Ok(()) if std::io::Write::flush(&mut self).is_ok() => BackupChunk::End,
+            Ok(()) => return,
+            Err(error) => BackupChunk::Failed(error),
+        };
+        // A client that has gone needs no last word.
+        let _ = self.chunks.blocking_send(last);
+    }
+}
+
+impl std::io::Write for ChunkWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let taken = bytes.len().min(CHUNK_BYTES - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..taken]);
+        if self.buffer.len() == CHUNK_BYTES {
+            self.flush()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let chunk = BackupChunk::Data(std::mem::take(&mut self.buffer));
+        self.chunks.blocking_send(chunk).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+    }
+}

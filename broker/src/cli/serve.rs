@@ -1,0 +1,254 @@
+//! `parlor serve`, `parlor demo` and `parlor check-config`.
+
+use super::{CheckArgs, Engine, Exit, ServeArgs, complain};
+use crate::config::{Config, Loaded, Report, Sources, Transport};
+use crate::log;
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+
+/// Everything a broker needs to start.
+pub struct Start {
+    /// The configuration, checked.
+    pub config: Config,
+    /// Where it came from, to read it again on reload.
+    pub sources: Sources,
+    /// Accounts to make before the first listener opens, where they do not exist yet.
+    pub accounts: Vec<SeedAccount>,
+    /// To be called once when every listener is open.
+    pub on_ready: Box<dyn FnOnce(&Ready) + Send>,
+}
+
+/// An account that is made at the start of a demo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeedAccount {
+    /// Its name.
+    pub name: &'static str,
+    /// Its password; not a secret, everybody can read it here.
+    pub password: &'static str,
+    /// Groups it is in.
+    pub groups: &'static [&'static str],
+}
+
+/// What is open when a broker has started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// For each listener, in the order of the configuration: the addresses it got.
+    pub listeners: Vec<Vec<SocketAddr>>,
+    /// Address of the operator's HTTP listener.
+    pub http: Option<SocketAddr>,
+}
+
+/// Password of the demo's accounts. They can be used from this machine only.
+const DEMO_PASSWORD: &str = "parlor-demo";
+
+const DEMO_ACCOUNTS: &[SeedAccount] = &[
+    SeedAccount { name: "alice", password: DEMO_PASSWORD, groups: &["people"] },
+    SeedAccount { name: "bob", password: DEMO_PASSWORD, groups: &["people"] },
+    SeedAccount { name: "lamp", password: DEMO_PASSWORD, groups: &["devices"] },
+    SeedAccount { name: "thermostat", password: DEMO_PASSWORD, groups: &["devices"] },
+];
+
+/// Runs the broker.
+pub(super) fn serve(engine: &dyn Engine, sources: Sources) -> Exit {
+    let config = match load(&sources) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    log::start(&config.log);
+    run(engine, Start { config, sources, accounts: Vec::new(), on_ready: Box::new(|_| ()) })
+}
+
+/// Runs a broker to try things with.
+pub(super) fn demo(engine: &dyn Engine, args: ServeArgs, environment: Vec<(String, String)>) -> Exit {
+    let mut sources = args.clone().sources(environment);
+    if sources.file.is_none() && sources.listen.is_empty() {
+        sources.listen = vec!["mqtt://127.0.0.1:1883".to_owned(), "ws://127.0.0.1:8083/mqtt".to_owned()];
+    }
+    if args.log_level.is_none() {
+        // A demo's reader wants to see what to type next, not each start and stop.
+        sources.set("demo", "log.level", "warn");
+    }
+    let config = match load(&sources) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    if let Some(open) = config.listeners.iter().find(|listener| !listener.url.is_loopback()) {
+        complain(&format_args!(
+            "the demo's passwords are known to everybody, so it listens on this machine only, not on {}; \
+             use `parlor serve` and `parlor account add`",
+            open.url
+        ));
+        return Exit::Usage;
+    }
+    if let Some(taken) = taken(&config) {
+        complain(&taken);
+        return Exit::Failed;
+    }
+    log::start(&config.log);
+    let shown = config.clone();
+    let on_ready = Box::new(move |ready: &Ready| print!("{}", next_steps(&shown, ready)));
+    run(engine, Start { config, sources, accounts: DEMO_ACCOUNTS.to_vec(), on_ready })
+}
+
+fn run(engine: &dyn Engine, start: Start) -> Exit {
+    match engine.run(start) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            complain(&error);
+            Exit::Failed
+        }
+    }
+}
+
+/// Reads the configuration; prints warnings, or everything that is wrong.
+fn load(sources: &Sources) -> Result<Config, Exit> {
+    match sources.load() {
+        Ok(Loaded { config, warnings }) => {
+            eprint!("{warnings}");
+            Ok(config)
+        }
+        Err(report) => Err(misconfigured(&report)),
+    }
+}
+
+/// Prints everything that is wrong.
+pub(super) fn misconfigured(report: &Report) -> Exit {
+    eprint!("{report}");
+    match report.errors() {
+        1 => complain(&"1 error in the configuration"),
+        n => complain(&format_args!("{n} errors in the configuration")),
+    }
+    Exit::Usage
+}
+
+/// Checks a configuration file.
+pub(super) fn check_config(args: CheckArgs, environment: Vec<(String, String)>) -> Exit {
+    let mut sources = Sources { file: Some(args.file), environment, ..Sources::default() };
+    for pair in &args.set {
+        sources.set_pair(pair);
+    }
+    match load(&sources) {
+        Ok(config) => {
+            print!("OK\n{}", config.summary());
+            Exit::Done
+        }
+        Err(exit) => exit,
+    }
+}
+
+/// Says which port of the configuration is taken, and what to do.
+fn taken(config: &Config) -> Option<String> {
+    let http = config.http.enabled.then_some(config.http.listen);
+    let listeners = config.listeners.iter().map(|listener| (listener.url.to_string(), listener.url.addresses().ok()));
+    for (what, addresses) in listeners.chain([(String::from("http"), http.map(|address| vec![address]))]) {
+        for address in addresses.into_iter().flatten().filter(|address| address.port() != 0) {
+            if TcpListener::bind(address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
+                let way_out = match what.as_str() {
+                    "http" => "--http 127.0.0.1:0".to_owned(),
+                    _ => "--listen mqtt://127.0.0.1:1884 --listen ws://127.0.0.1:8084/mqtt".to_owned(),
+                };
+                return Some(format!(
+                    "port {} is taken by another program, perhaps another broker (`ss -ltnp` shows which)\n\
+                     stop that one, or choose another port: parlor demo {way_out}",
+                    address.port()
+                ));
+            }
+        }
+    }
+    None
+}
+
+/// What a visitor reads when the demo is up.
+fn next_steps(config: &Config, ready: &Ready) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "Parlor {} is up, on this machine only. Ctrl-C ends it.\n", env!("CARGO_PKG_VERSION"));
+    let mut mqtt = None;
+    for (listener, addresses) in config.listeners.iter().zip(&ready.listeners) {
+        for address in addresses {
+            let path = listener.url.path.as_deref().unwrap_or_default();
+            let _ = writeln!(out, "  {:9} {}://{address}{path}", "listener", listener.url.transport.scheme());
+            if listener.url.transport == Transport::Mqtt {
+                mqtt.get_or_insert(*address);
+            }
+        }
+    }
+    if let Some(http) = ready.http {
+        let _ = writeln!(out, "  {:9} http://{http}/metrics", "metrics");
+    }
+    let _ = writeln!(out, "  {:9} {}", "data", config.data.display());
+    let names: Vec<&str> = DEMO_ACCOUNTS.iter().map(|account| account.name).collect();
+    let _ = writeln!(out, "  {:9} {}; the password of each is {DEMO_PASSWORD}", "accounts", names.join(", "));
+    let Some(address) = mqtt else { return out };
+    let host = match address.ip() {
+        ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
+        ip => ip.to_string(),
+    };
+    let port = match address.port() {
+        1883 => String::new(),
+        port => format!(" -p {port}"),
+    };
+    let _ = write!(
+        out,
+        "
+Type next, in two other terminals:
+
+  mosquitto_sub -h {host}{port} -u alice -P {DEMO_PASSWORD} -t 'home/#' -v
+  mosquitto_pub -h {host}{port} -u lamp -P {DEMO_PASSWORD} -t home/lamp/state -m on
+
+Pull the plug: what was acknowledged waits for who was away.
+
+  mosquitto_sub -h {host}{port} -u bob -P {DEMO_PASSWORD} -i bob-phone -c -q 1 -t 'home/#' -E
+  mosquitto_pub -h {host}{port} -u thermostat -P {DEMO_PASSWORD} -t home/heat -m 21 -q 1
+  (end the demo, start it again)
+  mosquitto_sub -h {host}{port} -u bob -P {DEMO_PASSWORD} -i bob-phone -c -q 1 -t 'home/#' -v
+
+Look inside:
+
+  parlor status --data {data}
+  parlor session list --data {data}
+",
+        data = config.data.display()
+    );
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_demo_says_what_to_type_with_the_ports_it_got() {
+        let sources =
+            Sources { listen: vec!["ws://127.0.0.1:0/mqtt".into(), "mqtt://127.0.0.1:0".into()], ..Sources::default() };
+        let config = sources.load().unwrap().config;
+        let ready = Ready {
+            listeners: vec![vec!["127.0.0.1:40001".parse().unwrap()], vec!["127.0.0.1:40002".parse().unwrap()]],
+            http: Some("127.0.0.1:40003".parse().unwrap()),
+        };
+        let text = next_steps(&config, &ready);
+        for line in [
+            "listener  ws://127.0.0.1:40001/mqtt\n",
+            "listener  mqtt://127.0.0.1:40002\n",
+            "metrics   http://127.0.0.1:40003/metrics\n",
+            "accounts  alice, bob, lamp, thermostat; the password of each is parlor-demo\n",
+            "mosquitto_sub -h 127.0.0.1 -p 40002 -u alice -P parlor-demo -t 'home/#' -v\n",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_named_with_a_way_out() {
+        let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = holder.local_addr().unwrap().port();
+        let listen = |url: String| {
+            let mut sources = Sources { listen: vec![url], ..Sources::default() };
+            sources.set("--http", "http.enabled", "false");
+            sources.load().unwrap().config
+        };
+        let text = taken(&listen(format!("mqtt://127.0.0.1:{port}"))).unwrap();
+        assert!(text.contains(&format!("port {port} is taken")) && text.contains("parlor demo --listen"), "{text}");
+        assert_eq!(taken(&listen("mqtt://127.0.0.1:0".into())), None);
+    }
+}

@@ -1,0 +1,189 @@
+//! The heart: woken once for any number of reads, it does what the hub decided.
+
+use super::Driver;
+use parlor_core::store::StoreEvent;
+use parlor_core::{Effect, LinkId};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep};
+
+/// Wakes the heart from any thread.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    set: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Signal {
+    /// Makes the heart beat; cheap when it is about to anyway.
+    pub(crate) fn wake(&self) {
+        if !self.set.swap(true, Ordering::AcqRel)
+            && let Ok(waker) = self.waker.lock()
+            && let Some(waker) = &*waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn arm(&self, cx: &Context<'_>) {
+        if let Ok(mut waker) = self.waker.lock()
+            && !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker()))
+        {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+}
+
+/// The task that performs effects, commits, writes and keeps time.
+pub(crate) struct Heart {
+    driver: Rc<Driver>,
+    sleep: Pin<Box<Sleep>>,
+    /// When `sleep` ends, on the hub's clock.
+    armed_ms: u64,
+}
+
+impl Heart {
+    pub(crate) fn new(driver: Rc<Driver>) -> Self {
+        Self { driver, sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), armed_ms: 0 }
+    }
+}
+
+impl Future for Heart {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let driver = Rc::clone(&self.driver);
+        driver.signal.arm(cx);
+        driver.signal.set.store(false, Ordering::Release);
+        driver.beat();
+        let now = driver.now();
+        let due = driver.hub.borrow().deadline().unwrap_or(now.ms + 60_000);
+        if due != self.armed_ms {
+            self.armed_ms = due;
+            let at = Instant::now() + Duration::from_millis(due.saturating_sub(now.ms));
+            self.sleep.as_mut().reset(at);
+        }
+        if self.sleep.as_mut().poll(cx).is_ready() {
+            driver.hub.borrow_mut().tick(driver.now());
+            // Whatever fell due has left the list of deadlines; the next one is looked up in the next beat.
+            self.armed_ms = u64::MAX;
+            driver.wake();
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Driver {
+    /// One turn: what the store says, what the hub wants done, what is to be written, until nothing is left.
+    fn beat(self: &Rc<Self>) {
+        self.take_store_events();
+        loop {
+            self.perform_effects();
+            if self.submit() {
+                // A store that is quick may have answered already.
+                self.take_store_events();
+                continue;
+            }
+            let retry = self.retry.borrow_mut().pop_front();
+            if let Some(link) = retry {
+                self.flush(link);
+                continue;
+            }
+            let dirty = self.hub.borrow_mut().poll_dirty();
+            match dirty {
+                Some(link) => self.flush(link),
+                None => break,
+            }
+        }
+        self.log_notices();
+    }
+
+    fn take_store_events(&self) {
+        loop {
+            let event = self.store.borrow_mut().poll();
+            let Some(event) = event else { break };
+            match &event {
+                StoreEvent::Committed(number) => {
+                    if number.0 >= self.outstanding.get() {
+                        self.outstanding.set(0);
+                    }
+                }
+                StoreEvent::Failed(why) => {
+                    self.store_failed.set(true);
+                    self.outside.borrow_mut().failed(why);
+                }
+                _ => {}
+            }
+            self.hub.borrow_mut().stored(self.now(), event);
+        }
+    }
+
+    /// Group commit: while one batch is on its way to the disk the next one gathers.
+    fn submit(&self) -> bool {
+        if self.outstanding.get() == 0
+            && !self.store_failed.get()
+            && let Some((number, batch)) = self.hub.borrow_mut().take_batch()
+        {
+            self.outstanding.set(number.0);
+            self.store.borrow_mut().submit(number, batch);
+            return true;
+        }
+        false
+    }
+
+    fn perform_effects(self: &Rc<Self>) {
+        loop {
+            let effect = self.hub.borrow_mut().poll_effect();
+            match effect {
+                None => break,
+                Some(Effect::Close(link)) => {
+                    if let Some(conn) = self.conn(link) {
+                        conn.close();
+                        self.retry.borrow_mut().push_back(link);
+                    }
+                }
+                Some(Effect::Authenticate(link, request)) => self.authenticate(link, request),
+                Some(Effect::Forget(exchange)) => self.authenticator.forget(exchange),
+                Some(Effect::Load(load)) => self.store.borrow_mut().load(load),
+                Some(Effect::Resume(link)) => {
+                    if let Some(conn) = self.conn(link) {
+                        conn.wake();
+                    }
+                }
+                Some(Effect::Stored(token)) => self.outside.borrow_mut().stored(token),
+            }
+        }
+    }
+
+    /// Password checks take tens of milliseconds by design, so they run beside this thread.
+    fn authenticate(self: &Rc<Self>, link: LinkId, request: Box<parlor_core::auth::AuthRequest>) {
+        let (exchange, wall_ms) = (request.exchange, self.now().wall_ms);
+        if let Some(answer) = self.authenticator.answer_quickly(&request, wall_ms) {
+            self.hub.borrow_mut().authenticated(self.now(), link, exchange, answer);
+            return;
+        }
+        let driver = Rc::clone(self);
+        let authenticator = std::sync::Arc::clone(&self.authenticator);
+        tokio::task::spawn_local(async move {
+            let asked = tokio::task::spawn_blocking(move || authenticator.answer(&request, wall_ms)).await;
+            if let Ok(answer) = asked {
+                driver.hub.borrow_mut().authenticated(driver.now(), link, exchange, answer);
+                driver.wake();
+            }
+        });
+    }
+
+    fn log_notices(&self) {
+        loop {
+            let notice = self.hub.borrow_mut().poll_notice();
+            let Some(notice) = notice else { break };
+            tracing::warn!(label = notice.label, suppressed = notice.suppressed, "{}", notice.text);
+        }
+    }
+}

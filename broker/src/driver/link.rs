@@ -1,0 +1,381 @@
+//! One connection's task: reads when it may, decodes in place, writes when the socket has room again.
+
+use super::{Driver, LINGER_MS};
+use crate::link::{Layer, Received};
+use parlor_core::{Hub, LinkId, Now};
+use parlor_protocol::mqtt::{Packet, Sender, Version, connect_version, decode};
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+/// What the tasks of the thread know of one connection. An idle one owns no buffer.
+pub(super) struct Conn {
+    pub(super) link: LinkId,
+    stream: RefCell<TcpStream>,
+    layer: RefCell<Layer>,
+    /// MQTT bytes that are not a whole packet yet, or that may not be handed in yet.
+    partial: RefCell<Vec<u8>>,
+    /// Bytes of the layer for the socket (not used without a layer).
+    wire: RefCell<Vec<u8>>,
+    version: Cell<Version>,
+    /// The socket had no room; the task waits for it.
+    blocked: Cell<bool>,
+    /// The hub has ended it: what is left is written, then the socket is closed.
+    closing: Cell<bool>,
+    /// Everything was written and our side is shut; what the peer still sends is discarded.
+    lingering: Cell<bool>,
+    gone: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    pub(super) arrival: Arrival,
+}
+
+/// Where and when a connection came in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) peer: SocketAddr,
+    /// Number of the listener in the configuration.
+    pub(crate) listener: u32,
+    /// Milliseconds since 1970.
+    pub(crate) since_ms: u64,
+}
+
+impl Conn {
+    pub(super) fn new(link: LinkId, stream: TcpStream, layer: Layer, early: Vec<u8>, arrival: Arrival) -> Self {
+        Self {
+            link,
+            arrival,
+            stream: RefCell::new(stream),
+            layer: RefCell::new(layer),
+            partial: RefCell::new(early),
+            wire: RefCell::default(),
+            version: Cell::new(Version::V311),
+            blocked: Cell::new(false),
+            closing: Cell::new(false),
+            lingering: Cell::new(false),
+            gone: Cell::new(false),
+            waker: RefCell::default(),
+        }
+    }
+
+    /// One read. A read that does not fill the buffer is known to have emptied the socket, so the next one waits without
+    /// asking the system.
+    fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Ends the task at its next turn.
+    pub(super) fn cut(&self) {
+        self.gone.set(true);
+        self.wake();
+    }
+
+    pub(super) fn close(&self) {
+        self.closing.set(true);
+        self.wake();
+    }
+}
+
+/// Whether decoding goes on.
+enum Fed {
+    All,
+    /// The hub wants no more for now, or the link is ending.
+    Stopped,
+}
+
+impl Driver {
+    /// Hands in every whole packet of `bytes`; says how many bytes that took.
+    fn feed(&self, hub: &mut Hub, now: Now, conn: &Conn, bytes: &[u8]) -> (usize, Fed) {
+        let mut at = 0;
+        let max = self.packet_bytes_max.get();
+        loop {
+            if conn.closing.get() || !hub.may_read(conn.link) {
+                return (at, Fed::Stopped);
+            }
+            let decoded = decode(&bytes[at..], conn.version.get(), max);
+            // Some packets, properties and reason codes are the server's alone.
+            let decoded = decoded.and_then(|found| match &found {
+                Some((packet, _)) => packet.check_sender(Sender::Client).map(|()| found),
+                None => Ok(found),
+            });
+            match decoded {
+                Ok(Some((packet, size))) => {
+                    if let Packet::Connect(connect) = &packet {
+                        conn.version.set(connect.version);
+                    }
+                    hub.packet(now, conn.link, &packet, size);
+                    at += size;
+                }
+                Ok(None) => return (at, Fed::All),
+                Err(error) => {
+                    hub.malformed(now, conn.link, &error, connect_version(&bytes[at..]));
+                    conn.closing.set(true);
+                    return (bytes.len(), Fed::Stopped);
+                }
+            }
+        }
+    }
+
+    /// Hands in MQTT bytes, after those that were left over before.
+    fn take_bytes(&self, conn: &Conn, bytes: &[u8]) {
+        let now = self.now();
+        let mut hub = self.hub.borrow_mut();
+        let mut partial = conn.partial.borrow_mut();
+        if partial.is_empty() {
+            let (used, _) = self.feed(&mut hub, now, conn, bytes);
+            if used < bytes.len() && !conn.closing.get() {
+                partial.extend_from_slice(&bytes[used..]);
+            }
+        } else {
+            partial.extend_from_slice(bytes);
+            let (used, _) = self.feed(&mut hub, now, conn, &partial);
+            if used == partial.len() {
+                *partial = Vec::new();
+            } else {
+                partial.drain(..used);
+            }
+        }
+        drop(hub);
+        self.wake();
+    }
+
+    /// The layer is done: its last words are written, then the socket goes.
+    fn leave(&self, conn: &Conn) {
+        conn.close();
+        self.retry.borrow_mut().push_back(conn.link);
+        self.wake();
+    }
+
+    /// Bytes from the socket, through the layer if there is one.
+    fn take_input(&self, conn: &Conn, input: &[u8]) {
+        let mut layer = conn.layer.borrow_mut();
+        if layer.is_plain() {
+            drop(layer);
+            self.take_bytes(conn, input);
+            return;
+        }
+        let mut plain = std::mem::take(&mut *self.plain.borrow_mut());
+        plain.clear();
+        let received = layer.receive(input, &mut plain, &mut conn.wire.borrow_mut());
+        drop(layer);
+        if !plain.is_empty() {
+            self.take_bytes(conn, &plain);
+        }
+        *self.plain.borrow_mut() = plain;
+        if !conn.wire.borrow().is_empty() {
+            self.retry.borrow_mut().push_back(conn.link);
+            self.wake();
+        }
+        match received {
+            Ok(Received::Open) => {}
+            Ok(Received::PeerClosed) => self.leave(conn),
+            Err(error) => {
+                self.layer_refused(error.label());
+                tracing::debug!(%error, "connection ended by its TLS or WebSocket layer");
+                self.leave(conn);
+            }
+        }
+    }
+
+    /// Writes what a link has to say until the socket has no more room.
+    pub(super) fn flush(self: &Rc<Self>, link: LinkId) {
+        let Some(conn) = self.conn(link) else { return };
+        if conn.blocked.get() || conn.lingering.get() {
+            return;
+        }
+        let done = if conn.layer.borrow().is_plain() { self.flush_plain(&conn) } else { self.flush_layer(&conn) };
+        match done {
+            Ok(true) if conn.closing.get() => self.linger(&conn),
+            Ok(true) => {}
+            Ok(false) => {
+                conn.blocked.set(true);
+                conn.wake();
+            }
+            Err(()) => self.drop_conn(&conn),
+        }
+    }
+
+    /// True when everything is written, false when the socket is full.
+    fn flush_plain(&self, conn: &Conn) -> Result<bool, ()> {
+        let mut hub = self.hub.borrow_mut();
+        loop {
+            let out = hub.output(conn.link);
+            if out.is_empty() {
+                return Ok(true);
+            }
+            let len = out.len();
+            match conn.stream.borrow().try_write(out) {
+                Ok(n) => {
+                    hub.wrote(self.now(), conn.link, n);
+                    if n < len {
+                        return Ok(false);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(_) => return Err(()),
+            }
+        }
+    }
+
+    fn flush_layer(&self, conn: &Conn) -> Result<bool, ()> {
+        let mut wire = conn.wire.borrow_mut();
+        loop {
+            if wire.is_empty() {
+                let mut hub = self.hub.borrow_mut();
+                let out = hub.output(conn.link);
+                if out.is_empty() {
+                    *wire = Vec::new();
+                    return Ok(true);
+                }
+                // A bounded step, so that a full output does not become a second full buffer.
+                let len = out.len().min(64 * 1024);
+                if conn.layer.borrow_mut().send(&out[..len], &mut wire).is_err() {
+                    // The layer has ended before us: there is nobody to tell the rest.
+                    return if conn.closing.get() { Ok(true) } else { Err(()) };
+                }
+                hub.wrote(self.now(), conn.link, len);
+            }
+            match conn.stream.borrow().try_write(&wire) {
+                Ok(n) if n == wire.len() => wire.clear(),
+                Ok(n) => {
+                    wire.drain(..n);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(_) => return Err(()),
+            }
+        }
+    }
+
+    /// All is said: shuts our side, and lets the peer read it before the socket goes.
+    fn linger(&self, conn: &Rc<Conn>) {
+        {
+            let mut wire = vec![];
+            conn.layer.borrow_mut().close(&mut wire);
+            if !wire.is_empty() {
+                let _ = conn.stream.borrow().try_write(&wire);
+            }
+        }
+        let _ = socket2::SockRef::from(&*conn.stream.borrow()).shutdown(std::net::Shutdown::Write);
+        conn.lingering.set(true);
+        self.forget(conn.link);
+        conn.wake();
+    }
+
+    fn drop_conn(&self, conn: &Rc<Conn>) {
+        conn.gone.set(true);
+        conn.closing.set(true);
+        self.forget(conn.link);
+        conn.wake();
+    }
+}
+
+/// The task of one connection.
+pub(super) struct Task {
+    driver: Rc<Driver>,
+    conn: Rc<Conn>,
+    linger: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Task {
+    pub(super) fn new(driver: Rc<Driver>, conn: Rc<Conn>) -> Self {
+        driver.tasks.set(driver.tasks.get() + 1);
+        Self { driver, conn, linger: None }
+    }
+
+    /// What is left to say is being written; a peer that does not read it is not waited for.
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(LINGER_MS))));
+        ready!(sleep.as_mut().poll(cx));
+        self.driver.drop_conn(&self.conn);
+        Poll::Ready(())
+    }
+
+    /// After the end: discards what still comes, so that the peer reads our last words and not a reset.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(LINGER_MS))));
+        if sleep.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let mut buffer = self.driver.buffer.borrow_mut();
+        loop {
+            match ready!(self.conn.poll_read(cx, &mut buffer)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.driver.tasks.set(self.driver.tasks.get() - 1);
+    }
+}
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let conn = Rc::clone(&self.conn);
+        if conn.gone.get() {
+            return Poll::Ready(());
+        }
+        if conn.lingering.get() {
+            return self.poll_linger(cx);
+        }
+        let driver = Rc::clone(&self.driver);
+        if !conn.waker.borrow().as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *conn.waker.borrow_mut() = Some(cx.waker().clone());
+        }
+        if conn.blocked.get() && conn.stream.borrow().poll_write_ready(cx).is_ready() {
+            conn.blocked.set(false);
+            driver.retry.borrow_mut().push_back(conn.link);
+            driver.wake();
+        }
+        // What was left over when the hub wanted no more.
+        if !conn.partial.borrow().is_empty() && driver.hub.borrow().may_read(conn.link) {
+            driver.take_bytes(&conn, &[]);
+        }
+        if conn.closing.get() {
+            return self.poll_closing(cx);
+        }
+        if !driver.hub.borrow().may_read(conn.link) {
+            return Poll::Pending;
+        }
+        let mut buffer = driver.buffer.borrow_mut();
+        loop {
+            match ready!(conn.poll_read(cx, &mut buffer)) {
+                Ok(n) if n > 0 => {
+                    driver.take_input(&conn, &buffer[..n]);
+                    if conn.closing.get() || !driver.hub.borrow().may_read(conn.link) {
+                        return Poll::Pending;
+                    }
+                    if n == buffer.len() {
+                        // There may be more: take the next turn after the others had theirs.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+                _ => {
+                    drop(buffer);
+                    driver.drop_conn(&conn);
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The side thread: TLS handshakes, the operator's HTTP, the watch over certificates.
+
+use super::{Door, RunError};
+use crate::admin::Admin;
+use crate::config::{ClientCertificate, Config, Listener, Tls};
+use crate::link::{
+    ClientAuth, NewLink, ReloadEvent, ReloadableTls, TlsAcceptEvent, TlsAcceptOptions, TlsFiles, WsOptions, serve_tls,
+};
+use parlor_core::Tally;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// How often certificate files are looked at.
+const WATCH: Duration = Duration::from_secs(2);
+
+/// What the side thread is given.
+pub(super) struct Work<'a> {
+    pub(super) config: &'a Config,
+    pub(super) doors: &'a [Door],
+    pub(super) admin: Admin,
+    pub(super) links: mpsc::Sender<NewLink>,
+}
+
+/// The running side thread; dropping it ends it.
+pub(super) struct Side {
+    certificates: Vec<ReloadableTls>,
+    refused: Arc<Mutex<Tally>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A TLS listener on its way to the side thread.
+struct TlsDoor {
+    listener: TcpListener,
+    tls: ReloadableTls,
+    options: TlsAcceptOptions,
+}
+
+impl Side {
+    pub(super) fn start(work: Work<'_>) -> Result<Self, RunError> {
+        let refused = Arc::new(Mutex::new(Tally::default()));
+        let mut certificates: Vec<(usize, ReloadableTls)> = vec![];
+        let mut doors = vec![];
+        for door in work.doors {
+            let listener = &work.config.listeners[door.number];
+            let Some(files) = &listener.tls else { continue };
+            let known = certificates.iter().find(|(number, _)| *number == door.number).map(|(_, tls)| tls.clone());
+            let tls = match known {
+                Some(tls) => tls,
+                None => {
+                    let url = listener.url.clone();
+                    let tls = ReloadableTls::load(tls_files(files, listener))
+                        .map_err(|error| RunError::Tls { url, error })?;
+                    certificates.push((door.number, tls.clone()));
+                    tls
+                }
+            };
+            let socket = door.listener.try_clone().map_err(RunError::Runtime)?;
+            let options = accept_options(work.config, listener, door.number, &refused);
+            doors.push(TlsDoor { listener: socket, tls, options });
+        }
+        let certificates: Vec<ReloadableTls> = certificates.into_iter().map(|(_, tls)| tls).collect();
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(2)
+            .build()
+            .map_err(RunError::Runtime)?;
+        let watched = certificates.clone();
+        let admin = work.admin;
+        let links = work.links;
+        let body = move || {
+            runtime.block_on(async move {
+                for door in doors {
+                    let links = links.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = serve_tls(door.listener, door.tls, door.options, links).await {
+                            tracing::error!(%error, "a TLS listener could not be watched and is closed");
+                        }
+                    });
+                }
+                for tls in watched {
+                    tokio::spawn(async move { tls.watch(WATCH, |event| report_reload(&event)).await });
+                }
+                tokio::spawn(async move {
+                    if let Err(error) = admin.serve().await {
+                        tracing::error!("the operator's side has ended: {error}");
+                    }
+                });
+                let _ = stopped.await;
+            });
+            // A backup that a client reads slowly must not hold up the end.
+            runtime.shutdown_background();
+        };
+        let thread = std::thread::Builder::new().name("side".to_owned()).spawn(body).map_err(RunError::Runtime)?;
+        Ok(Self { certificates, refused, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Reads every certificate again now.
+    pub(super) fn reload_certificates(&self) {
+        self.certificates.iter().for_each(ReloadableTls::ask_reload);
+    }
+
+    /// What did not become a link, by reason.
+    pub(super) fn refused(&self) -> Tally {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn tls_files(tls: &Tls, listener: &Listener) -> TlsFiles {
+    let protocol = if listener.url.transport.is_websocket() { "http/1.1" } else { "mqtt" };
+    TlsFiles {
+        certificate: tls.certificate.clone(),
+        key: tls.key.clone(),
+        client_ca: tls.client_ca.clone(),
+        client_auth: match tls.client_certificate {
+            ClientCertificate::None => ClientAuth::None,
+            ClientCertificate::Optional => ClientAuth::Optional,
+            ClientCertificate::Required => ClientAuth::Required,
+        },
+        client_crl: None,
+        alpn: vec![protocol.to_owned()],
+    }
+}
+
+/// The WebSocket side of a listener, if it has one.
+pub(super) fn ws_options(config: &Config, listener: &Listener) -> Option<Arc<WsOptions>> {
+    listener.url.transport.is_websocket().then(|| {
+        Arc::new(WsOptions {
+            path: listener.url.path.clone().unwrap_or_else(|| config.websocket.path.clone()),
+            origins: listener.origins.clone(),
+            // One message may hold several packets.
+            message_bytes_max: config.limits.packet_bytes_max.saturating_mul(4),
+        })
+    })
+}
+
+fn accept_options(
+    config: &Config,
+    listener: &Listener,
+    number: usize,
+    refused: &Arc<Mutex<Tally>>,
+) -> TlsAcceptOptions {
+    let refused = Arc::clone(refused);
+    let log = Mutex::new(crate::log::RateLimited::new(Duration::from_secs(10)));
+    TlsAcceptOptions {
+        listener: number,
+        websocket: ws_options(config, listener),
+        connect_timeout: Duration::from_secs(config.limits.connect_timeout_secs),
+        handshakes_max: usize::try_from(config.limits.handshakes_max).unwrap_or(usize::MAX),
+        report: Arc::new(move |event: TlsAcceptEvent| {
+            let label = event.label();
+            refused.lock().unwrap_or_else(PoisonError::into_inner).add(label);
+            let admitted = log.lock().unwrap_or_else(PoisonError::into_inner).admit(std::time::Instant::now(), label);
+            let Some(suppressed) = admitted else { return };
+            match event {
+                TlsAcceptEvent::Refused { peer, error } => {
+                    tracing::warn!(label, suppressed, "TLS connection from {peer} refused: {error}");
+                }
+                TlsAcceptEvent::AcceptFailed { error, .. } => {
+                    tracing::error!(
+                        label,
+                        suppressed,
+                        "accept failed: {error}; raise the limit of open files (LimitNOFILE)"
+                    );
+                }
+                TlsAcceptEvent::Late { peer } | TlsAcceptEvent::Gone { peer } | TlsAcceptEvent::Displaced { peer } => {
+                    tracing::debug!(label, suppressed, "TLS handshake with {peer} was not completed");
+                }
+            }
+        }),
+    }
+}
+
+fn report_reload(event: &ReloadEvent) {
+    match event {
+        ReloadEvent::Reloaded { certificate } => {
+            tracing::info!("{} was read again; new connections use it", certificate.display());
+        }
+        ReloadEvent::Kept { certificate, error } => {
+            tracing::error!("{} was not read again, the old one stays in use: {error}", certificate.display());
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Stores that break a promise on purpose, so that the checkers can show that they see it.
+//!
+//! Each wraps a [`Store`] and is otherwise honest. The product has no switch for any of this.
+
+use parlor_core::store::{Batch, BatchNo, Fact, Load, Store, StoreEvent};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Which promise is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Reports a batch as committed before it is: acknowledgements leave too early.
+    AckEarly,
+    /// Forgets the packet identifiers of QoS 2 messages it has accepted.
+    ForgetInbound,
+    /// Forgets what subscribers have acknowledged.
+    ForgetAcked,
+    /// Forgets subscriptions.
+    ForgetSubscriptions,
+    /// Forgets retained messages.
+    ForgetRetained,
+    /// Forgets wills.
+    ForgetWills,
+}
+
+/// Every fault there is.
+pub const FAULTS: [Fault; 6] = [
+    Fault::AckEarly,
+    Fault::ForgetInbound,
+    Fault::ForgetAcked,
+    Fault::ForgetSubscriptions,
+    Fault::ForgetRetained,
+    Fault::ForgetWills,
+];
+
+impl Fault {
+    /// By its name on a command line.
+    pub fn parse(name: &str) -> Option<Self> {
+        FAULTS.into_iter().find(|fault| fault.name() == name)
+    }
+
+    /// Its name on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AckEarly => "ack-early",
+            Self::ForgetInbound => "forget-inbound",
+            Self::ForgetAcked => "forget-acked",
+            Self::ForgetSubscriptions => "forget-subscriptions",
+            Self::ForgetRetained => "forget-retained",
+            Self::ForgetWills => "forget-wills",
+        }
+    }
+
+    /// Wraps a store with this fault.
+    pub fn wrap(self, store: Box<dyn Store>) -> Box<dyn Store> {
+        match self {
+            Self::AckEarly => Box::new(AckEarly::new(store, Duration::ZERO)),
+            _ => Box::new(Forgetful { store, fault: self }),
+        }
+    }
+
+    fn forgets(self, fact: &Fact<'_>) -> bool {
+        match self {
+            Self::AckEarly => false,
+            Self::ForgetInbound => matches!(fact, Fact::InboundAdd { .. }),
+            Self::ForgetAcked => matches!(fact, Fact::Acked { .. } | Fact::Received { .. }),
+            Self::ForgetSubscriptions => matches!(fact, Fact::Subscribe { .. }),
+            Self::ForgetRetained => matches!(fact, Fact::Retain { .. }),
+            Self::ForgetWills => matches!(fact, Fact::Will { .. }),
+        }
+    }
+}
+
+/// Drops facts of some kinds from every batch.
+struct Forgetful {
+    store: Box<dyn Store>,
+    fault: Fault,
+}
+
+impl Store for Forgetful {
+    fn submit(&mut self, number: BatchNo, batch: Batch) {
+        let mut kept = Batch::default();
+        for fact in batch.iter().map_while(Result::ok) {
+            if !self.fault.forgets(&fact) {
+                kept.push(&fact);
+            }
+        }
+        self.store.submit(number, kept);
+    }
+
+    fn load(&mut self, load: Load) {
+        self.store.load(load);
+    }
+
+    fn poll(&mut self) -> Option<StoreEvent> {
+        self.store.poll()
+    }
+}
+
+/// Says "committed" at once, and hands the batch on only after a while, as a slow disk would.
+pub struct AckEarly {
+    store: Box<dyn Store>,
+    delay: Duration,
+    waiting: VecDeque<(Instant, Waiting)>,
+    early: VecDeque<BatchNo>,
+}
+
+enum Waiting {
+    Batch(BatchNo, Batch),
+    Load(Load),
+}
+
+impl AckEarly {
+    /// Wraps `store`; with no delay, batches are handed on at once.
+    pub fn new(store: Box<dyn Store>, delay: Duration) -> Self {
+        Self { store, delay, waiting: VecDeque::new(), early: VecDeque::new() }
+    }
+
+    fn hand_on(&mut self) {
+        while self.waiting.front().is_some_and(|(at, _)| self.delay.is_zero() || *at <= Instant::now()) {
+            match self.waiting.pop_front() {
+                Some((_, Waiting::Batch(number, batch))) => self.store.submit(number, batch),
+                Some((_, Waiting::Load(load))) => self.store.load(load),
+                None => break,
+            }
+        }
+    }
+}
+
+impl Store for AckEarly {
+    fn submit(&mut self, number: BatchNo, batch: Batch) {
+        self.early.push_back(number);
+        self.waiting.push_back((Instant::now() + self.delay, Waiting::Batch(number, batch)));
+        self.hand_on();
+    }
+
+    fn load(&mut self, load: Load) {
+        // It asks for what was "committed", so it must wait behind that.
+        self.waiting.push_back((Instant::now() + self.delay, Waiting::Load(load)));
+        self.hand_on();
+    }
+
+    fn poll(&mut self) -> Option<StoreEvent> {
+        self.hand_on();
+        if let Some(number) = self.early.pop_front() {
+            return Some(StoreEvent::Committed(number));
+        }
+        loop {
+            match self.store.poll()? {
+                // This news is old.
+                StoreEvent::Committed(_) => {}
+                event => return Some(event),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parlor_core::store::SessionNo;
+    use parlor_core::store::memory::MemoryStore;
+
+    #[test]
+    fn a_fault_drops_its_own_facts_and_no_others() {
+        for fault in FAULTS {
+            let name = fault.name();
+            assert_eq!(Fault::parse(name), Some(fault));
+            let mut store = fault.wrap(Box::new(MemoryStore::new()));
+            let mut batch = Batch::default();
+            batch.push(&Fact::InboundAdd { no: SessionNo(1), packet_id: 1 });
+            batch.push(&Fact::RetainClear { topic: "t" });
+            let inbound = batch.iter().map_while(Result::ok).filter(|fact| fault.forgets(fact)).count();
+            assert_eq!(inbound, usize::from(fault == Fault::ForgetInbound), "{name}");
+            store.submit(BatchNo(1), batch);
+            assert!(matches!(store.poll(), Some(StoreEvent::Committed(BatchNo(1)))), "{name}");
+            assert!(store.poll().is_none(), "{name} says so once");
+        }
+    }
+}

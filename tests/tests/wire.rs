@@ -1,0 +1,27 @@
+//! Conformance on the wire: one test a normative statement or a small group of them, bytes over real sockets.
+//!
+//! Every test cites what it holds the broker to: `[MQTT5-…]` is a statement of MQTT 5.0, `[MQTT3-…]` one of 3.1.1.
+//! The tests share one broker process where its state allows (topics and client identifiers are unique to a test) and
+//! start their own where they need limits, accounts or a restart. With `MQTT_TEST_ADDR=127.0.0.1:1883` the shared part
+//! speaks to any other broker that listens there, which is how the tests themselves are checked.
+
+#![allow(clippy::doc_markdown, reason = "QoS and its like are the specification's words")]
+
+mod wire {
+    mod accounts;
+    mod common;
+    mod connect;
+    mod control;
+    mod limits;
+    mod properties;
+    mod publish;
+    mod restart;
+    mod retained;
+    mod robust;
+    mod scram;
+    mod session;
+    mod subscribe;
+    mod sys;
+    mod websocket;
+    mod will;
+}
