@@ -131,7 +131,7 @@ fn a_disk_that_fails_stops_the_store() {
     running.store.submit(BatchNo(2), traffic.batch(3));
     match running.next() {
         Some(StoreEvent::Failed(text)) => {
-            assert!(text.contains("journal-0") && text.contains("check the disk"), "{text}")
+            assert!(text.contains("journal-0") && text.contains("check the disk"), "{text}");
         }
         other => panic!("{other:?}"),
     }
