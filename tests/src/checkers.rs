@@ -179,8 +179,8 @@ const STALE_SLACK_MS: u64 = 8_000;
 impl Ledger {
     /// Records a broken promise.
     pub fn blame(&mut self, class: Class, text: String) {
-        // Later ones usually follow from the first.
-        if self.violations.len() < 20 {
+        // Later ones of a kind usually follow from the first.
+        if self.violations.iter().filter(|v| v.class == class).count() < 4 {
             self.violations.push(Violation { class, text });
         }
     }
