@@ -406,7 +406,10 @@ impl Ledger {
         if let Some(content_type) = d.content_type
             && content_type != m.content_type.as_deref()
         {
-            let text = format!("{client} got message {id:?} with content type {content_type:?} instead of {:?}", m.content_type);
+            let text = format!(
+                "{client} got message {id:?} with content type {content_type:?} instead of {:?}",
+                m.content_type
+            );
             return self.blame(Class::Changed, text);
         }
         self.check_invited(session, id, d);
@@ -423,19 +426,24 @@ impl Ledger {
         let mut fitting = s
             .subscriptions
             .iter()
-            .filter(|x| topic::matches(&x.filter, &m.topic) && x.gone_ms.is_none_or(|gone| !m.settled || gone >= m.sent_ms || m.retain))
+            .filter(|x| {
+                topic::matches(&x.filter, &m.topic)
+                    && x.gone_ms.is_none_or(|gone| !m.settled || gone >= m.sent_ms || m.retain)
+            })
             .peekable();
         if fitting.peek().is_none() {
             let text = format!("{} got message {id:?} on {} without a subscription", s.client, m.topic);
             return self.blame(Class::Uninvited, text);
         }
         if !fitting.any(|x| d.qos == m.qos.min(x.qos)) {
-            let text = format!("{} got message {id:?} on {} at QoS {}, published at {}", s.client, m.topic, d.qos, m.qos);
+            let text =
+                format!("{} got message {id:?} on {} at QoS {}, published at {}", s.client, m.topic, d.qos, m.qos);
             self.blame(Class::Uninvited, text);
         }
         let m = &self.messages[id.0];
         if m.fate == Some(Fate::Void) {
-            let text = format!("{} got will {id:?} on {} though it was taken back", self.sessions[session.0].client, m.topic);
+            let text =
+                format!("{} got will {id:?} on {} though it was taken back", self.sessions[session.0].client, m.topic);
             self.blame(Class::Will, text);
         }
         if d.retain && !self.messages[id.0].retain {

@@ -1,12 +1,15 @@
 //! A disk that loses power at the call you name, and keeps of what was not synced what you choose.
 
+// A simulated file is small, so every offset fits a `usize`.
+#![allow(clippy::cast_possible_truncation)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use parlor::store::disk::{Disk, DiskFile};
 
-/// A small generator of reproducible numbers (SplitMix64).
+/// A small generator of reproducible numbers (`SplitMix64`).
 #[derive(Debug, Clone)]
 pub struct Seed(pub u64);
 
@@ -154,6 +157,7 @@ impl SimDisk {
     }
 
     /// The directory as it is found when the power is back.
+    #[must_use]
     pub fn after_power_cut(&self, keep: Keep, seed: u64) -> Self {
         let mut seed = Seed(seed);
         let state = self.state();

@@ -158,8 +158,8 @@ impl Store for AckEarly {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parlor_core::store::memory::MemoryStore;
     use parlor_core::store::SessionNo;
+    use parlor_core::store::memory::MemoryStore;
 
     #[test]
     fn a_fault_drops_its_own_facts_and_no_others() {

@@ -161,7 +161,8 @@ pub fn run(rounds: u32, seed: u64, mut say: impl FnMut(&str)) -> Outcome {
                 stage.answers.load(Ordering::Relaxed) > enough && stage.deliveries.load(Ordering::Relaxed) > deliveries
             });
             if !going {
-                lock(&stage.ledger).blame(Class::Stuck, format!("round {round}: the traffic does not go on\n{}", broker.log()));
+                lock(&stage.ledger)
+                    .blame(Class::Stuck, format!("round {round}: the traffic does not go on\n{}", broker.log()));
                 break;
             }
             broker.kill();
@@ -209,7 +210,8 @@ fn drain(stage: &Stage) {
 fn tick(stage: &Stage) {
     let mut link: Option<TcpStream> = None;
     while !stage.over.load(Ordering::Relaxed) {
-        let alive = link.as_mut().is_some_and(|l| l.write_all(&[0xC0, 0]).is_ok() && l.read(&mut [0; 64]).is_ok_and(|n| n > 0));
+        let alive =
+            link.as_mut().is_some_and(|l| l.write_all(&[0xC0, 0]).is_ok() && l.read(&mut [0; 64]).is_ok_and(|n| n > 0));
         if !alive {
             link = TcpStream::connect(*lock(&stage.addr)).ok();
             if let Some(l) = &mut link {
@@ -268,7 +270,9 @@ fn converse(stage: &Stage, client: &mut Client, part: &Part, mut stream: TcpStre
         match stream.read(&mut chunk) {
             Ok(0) => return,
             Ok(count) => input.extend_from_slice(&chunk[..count]),
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => continue,
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+                continue;
+            }
             Err(_) => return,
         }
         let mut ledger = lock(&stage.ledger);

@@ -481,7 +481,8 @@ fn server_may_send(packet: u8, id: u8) -> bool {
     }
 }
 
-/// Whether `code` is one the table of that packet lists for a server.
+/// Whether `code` is one the table of that packet lists for a server [MQTT5-3.2.2-8] [MQTT5-3.4.2-1] [MQTT5-3.5.2-1]
+/// [MQTT5-3.6.2-1] [MQTT5-3.7.2-1] [MQTT5-3.9.3-2] [MQTT5-3.11.3-2] [MQTT5-3.14.2-1] [MQTT5-3.15.2-1].
 fn code_is_listed(packet: u8, code: u8) -> bool {
     let listed: &[u8] = match packet {
         2 => &[
@@ -502,7 +503,8 @@ fn code_is_listed(packet: u8, code: u8) -> bool {
     listed.contains(&code)
 }
 
-/// Decodes one packet from a server.
+/// Decodes one packet from a server: form, flags, identifiers, properties [MQTT5-2.1.3-1] [MQTT5-2.2.1-2]
+/// [MQTT5-2.2.1-4] [MQTT5-2.2.2-1] [MQTT3-2.2.2-1] [MQTT3-2.3.1-4] [MQTT3-2.3.1-5].
 fn decode(version: Version, first: u8, body: &[u8]) -> Result<Packet, String> {
     let (kind, flags) = (first >> 4, first & 0x0F);
     let mut body = Body(body);

@@ -88,6 +88,15 @@ impl Process {
         Self { child, reaper, log }
     }
 
+    /// Where it says that it listens for a scheme.
+    fn address(&self, scheme: &str) -> Option<SocketAddr> {
+        let prefix = format!("listening on {scheme}://");
+        self.log.wait_for(START_PATIENCE, |log| {
+            let rest = log.split_once(&prefix)?.1;
+            rest.split_once(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))?.0.parse().ok()
+        })
+    }
+
     fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
         // The log ends when the process does, so this waits for the event and not for a time.
         self.log.wait_for(patience, |_| None::<()>);
@@ -175,14 +184,7 @@ impl Broker {
         }
         args.extend(self.extra.iter().cloned());
         let process = Process::spawn(&Self::binary(), &args);
-        let address = |scheme: &str| {
-            let prefix = format!("listening on {scheme}://");
-            process.log.wait_for(START_PATIENCE, |log| {
-                let rest = log.split_once(&prefix)?.1;
-                rest.split_once(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))?.0.parse().ok()
-            })
-        };
-        let (mqtt, http) = (address("mqtt"), address("http"));
+        let (mqtt, http) = (process.address("mqtt"), process.address("http"));
         let Some(mqtt) = mqtt else {
             panic!("the broker did not say where it listens:\n{}", Self::text(&process));
         };
@@ -203,6 +205,12 @@ impl Broker {
     /// Where it listens for HTTP.
     pub fn http(&self) -> SocketAddr {
         self.http.expect("the broker has an HTTP listener")
+    }
+
+    /// Where it listens for this scheme (`ws`, `mqtts`, …); the listener has to be among the arguments.
+    pub fn address(&self, scheme: &str) -> SocketAddr {
+        let process = self.process.as_ref().expect("the broker runs");
+        process.address(scheme).unwrap_or_else(|| panic!("no {scheme} listener:\n{}", Self::text(process)))
     }
 
     /// Its data directory.

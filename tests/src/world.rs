@@ -332,14 +332,7 @@ impl<'a> World<'a> {
             Some(fault) => fault.wrap(honest),
             None => honest,
         };
-        self.broker = Some(Broker {
-            hub,
-            store,
-            desk,
-            outstanding: 0,
-            born_ms: self.now_ms,
-            stopping: false,
-        });
+        self.broker = Some(Broker { hub, store, desk, outstanding: 0, born_ms: self.now_ms, stopping: false });
         self.wills.started(&mut self.ledger, self.now_ms);
         self.disk_busy = false;
     }
@@ -413,7 +406,8 @@ impl<'a> World<'a> {
     fn disk_step(&mut self) {
         self.disk_busy = false;
         let Some(desk) = self.broker.as_ref().map(|b| b.desk.clone()) else { return };
-        let done = desk.work(self.backend).and_then(|()| if self.rng.chance(20) { self.backend.tidy() } else { Ok(()) });
+        let done =
+            desk.work(self.backend).and_then(|()| if self.rng.chance(20) { self.backend.tidy() } else { Ok(()) });
         if done.is_err() {
             self.lose_power();
         }
@@ -637,13 +631,26 @@ impl<'a> World<'a> {
         let mut lines = vec![format!("after {REST_MS} ms of rest at {} ms:", self.now_ms)];
         lines.extend(self.clients.iter().filter(|c| !c.is_done() || c.phase != Phase::Open).map(Client::unfinished));
         if let Some(b) = &self.broker {
-            lines.push(format!("committing {}, desk busy {}, {:?}", b.hub.is_committing(), b.desk.is_busy(), b.hub.totals()));
+            lines.push(format!(
+                "committing {}, desk busy {}, {:?}",
+                b.hub.is_committing(),
+                b.desk.is_busy(),
+                b.hub.totals()
+            ));
             let views = b.hub.sessions().map(|brief| b.hub.describe(&brief));
             for s in views.filter(|s| s.queue_messages > 0) {
-                lines.push(format!("session {} holds {} messages, {} in flight", s.client_id, s.queue_messages, s.in_flight));
+                lines.push(format!(
+                    "session {} holds {} messages, {} in flight",
+                    s.client_id, s.queue_messages, s.in_flight
+                ));
             }
             for (at, c) in self.conns.iter().enumerate().filter(|(_, c)| c.hub.is_some() && !c.is_quiet()) {
-                lines.push(format!("connection {at} of {}: {}, may_read {}", self.clients[c.client].character.name, c.state(), b.hub.may_read(c.link())));
+                lines.push(format!(
+                    "connection {at} of {}: {}, may_read {}",
+                    self.clients[c.client].character.name,
+                    c.state(),
+                    b.hub.may_read(c.link())
+                ));
             }
         } else {
             lines.push("the broker is not running".into());
@@ -663,7 +670,10 @@ impl<'a> World<'a> {
             let (expected, unsure) = self.ledger.filters(session);
             let found: BTreeMap<&str, u8> = view.subscriptions.iter().map(|(f, o, _)| (f.as_str(), o & 3)).collect();
             if !unsure && found != expected {
-                wrong.push(format!("{} has the subscriptions {found:?}, should have {expected:?}", client.character.name));
+                wrong.push(format!(
+                    "{} has the subscriptions {found:?}, should have {expected:?}",
+                    client.character.name
+                ));
             }
         }
         let mut found = BTreeMap::new();
@@ -690,7 +700,8 @@ impl<'a> World<'a> {
         let after = self.ledger.totals();
         // If the power failed meanwhile, wills were published.
         if after.1 != before.1 && self.crashes == crashes {
-            let text = format!("after everything was acknowledged and a restart, {} messages came again", after.1 - before.1);
+            let text =
+                format!("after everything was acknowledged and a restart, {} messages came again", after.1 - before.1);
             self.ledger.blame(Class::Duplicated, text);
         }
         self.probe_retained();
@@ -737,7 +748,9 @@ impl<'a> World<'a> {
             }
         }
         let totals = b.hub.totals();
-        if totals.queue_messages > limits.queue_messages_max.max(limits.memory_queue_messages_max) * totals.sessions.max(1) {
+        if totals.queue_messages
+            > limits.queue_messages_max.max(limits.memory_queue_messages_max) * totals.sessions.max(1)
+        {
             wrong.push(format!("{totals:?}"));
         }
         if totals.uncommitted_bytes > limits.commit_bytes_max + packet * (self.conns.len() as u64 + 1) {

@@ -148,8 +148,12 @@ fn no_write_or_sync_is_a_bad_moment_to_lose_power() {
                 let turn = usize::try_from(step).expect("small");
                 for way in 0..ways {
                     let keep = KEEPS[(turn + way * KEEPS.len() / ways) % KEEPS.len()];
-                    let report = run(&Plan { freeze_at: Some(step), ..plan.clone() }, &mut OnDisk::new(seed, Some(keep)));
-                    report.expect_clean(&format!("power lost at write or sync {step} (STEP={step}), of the unsynced stays {keep:?}"), seed);
+                    let report =
+                        run(&Plan { freeze_at: Some(step), ..plan.clone() }, &mut OnDisk::new(seed, Some(keep)));
+                    report.expect_clean(
+                        &format!("power lost at write or sync {step} (STEP={step}), of the unsynced stays {keep:?}"),
+                        seed,
+                    );
                     assert!(report.crashes > 0, "the power was lost at {step}");
                 }
             }

@@ -22,5 +22,6 @@ mod wire {
     mod session;
     mod subscribe;
     mod sys;
+    mod websocket;
     mod will;
 }

@@ -95,8 +95,8 @@ pub(crate) struct Extra {
     pub(crate) aliases_in: Vec<Option<Rc<str>>>,
     pub(crate) aliases_out: Vec<Box<str>>,
     pub(crate) routes: Vec<CachedRoute>,
-    /// Rate limit: messages that may be sent now, in thousandths, and when that was computed.
-    pub(crate) tokens: u64,
+    /// Rate limit: messages that may be sent now, in thousandths (negative: sent on credit), and when that was computed.
+    pub(crate) tokens: i64,
     pub(crate) tokens_at_ms: u64,
 }
 

@@ -98,6 +98,8 @@ pub(crate) struct Durable {
     pub(crate) committed: u64,
     /// Everything below was sent at least once (perhaps on an earlier connection).
     pub(crate) sent: u64,
+    /// Whether those below were sent is a guess: the broker died with the client connected.
+    pub(crate) uncertain_until: u64,
     pub(crate) queued: u64,
     pub(crate) queued_bytes: u64,
     /// Messages kept in memory because the session is online and has sent, or holds here, everything before them.

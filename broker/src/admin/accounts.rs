@@ -43,14 +43,14 @@ pub fn check_password(password: &str) -> Result<(), AccountError> {
 }
 
 /// Record of a new account. Takes as long as a password check.
-pub fn make(password: &str, groups: &[String]) -> Result<Vec<u8>, AccountError> {
+pub fn make(password: &str, groups: &[String], params: &PasswordParams) -> Result<Vec<u8>, AccountError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    Ok(make_record(password, groups, &PasswordParams::default(), now_ms)?.encode())
+    Ok(make_record(password, groups, params, now_ms)?.encode())
 }
 
 /// Record of a changed account. With a password it takes as long as a password check.
-pub fn change(record: &[u8], change: &Change) -> Result<Vec<u8>, AccountError> {
+pub fn change(record: &[u8], change: &Change, params: &PasswordParams) -> Result<Vec<u8>, AccountError> {
     let mut record = AccountRecord::decode(record)?;
     if let Some(groups) = &change.groups {
         if !groups.iter().all(|group| is_group_name(group)) {
@@ -65,7 +65,7 @@ pub fn change(record: &[u8], change: &Change) -> Result<Vec<u8>, AccountError> {
         record.disabled = disabled;
     }
     if let Some(password) = &change.password {
-        set_password(&mut record, password, &PasswordParams::default())?;
+        set_password(&mut record, password, params)?;
     }
     Ok(record.encode())
 }

@@ -7,6 +7,7 @@ use super::metrics::render;
 use super::router::Route;
 use super::types::{AccountRow, Reloaded, RetainedQuery, SessionsQuery, SubscriptionsQuery};
 use super::{Readiness, process, systemd};
+use crate::auth::PasswordParams;
 use crate::config::{Config, Sources};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Frame, Incoming};
@@ -250,7 +251,8 @@ impl Api {
         if self.record(&name).await?.is_some() {
             return Err(ApiError::Exists(name));
         }
-        let record = hashed(move || accounts::make(&password, &groups)).await?;
+        let params = self.password_params();
+        let record = hashed(move || accounts::make(&password, &groups, &params)).await?;
         let row = accounts::row(&name, &record)?;
         self.store_account(name, record).await?;
         Ok(shown(StatusCode::CREATED, &row))
@@ -261,7 +263,8 @@ impl Api {
         let _turn = self.accounts.lock().await;
         let Some(before) = self.record(&name).await? else { return Err(ApiError::NoSuch("account", name)) };
         let change = accounts::Change { password, groups, disabled };
-        let record = hashed(move || accounts::change(&before, &change)).await?;
+        let params = self.password_params();
+        let record = hashed(move || accounts::change(&before, &change, &params)).await?;
         let row = accounts::row(&name, &record)?;
         self.store_account(name, record).await?;
         Ok(shown(StatusCode::OK, &row))
@@ -284,6 +287,10 @@ impl Api {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn password_params(&self) -> PasswordParams {
+        self.running().auth.passwords
+    }
+
     /// Reads the configuration again and has the driver take over what it can.
     pub(super) async fn reload(&self) -> Result<Reloaded, ApiError> {
         let _turn = self.reloads.lock().await;
@@ -291,7 +298,9 @@ impl Api {
         let done = self.reload_now().await;
         systemd::notify(systemd::Notice::Ready);
         match &done {
-            Ok(Reloaded { needs_restart, .. }) if needs_restart.is_empty() => tracing::info!("configuration taken over"),
+            Ok(Reloaded { needs_restart, .. }) if needs_restart.is_empty() => {
+                tracing::info!("configuration taken over")
+            }
             Ok(Reloaded { needs_restart, .. }) => {
                 let later = needs_restart.join(", ");
                 tracing::warn!(later, "configuration taken over, but these sections count only from the next start");

@@ -54,9 +54,10 @@ impl ApiError {
                 Self::Query("docs/openapi.json lists the keys of each query", format!("the query has no key \"{key}\""))
             }
             QueryError::Twice(key) => Self::Query("give each key once", format!("the query has \"{key}\" twice")),
-            QueryError::Encoding => {
-                Self::Query("write bytes outside a-z, A-Z, 0-9, '-', '.', '_', '~' as %XX", "the query is not well-formed".into())
-            }
+            QueryError::Encoding => Self::Query(
+                "write bytes outside a-z, A-Z, 0-9, '-', '.', '_', '~' as %XX",
+                "the query is not well-formed".into(),
+            ),
         }
     }
 
@@ -71,7 +72,9 @@ impl ApiError {
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::Exists(_) => StatusCode::CONFLICT,
             Self::Account(AccountError::Record(_)) | Self::Disk(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Account(AccountError::Password(crate::auth::PasswordError::Random)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Account(AccountError::Password(crate::auth::PasswordError::Random)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Account(_) | Self::Config(_) | Self::Command(CommandError::Unusable(_)) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }

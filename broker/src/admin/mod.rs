@@ -10,7 +10,7 @@ mod router;
 mod server;
 pub mod systemd;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 
 pub use api::OPENAPI;

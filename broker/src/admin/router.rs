@@ -208,10 +208,21 @@ mod tests {
     #[test]
     fn hosts_a_browser_can_be_tricked_into_are_not_ours() {
         let configured = ["broker.lan".to_owned()];
-        for host in ["127.0.0.1", "127.0.0.1:9883", "localhost:1", "LOCALHOST", "[::1]:9883", "[::1]", "Broker.lan:80", "10.0.0.7"] {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:9883",
+            "localhost:1",
+            "LOCALHOST",
+            "[::1]:9883",
+            "[::1]",
+            "Broker.lan:80",
+            "10.0.0.7",
+        ] {
             assert!(is_own_host(host, &configured), "{host}");
         }
-        for host in ["", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:9883", "[::1", "[::1]x", "[evil]"] {
+        for host in
+            ["", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:9883", "[::1", "[::1]x", "[evil]"]
+        {
             assert!(!is_own_host(host, &configured), "{host}");
         }
     }

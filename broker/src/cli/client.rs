@@ -39,7 +39,9 @@ pub(super) enum ClientError {
     #[error("{0}")]
     Refused(String),
     /// It is not the broker of this data directory.
-    #[error("what listens on {0} does not take the token in the data directory; is it another broker? name the right one with --config or --data")]
+    #[error(
+        "what listens on {0} does not take the token in the data directory; is it another broker? name the right one with --config or --data"
+    )]
     Stranger(SocketAddr),
 }
 
@@ -368,7 +370,10 @@ mod tests {
         check("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nabc", Ok((200, "ab")));
         check("HTTP/1.1 204 No Content\r\n\r\n", Ok((204, "")));
         check("HTTP/1.0 404 x\r\ncontent-length:0\r\n\r\n", Ok((404, "")));
-        check("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n3;x=y\r\ncde\r\n0\r\n\r\n", Ok((200, "abcde")));
+        check(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n3;x=y\r\ncde\r\n0\r\n\r\n",
+            Ok((200, "abcde")),
+        );
         check("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab", Err(ErrorKind::UnexpectedEof));
         check("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n", Err(ErrorKind::UnexpectedEof));
         check("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", Err(ErrorKind::UnexpectedEof));

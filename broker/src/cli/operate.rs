@@ -2,10 +2,13 @@
 
 use super::client::{Client, ClientError, segment};
 use super::prompt::{PromptError, confirm, new_password, password_from};
-use super::serve::load;
-use super::{AccountCommand, BackupArgs, Engine, Exit, Offline, Place, RestoreArgs, SessionCommand, StatusArgs, complain};
-use crate::admin::accounts::{self, AccountError};
+use super::serve::misconfigured;
+use super::{
+    AccountCommand, BackupArgs, Engine, Exit, Offline, Place, RestoreArgs, SessionCommand, StatusArgs, complain,
+};
 use crate::admin::AccountRow;
+use crate::admin::accounts::{self, AccountError};
+use crate::config::Config;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::fs::File;
@@ -83,8 +86,12 @@ fn open(engine: &dyn Engine, data: &Path) -> Result<Box<dyn Offline>, OperateErr
     engine.open(data).map_err(OperateError::Store)
 }
 
-fn data_of(place: Place, environment: Vec<(String, String)>) -> Result<PathBuf, Exit> {
-    Ok(load(&place.sources(environment))?.data)
+/// The configuration of the broker meant. Its warnings are for who starts it.
+fn config_of(place: Place, environment: Vec<(String, String)>) -> Result<Config, Exit> {
+    match place.sources(environment).load() {
+        Ok(loaded) => Ok(loaded.config),
+        Err(report) => Err(misconfigured(&report)),
+    }
 }
 
 fn print_lines(text: &str) -> Result<(), OperateError> {
@@ -102,15 +109,15 @@ pub(super) fn account(engine: &dyn Engine, command: AccountCommand, environment:
         AccountCommand::List(args) => &args.place,
         AccountCommand::Remove(args) => &args.place,
     };
-    let data = match data_of(place.clone(), environment) {
-        Ok(data) => data,
+    let config = match config_of(place.clone(), environment) {
+        Ok(config) => config,
         Err(exit) => return exit,
     };
     finish(match command {
-        AccountCommand::Add(args) => add(engine, &data, &args.name, args.group, args.password_stdin),
-        AccountCommand::Passwd(args) => passwd(engine, &data, &args.name, args.password_stdin),
-        AccountCommand::List(args) => list(engine, &data, args.json),
-        AccountCommand::Remove(args) => remove(engine, &data, &args.name),
+        AccountCommand::Add(args) => add(engine, &config, &args.name, &args.group, args.password_stdin),
+        AccountCommand::Passwd(args) => passwd(engine, &config, &args.name, args.password_stdin),
+        AccountCommand::List(args) => list(engine, &config.data, args.json),
+        AccountCommand::Remove(args) => remove(engine, &config.data, &args.name),
     })
 }
 
@@ -120,9 +127,9 @@ fn password(name: &str, from_stdin: bool) -> Result<String, OperateError> {
     Ok(password)
 }
 
-fn add(engine: &dyn Engine, data: &Path, name: &str, groups: Vec<String>, stdin: bool) -> Result<(), OperateError> {
+fn add(engine: &dyn Engine, config: &Config, name: &str, groups: &[String], stdin: bool) -> Result<(), OperateError> {
     accounts::check_name(name)?;
-    match find(data)? {
+    match find(&config.data)? {
         Found::Running(client) => {
             let body = json!({ "name": name, "password": password(name, stdin)?, "groups": groups });
             let answer = client.call("POST", "/accounts", Some(&body))?;
@@ -136,7 +143,7 @@ fn add(engine: &dyn Engine, data: &Path, name: &str, groups: Vec<String>, stdin:
             if record(store.as_mut(), name)?.is_some() {
                 return Err(OperateError::AccountExists(name.to_owned()));
             }
-            let record = accounts::make(&password(name, stdin)?, &groups)?;
+            let record = accounts::make(&password(name, stdin)?, groups, &config.auth.passwords)?;
             store.put_account(name, &record).map_err(OperateError::Store)?;
         }
     }
@@ -144,8 +151,8 @@ fn add(engine: &dyn Engine, data: &Path, name: &str, groups: Vec<String>, stdin:
     Ok(())
 }
 
-fn passwd(engine: &dyn Engine, data: &Path, name: &str, stdin: bool) -> Result<(), OperateError> {
-    match find(data)? {
+fn passwd(engine: &dyn Engine, config: &Config, name: &str, stdin: bool) -> Result<(), OperateError> {
+    match find(&config.data)? {
         Found::Running(client) => {
             let body = json!({ "password": password(name, stdin)? });
             let answer = client.call("PUT", &format!("/accounts/{}", segment(name)), Some(&body))?;
@@ -158,7 +165,7 @@ fn passwd(engine: &dyn Engine, data: &Path, name: &str, stdin: bool) -> Result<(
             let mut store = open(engine, &data)?;
             let before = record(store.as_mut(), name)?.ok_or_else(|| OperateError::NoAccount(name.to_owned()))?;
             let change = accounts::Change { password: Some(password(name, stdin)?), ..accounts::Change::default() };
-            let record = accounts::change(&before, &change)?;
+            let record = accounts::change(&before, &change, &config.auth.passwords)?;
             store.put_account(name, &record).map_err(OperateError::Store)?;
         }
     }
@@ -218,14 +225,14 @@ pub(super) fn session(command: SessionCommand, environment: Vec<(String, String)
         SessionCommand::Show(args) => &args.place,
         SessionCommand::Kick(args) => &args.place,
     };
-    let data = match data_of(place.clone(), environment) {
-        Ok(data) => data,
+    let config = match config_of(place.clone(), environment) {
+        Ok(config) => config,
         Err(exit) => return exit,
     };
     finish(match command {
-        SessionCommand::List(args) => sessions(&data, args.account.as_deref(), args.json),
-        SessionCommand::Show(args) => show(&data, &args.client_id),
-        SessionCommand::Kick(args) => kick(&data, &args.client_id, args.forget),
+        SessionCommand::List(args) => sessions(&config.data, args.account.as_deref(), args.json),
+        SessionCommand::Show(args) => show(&config.data, &args.client_id),
+        SessionCommand::Kick(args) => kick(&config.data, &args.client_id, args.forget),
     })
 }
 
@@ -293,12 +300,13 @@ fn kick(data: &Path, client_id: &str, forget: bool) -> Result<(), OperateError> 
 
 /// `parlor status`
 pub(super) fn status(args: &StatusArgs, environment: Vec<(String, String)>) -> Exit {
-    let data = match data_of(args.place.clone(), environment) {
-        Ok(data) => data,
+    let config = match config_of(args.place.clone(), environment) {
+        Ok(config) => config,
         Err(exit) => return exit,
     };
     finish((|| {
-        let body = running(&data)?.call("GET", "/status", None)?.done()?;
+        let data = &config.data;
+        let body = running(data)?.call("GET", "/status", None)?.done()?;
         if args.json { print_lines(&format!("{body}\n")) } else { print_lines(&status_text(&body)) }
     })())
 }
@@ -311,7 +319,12 @@ fn status_text(body: &Value) -> String {
     ];
     for listener in body["listeners"].as_array().into_iter().flatten() {
         let word = |key: &str| listener[key].as_str().unwrap_or("?").to_owned();
-        lines.push(format!("listener       {}  on {}: {} connections", word("url"), word("address"), listener["connections"]));
+        lines.push(format!(
+            "listener       {}  on {}: {} connections",
+            word("url"),
+            word("address"),
+            listener["connections"]
+        ));
     }
     for (title, key) in [("connections", "connections"), ("sessions", "sessions"), ("subscriptions", "subscriptions")] {
         lines.push(format!("{title:14} {}", body[key]));
@@ -330,14 +343,16 @@ fn status_text(body: &Value) -> String {
 
 /// `parlor reload`
 pub(super) fn reload(place: Place, environment: Vec<(String, String)>) -> Exit {
-    let data = match data_of(place, environment) {
-        Ok(data) => data,
+    let config = match config_of(place, environment) {
+        Ok(config) => config,
         Err(exit) => return exit,
     };
     finish((|| {
-        let body = running(&data)?.call("POST", "/reload", None)?.done()?;
+        let data = &config.data;
+        let body = running(data)?.call("POST", "/reload", None)?.done()?;
         eprint!("{}", body["warnings"].as_str().unwrap_or_default());
-        let later: Vec<&str> = body["needs_restart"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let later: Vec<&str> =
+            body["needs_restart"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         if later.is_empty() {
             eprintln!("configuration taken over");
         } else {
@@ -403,14 +418,14 @@ impl<T: Read> Read for Counted<T> {
 
 /// `parlor backup`
 pub(super) fn backup(engine: &dyn Engine, args: &BackupArgs, environment: Vec<(String, String)>) -> Exit {
-    let data = match data_of(args.place.clone(), environment) {
-        Ok(data) => data,
+    let config = match config_of(args.place.clone(), environment) {
+        Ok(config) => config,
         Err(exit) => return exit,
     };
     finish(if args.file.as_os_str() == "-" {
-        backup_to(engine, &data, io::stdout().lock()).map(drop)
+        backup_to(engine, &config.data, io::stdout().lock()).map(drop)
     } else {
-        backup_to_file(engine, &data, &args.file)
+        backup_to_file(engine, &config.data, &args.file)
     })
 }
 
@@ -455,11 +470,12 @@ fn backup_to<W: Write>(engine: &dyn Engine, data: &Path, writer: W) -> Result<W,
 
 /// `parlor restore`
 pub(super) fn restore(engine: &dyn Engine, args: &RestoreArgs, environment: Vec<(String, String)>) -> Exit {
-    let data = match data_of(args.place.clone(), environment) {
-        Ok(data) => data,
+    let config = match config_of(args.place.clone(), environment) {
+        Ok(config) => config,
         Err(exit) => return exit,
     };
     finish((|| {
+        let data = &config.data;
         let from_stdin = args.file.as_os_str() == "-";
         let failed = |error| OperateError::File { path: args.file.clone(), error };
         let input: Box<dyn Read> =
@@ -470,7 +486,7 @@ pub(super) fn restore(engine: &dyn Engine, args: &RestoreArgs, environment: Vec<
             return Err(OperateError::Declined);
         }
         let mut from = Counted { inner: BufReader::new(input), bytes: 0, progress: Progress::new("read") };
-        let text = match find(&data)? {
+        let text = match find(data)? {
             Found::Running(client) => {
                 let body = client.upload("/restore", &mut from, |_| ())?.done()?;
                 body["text"].as_str().unwrap_or_default().to_owned()

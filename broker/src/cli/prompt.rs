@@ -48,8 +48,7 @@ pub(super) fn confirm(question: &str) -> bool {
 }
 
 fn hidden(question: &str) -> Result<String, PromptError> {
-    let mut terminal =
-        File::options().read(true).write(true).open("/dev/tty").map_err(PromptError::NoTerminal)?;
+    let mut terminal = File::options().read(true).write(true).open("/dev/tty").map_err(PromptError::NoTerminal)?;
     let _quiet = Quiet::new(&terminal)?;
     terminal.write_all(question.as_bytes()).map_err(PromptError::Input)?;
     let typed = typed(&mut terminal);

@@ -102,25 +102,24 @@ fn run(engine: &dyn Engine, start: Start) -> Exit {
 }
 
 /// Reads the configuration; prints warnings, or everything that is wrong.
-pub(super) fn load(sources: &Sources) -> Result<Config, Exit> {
+fn load(sources: &Sources) -> Result<Config, Exit> {
     match sources.load() {
         Ok(Loaded { config, warnings }) => {
             eprint!("{warnings}");
             Ok(config)
         }
-        Err(report) => {
-            eprint!("{report}");
-            eprintln!("parlor: {}", verdict(&report));
-            Err(Exit::Usage)
-        }
+        Err(report) => Err(misconfigured(&report)),
     }
 }
 
-fn verdict(report: &Report) -> String {
+/// Prints everything that is wrong.
+pub(super) fn misconfigured(report: &Report) -> Exit {
+    eprint!("{report}");
     match report.errors() {
-        1 => "1 error in the configuration".to_owned(),
-        n => format!("{n} errors in the configuration"),
+        1 => complain(&"1 error in the configuration"),
+        n => complain(&format_args!("{n} errors in the configuration")),
     }
+    Exit::Usage
 }
 
 /// Checks a configuration file.
@@ -220,10 +219,8 @@ mod tests {
 
     #[test]
     fn a_demo_says_what_to_type_with_the_ports_it_got() {
-        let sources = Sources {
-            listen: vec!["ws://127.0.0.1:0/mqtt".into(), "mqtt://127.0.0.1:0".into()],
-            ..Sources::default()
-        };
+        let sources =
+            Sources { listen: vec!["ws://127.0.0.1:0/mqtt".into(), "mqtt://127.0.0.1:0".into()], ..Sources::default() };
         let config = sources.load().unwrap().config;
         let ready = Ready {
             listeners: vec![vec!["127.0.0.1:40001".parse().unwrap()], vec!["127.0.0.1:40002".parse().unwrap()]],

@@ -12,6 +12,7 @@ mod url;
 pub use problem::{Offence, Origin, Problem, Report, Severity};
 pub use url::{Host, ListenerUrl, Transport, UrlError};
 
+use crate::auth::PasswordParams;
 use parlor_core::access::Rule;
 use parlor_core::limits::{LIMITS, Limits};
 use std::fmt::Write as _;
@@ -93,6 +94,8 @@ pub struct Auth {
     pub jwt: Option<Jwt>,
     /// What wrong passwords cost.
     pub slow_down: SlowDown,
+    /// What hashing a new password costs, the server and whoever guesses.
+    pub passwords: PasswordParams,
     /// Which part of a client certificate names the account.
     pub certificate_account: CertificateAccount,
 }

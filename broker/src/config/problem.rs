@@ -1,6 +1,7 @@
 //! What can be wrong with a configuration, where, and what to write instead.
 
 use super::url::UrlError;
+use crate::auth::KeyFileError;
 use parlor_core::access::RuleError;
 use std::fmt;
 use std::ops::Range;
@@ -190,6 +191,14 @@ pub enum Offence {
         /// What the system said.
         error: String,
     },
+    /// A key file for tokens that holds something else; the error says what to do.
+    #[error("{}: {error}", .path.display())]
+    BadKeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: KeyFileError,
+    },
     /// A file with a secret that everybody may read.
     #[error("`{key}`: every user of this machine can read {} (mode {mode:04o})", .path.display())]
     WorldReadable {
@@ -256,6 +265,9 @@ impl Offence {
             Self::BadPath(path) => format!("write \"/{path}\""),
             Self::FileUnreadable { .. } => {
                 "check the path (a relative one in a file counts from that file) and that the broker's user may read it".into()
+            }
+            Self::BadKeyFile { .. } => {
+                "for EdDSA and RS256 the file holds PEM public keys, for HS256 a secret of at least 32 bytes".into()
             }
             Self::WorldReadable { path, .. } => format!("run: chmod o-rwx {}", path.display()),
             Self::OpenToAll(_) => {

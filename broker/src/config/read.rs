@@ -7,6 +7,7 @@ use super::{
     Auth, CertificateAccount, ClientCertificate, Config, DATA, HTTP_LISTEN, Http, Jwt, JwtAlgorithm, Listener, Loaded,
     Log, LogFormat, LogLevel, SlowDown, Sources, Store, Tls, WebSocket,
 };
+use crate::auth::{JwtKey, PasswordParams, SCRAM_ITERATIONS_MIN};
 use parlor_core::access::{Action, Effect, Pattern, Rule, RuleError, Who, is_account_name, is_group_name};
 use parlor_core::limits::{LIMITS, LimitError, Limits};
 use std::net::SocketAddr;
@@ -111,6 +112,8 @@ struct FileUse {
 enum Content {
     Public,
     Secret,
+    /// Keys for tokens: a secret for `HS256`, public for the others.
+    TokenKey(JwtAlgorithm),
 }
 
 impl Room {
@@ -121,17 +124,24 @@ impl Room {
     fn check_files(&mut self) {
         for file in std::mem::take(&mut self.files) {
             let FileUse { origin, key, path, content } = file;
-            match std::fs::File::open(&path).and_then(|opened| opened.metadata()) {
+            let found = match std::fs::File::open(&path).and_then(|opened| opened.metadata()) {
+                Ok(found) => found,
                 Err(error) => {
-                    self.problem(&origin, Offence::FileUnreadable { key, path, error: error.to_string() });
+                    let error = error.to_string();
+                    self.problem(&origin, Offence::FileUnreadable { key, path, error });
+                    continue;
                 }
-                Ok(found) if content == Content::Secret => {
-                    let mode = permission_bits(&found);
-                    if mode & 0o007 != 0 {
-                        self.problem(&origin, Offence::WorldReadable { key, path, mode });
-                    }
-                }
-                Ok(_) => {}
+            };
+            if let Content::TokenKey(algorithm) = content
+                && let Ok(contents) = std::fs::read(&path)
+                && let Err(error) = JwtKey::read_file(algorithm, &contents)
+            {
+                self.problem(&origin, Offence::BadKeyFile { path: path.clone(), error });
+            }
+            let mode = permission_bits(&found);
+            let is_secret = matches!(content, Content::Secret | Content::TokenKey(JwtAlgorithm::Hs256));
+            if is_secret && mode & 0o007 != 0 {
+                self.problem(&origin, Offence::WorldReadable { key, path, mode });
             }
         }
     }
@@ -376,6 +386,7 @@ fn auth(room: &mut Room, top: &mut Section) -> Auth {
         allow_anonymous: false,
         jwt: None,
         slow_down: SlowDown { free_failures: 5, first_delay_ms: 500, max_delay_secs: 60, forget_secs: 900 },
+        passwords: PasswordParams::default(),
         certificate_account: CertificateAccount::CommonName,
     };
     let Some(mut section) = top.section(room, "auth") else { return auth };
@@ -398,8 +409,31 @@ fn auth(room: &mut Room, top: &mut Section) -> Auth {
         };
         slow.finish(room);
     }
+    if let Some(section) = section.section(room, "passwords") {
+        auth.passwords = passwords(room, section);
+    }
     section.finish(room);
     auth
+}
+
+fn passwords(room: &mut Room, mut section: Section) -> PasswordParams {
+    let default = PasswordParams::default();
+    let lanes = section.small(room, "lanes", 1, 16, default.lanes);
+    // Argon2 wants 8 KiB a lane (RFC 9106 s3.1).
+    let params = PasswordParams {
+        memory_kib: section.small(room, "memory_kib", 8 * lanes, 4 << 20, default.memory_kib),
+        passes: section.small(room, "passes", 1, 100, default.passes),
+        lanes,
+        scram_iterations: section.small(
+            room,
+            "scram_iterations",
+            SCRAM_ITERATIONS_MIN,
+            1_000_000,
+            default.scram_iterations,
+        ),
+    };
+    section.finish(room);
+    params
 }
 
 fn jwt(room: &mut Room, mut section: Section) -> Option<Jwt> {
@@ -417,8 +451,7 @@ fn jwt(room: &mut Room, mut section: Section) -> Option<Jwt> {
             .as_text(room, "algorithm", node)
             .and_then(|(origin, value)| section.pick(room, "algorithm", &origin, value, &choices)),
     };
-    // Only the key of HS256 is a secret; the others are public halves.
-    let content = if algorithm == Some(JwtAlgorithm::Hs256) { Content::Secret } else { Content::Public };
+    let content = algorithm.map_or(Content::Public, Content::TokenKey);
     let key_file = section.file(room, "key_file", content);
     if key_file.is_none() {
         let offence = Offence::Missing {

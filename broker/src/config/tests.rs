@@ -56,7 +56,7 @@ fn a_whole_file() {
     for name in ["cert.pem", "key.pem", "ca.pem", "other.pem"] {
         scratch.file(name, "");
     }
-    let secret = scratch.file("jwt.key", "secret");
+    let secret = scratch.file("jwt.key", "a secret of at least thirty-two bytes\n");
     set_mode(&secret, 0o600);
     set_mode(&scratch.0.join("key.pem"), 0o600);
     let file = scratch.file(
@@ -84,6 +84,8 @@ fn a_whole_file() {
         issuer = "home"
         [auth.slow_down]
         free_failures = 2
+        [auth.passwords]
+        memory_kib = 4096
         [[rule]]
         group = "sensors"
         allow = "publish"
@@ -128,6 +130,7 @@ fn a_whole_file() {
     assert_eq!((jwt.algorithm, jwt.issuer.as_deref()), (JwtAlgorithm::Hs256, Some("home")));
     assert_eq!(config.auth.slow_down.free_failures, 2);
     assert_eq!(config.auth.slow_down.max_delay_secs, 60);
+    assert_eq!((config.auth.passwords.memory_kib, config.auth.passwords.passes), (4_096, 2));
     assert_eq!(
         config.rules,
         vec![
@@ -466,6 +469,16 @@ error: parlor.toml:2:1: there is no key `isuer` in [auth.jwt]
    = did you mean `issuer`?
 ",
     );
+}
+
+#[test]
+fn key_files_are_read() {
+    let scratch = Scratch::new("keys");
+    let key = scratch.file("jwt.key", "short");
+    set_mode(&key, 0o640);
+    let file = scratch.file("parlor.toml", "[auth.jwt]\nkey_file = \"jwt.key\"\nalgorithm = \"HS256\"\n");
+    let report = Sources { file: Some(file), ..Sources::default() }.load().unwrap_err().to_string();
+    assert!(report.contains("parlor.toml:2:12: ") && report.contains("the HS256 secret is too short"), "{report}");
 }
 
 #[test]

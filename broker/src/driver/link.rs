@@ -3,7 +3,7 @@
 use super::{Driver, LINGER_MS};
 use crate::link::{Layer, Received};
 use parlor_core::{Hub, LinkId, Now};
-use parlor_protocol::mqtt::{Packet, Version, decode};
+use parlor_protocol::mqtt::{Packet, Sender, Version, connect_version, decode};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::ErrorKind;
@@ -12,12 +12,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 /// What the tasks of the thread know of one connection. An idle one owns no buffer.
 pub(super) struct Conn {
     pub(super) link: LinkId,
-    pub(super) stream: TcpStream,
+    stream: RefCell<TcpStream>,
     layer: RefCell<Layer>,
     /// MQTT bytes that are not a whole packet yet, or that may not be handed in yet.
     partial: RefCell<Vec<u8>>,
@@ -50,7 +51,7 @@ impl Conn {
         Self {
             link,
             arrival,
-            stream,
+            stream: RefCell::new(stream),
             layer: RefCell::new(layer),
             partial: RefCell::new(early),
             wire: RefCell::default(),
@@ -61,6 +62,14 @@ impl Conn {
             gone: Cell::new(false),
             waker: RefCell::default(),
         }
+    }
+
+    /// One read. A read that does not fill the buffer is known to have emptied the socket, so the next one waits without
+    /// asking the system.
+    fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
     }
 
     pub(super) fn wake(&self) {
@@ -97,7 +106,13 @@ impl Driver {
             if conn.closing.get() || !hub.may_read(conn.link) {
                 return (at, Fed::Stopped);
             }
-            match decode(&bytes[at..], conn.version.get(), max) {
+            let decoded = decode(&bytes[at..], conn.version.get(), max);
+            // Some packets, properties and reason codes are the server's alone.
+            let decoded = decoded.and_then(|found| match &found {
+                Some((packet, _)) => packet.check_sender(Sender::Client).map(|()| found),
+                None => Ok(found),
+            });
+            match decoded {
                 Ok(Some((packet, size))) => {
                     if let Packet::Connect(connect) = &packet {
                         conn.version.set(connect.version);
@@ -107,7 +122,7 @@ impl Driver {
                 }
                 Ok(None) => return (at, Fed::All),
                 Err(error) => {
-                    hub.malformed(now, conn.link, &error);
+                    hub.malformed(now, conn.link, &error, connect_version(&bytes[at..]));
                     conn.closing.set(true);
                     return (bytes.len(), Fed::Stopped);
                 }
@@ -203,7 +218,7 @@ impl Driver {
                 return Ok(true);
             }
             let len = out.len();
-            match conn.stream.try_write(out) {
+            match conn.stream.borrow().try_write(out) {
                 Ok(n) => {
                     hub.wrote(self.now(), conn.link, n);
                     if n < len {
@@ -234,7 +249,7 @@ impl Driver {
                 }
                 hub.wrote(self.now(), conn.link, len);
             }
-            match conn.stream.try_write(&wire) {
+            match conn.stream.borrow().try_write(&wire) {
                 Ok(n) if n == wire.len() => wire.clear(),
                 Ok(n) => {
                     wire.drain(..n);
@@ -251,10 +266,10 @@ impl Driver {
             let mut wire = vec![];
             conn.layer.borrow_mut().close(&mut wire);
             if !wire.is_empty() {
-                let _ = conn.stream.try_write(&wire);
+                let _ = conn.stream.borrow().try_write(&wire);
             }
         }
-        let _ = socket2::SockRef::from(&conn.stream).shutdown(std::net::Shutdown::Write);
+        let _ = socket2::SockRef::from(&*conn.stream.borrow()).shutdown(std::net::Shutdown::Write);
         conn.lingering.set(true);
         self.forget(conn.link);
         conn.wake();
@@ -283,8 +298,7 @@ impl Task {
 
     /// What is left to say is being written; a peer that does not read it is not waited for.
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep =
-            self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(LINGER_MS))));
+        let sleep = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(LINGER_MS))));
         ready!(sleep.as_mut().poll(cx));
         self.driver.drop_conn(&self.conn);
         Poll::Ready(())
@@ -292,21 +306,15 @@ impl Task {
 
     /// After the end: discards what still comes, so that the peer reads our last words and not a reset.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep =
-            self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(LINGER_MS))));
+        let sleep = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(LINGER_MS))));
         if sleep.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
         let mut buffer = self.driver.buffer.borrow_mut();
         loop {
-            if ready!(self.conn.stream.poll_read_ready(cx)).is_err() {
-                return Poll::Ready(());
-            }
-            match self.conn.stream.try_read(&mut buffer) {
-                Ok(0) => return Poll::Ready(()),
+            match ready!(self.conn.poll_read(cx, &mut buffer)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(()),
             }
         }
     }
@@ -333,7 +341,7 @@ impl Future for Task {
         if !conn.waker.borrow().as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             *conn.waker.borrow_mut() = Some(cx.waker().clone());
         }
-        if conn.blocked.get() && conn.stream.poll_write_ready(cx).is_ready() {
+        if conn.blocked.get() && conn.stream.borrow().poll_write_ready(cx).is_ready() {
             conn.blocked.set(false);
             driver.retry.borrow_mut().push_back(conn.link);
             driver.wake();
@@ -350,20 +358,18 @@ impl Future for Task {
         }
         let mut buffer = driver.buffer.borrow_mut();
         loop {
-            let readable = ready!(conn.stream.poll_read_ready(cx));
-            let read = readable.and_then(|()| conn.stream.try_read(&mut buffer));
-            match read {
+            match ready!(conn.poll_read(cx, &mut buffer)) {
                 Ok(n) if n > 0 => {
                     driver.take_input(&conn, &buffer[..n]);
-                    if n == buffer.len() || conn.closing.get() || !driver.hub.borrow().may_read(conn.link) {
+                    if conn.closing.get() || !driver.hub.borrow().may_read(conn.link) {
+                        return Poll::Pending;
+                    }
+                    if n == buffer.len() {
                         // There may be more: take the next turn after the others had theirs.
-                        if !conn.closing.get() && driver.hub.borrow().may_read(conn.link) {
-                            cx.waker().wake_by_ref();
-                        }
+                        cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 _ => {
                     drop(buffer);
                     driver.drop_conn(&conn);

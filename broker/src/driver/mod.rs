@@ -11,8 +11,8 @@ pub(crate) use heart::{Heart, Signal};
 
 use crate::auth::Authenticator;
 use crate::link::{Layer, NewLink};
-use link::Conn;
 pub(crate) use link::Arrival;
+use link::Conn;
 use parlor_core::store::Store;
 use parlor_core::{Hub, LinkId, Now, Peer, Tally};
 use std::cell::{Cell, RefCell};

@@ -24,7 +24,8 @@ pub enum Layer {
 pub enum Received {
     /// More may come.
     Open,
-    /// The peer has said goodbye (TLS `close_notify`, WebSocket Close); nothing more will come.
+    /// The peer has said goodbye (TLS `close_notify`, WebSocket Close); nothing more will come. What it said before is
+    /// in `plain`, and the answer to the goodbye in `wire`.
     PeerClosed,
 }
 
@@ -135,5 +136,82 @@ impl Layer {
             Self::Tls(tls) | Self::SecureWebSocket(tls, _) => Some(tls),
             Self::Plain | Self::WebSocket(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Ca, Dir, Noise, Socket, client, client_config, server_files};
+    use super::super::websocket::WsOptions;
+    use super::*;
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConnection, StreamOwned};
+    use std::sync::Arc;
+    use tungstenite::client::ClientRequestBuilder;
+    use tungstenite::{Message, WebSocket};
+
+    type Secure = WebSocket<StreamOwned<ClientConnection, Socket>>;
+
+    fn connect(version: &'static rustls::SupportedProtocolVersion, chunk: usize) -> Secure {
+        let (dir, ca) = (Dir::new(), Ca::new("ca"));
+        let tls = TlsLayer::new(server_files(&dir, &ca).load().unwrap()).unwrap();
+        let options = WsOptions { message_bytes_max: 300_000, ..WsOptions::default() };
+        let ws = WsLayer::new(Arc::new(options));
+        let socket = Socket::new(Layer::SecureWebSocket(Box::new(tls), Box::new(ws)), chunk);
+        assert!(!socket.layer.is_ready());
+        let stream = StreamOwned::new(client(client_config(&ca, None, &[version])), socket);
+        let uri = "wss://localhost/mqtt".parse().unwrap();
+        tungstenite::client(ClientRequestBuilder::new(uri).with_sub_protocol("mqtt"), stream).unwrap().0
+    }
+
+    #[test]
+    fn secure_websocket_carries_text_both_ways() {
+        let text = Noise(5).bytes(200_000);
+        for version in [&TLS12, &TLS13] {
+            for chunk in [1, 1000, usize::MAX] {
+                let mut client = connect(version, chunk);
+                client.send(Message::binary(text.clone())).unwrap();
+                let socket = &mut client.get_mut().sock;
+                assert!(socket.layer.is_ready());
+                assert_eq!(socket.plain, text);
+                socket.send(&text).unwrap();
+                assert_eq!(client.read().unwrap(), Message::binary(text.clone()));
+            }
+        }
+    }
+
+    #[test]
+    fn secure_websocket_says_goodbye_in_both_layers() {
+        let mut client = connect(&TLS13, usize::MAX);
+        client.get_mut().sock.close();
+        let said = client.get_ref().sock.unread().len();
+        client.get_mut().sock.close();
+        assert_eq!(client.get_ref().sock.unread().len(), said);
+        let Message::Close(Some(close)) = client.read().unwrap() else { panic!("no Close") };
+        assert_eq!(u16::from(close.code), 1000);
+
+        let mut client = connect(&TLS13, usize::MAX);
+        client.close(None).unwrap();
+        assert_eq!(client.get_ref().sock.outcome, Ok(Received::PeerClosed));
+    }
+
+    #[test]
+    fn secure_websocket_explains_a_refusal_before_it_closes() {
+        let mut client = connect(&TLS13, usize::MAX);
+        let _ = client.send(Message::binary(vec![0; 300_001]));
+        assert_eq!(client.get_ref().sock.outcome.as_ref().unwrap_err().label(), "ws_too_large");
+        let Message::Close(Some(close)) = client.read().unwrap() else { panic!("no Close") };
+        assert_eq!(u16::from(close.code), 1009);
+    }
+
+    #[test]
+    fn plain_is_plain() {
+        let mut socket = Socket::new(Layer::Plain, usize::MAX);
+        assert!(socket.layer.is_plain() && socket.layer.is_ready() && socket.layer.tls().is_none());
+        std::io::Write::write_all(&mut socket, b"in").unwrap();
+        socket.send(b"out").unwrap();
+        socket.close();
+        assert_eq!((&socket.plain[..], socket.unread()), (&b"in"[..], &b"out"[..]));
+        assert!(size_of::<Layer>() <= 24);
     }
 }

@@ -7,6 +7,8 @@
 //! A link knows bytes. It knows no packets, no topics and no accounts.
 
 mod accept;
+#[cfg(test)]
+mod fixture;
 mod layer;
 mod tls;
 mod tls_config;

@@ -364,3 +364,172 @@ impl ReloadableTls {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Ca, Dir, Issued, Socket, client, client_config, names, server_files};
+    use super::super::layer::Layer;
+    use super::super::tls::TlsLayer;
+    use super::*;
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConnection, Stream};
+    use std::io::Write;
+    use tokio::sync::mpsc;
+
+    fn socket(config: Arc<ServerConfig>) -> Socket {
+        Socket::new(Layer::Tls(Box::new(TlsLayer::new(config).unwrap())), usize::MAX)
+    }
+
+    /// Whether text gets through; the server's verdict is in the socket.
+    fn says(client: &mut ClientConnection, socket: &mut Socket) -> bool {
+        socket.plain.clear();
+        let written = Stream::new(client, socket).write_all(b"hello");
+        written.is_ok() && socket.plain == b"hello"
+    }
+
+    #[test]
+    fn each_wrong_file_is_named_with_advice() {
+        let (dir, ca) = (Dir::new(), Ca::new("ca"));
+        let good = server_files(&dir, &ca);
+        let other = ca.issue("localhost");
+        let check = |files: TlsFiles, path: &Path, advice: &str| {
+            let text = files.load().unwrap_err().to_string();
+            assert!(names(&text, path) && text.contains(advice), "{text}");
+        };
+        let absent = dir.path("absent.pem");
+        check(TlsFiles { certificate: absent.clone(), ..good.clone() }, &absent, "check the path");
+        check(TlsFiles { key: absent.clone(), ..good.clone() }, &absent, "check the path");
+        let empty = dir.put("empty.pem", "");
+        check(TlsFiles { certificate: empty.clone(), ..good.clone() }, &empty, "BEGIN CERTIFICATE");
+        check(TlsFiles { certificate: good.key.clone(), ..good.clone() }, &good.key, "BEGIN CERTIFICATE");
+        check(TlsFiles { key: good.certificate.clone(), ..good.clone() }, &good.certificate, "BEGIN PRIVATE KEY");
+        let key = dir.put("other.key", &other.key);
+        check(TlsFiles { key: key.clone(), ..good.clone() }, &key, "does not belong");
+        check(TlsFiles { key, ..good.clone() }, &good.certificate, "does not belong");
+        for mark in [
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMAA=\n-----END RSA PRIVATE KEY-----\n",
+        ] {
+            let key = dir.put("encrypted.key", mark);
+            check(TlsFiles { key: key.clone(), ..good.clone() }, &key, "openssl pkey");
+        }
+        let key = dir.put("odd.key", "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n");
+        check(TlsFiles { key: key.clone(), ..good.clone() }, &key, "use ECDSA");
+        let cut = dir.put("cut.pem", &other.certificate[..other.certificate.len() - 30]);
+        check(TlsFiles { certificate: cut.clone(), ..good.clone() }, &cut, "damaged");
+        let odd = dir.put("odd.pem", "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n");
+        check(TlsFiles { certificate: odd.clone(), ..good.clone() }, &odd, "X.509");
+        let large = dir.path("large.pem");
+        File::create(&large).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
+        check(TlsFiles { certificate: large.clone(), ..good.clone() }, &large, "larger than");
+
+        let asked = TlsFiles { client_auth: ClientAuth::Required, ..good.clone() };
+        assert!(matches!(asked.load(), Err(TlsConfigError::NoClientCa)));
+        let with_ca = TlsFiles { client_ca: Some(dir.put("ca.pem", &ca.certificate)), ..asked.clone() };
+        with_ca.load().unwrap();
+        check(TlsFiles { client_ca: Some(empty.clone()), ..asked.clone() }, &empty, "BEGIN CERTIFICATE");
+        check(TlsFiles { client_ca: Some(odd.clone()), ..asked.clone() }, &odd, "X.509");
+        check(TlsFiles { client_crl: Some(empty.clone()), ..with_ca.clone() }, &empty, "BEGIN X509 CRL");
+        let crl = dir.put("odd.crl", "-----BEGIN X509 CRL-----\nMAA=\n-----END X509 CRL-----\n");
+        check(TlsFiles { client_crl: Some(crl.clone()), ..with_ca.clone() }, &crl, "BEGIN X509 CRL");
+        let unused = TlsFiles { client_auth: ClientAuth::None, ..with_ca };
+        check(unused.clone(), &unused.client_ca.clone().unwrap(), "optional or required");
+    }
+
+    #[test]
+    fn clients_show_certificates_as_the_listener_asks() {
+        let (dir, ca, stranger_ca) = (Dir::new(), Ca::new("ca"), Ca::new("stranger"));
+        let (lamp, revoked, stranger) = (ca.issue("lamp"), ca.issue("thief"), stranger_ca.issue("lamp"));
+        let base = TlsFiles {
+            client_ca: Some(dir.put("ca.pem", &ca.certificate)),
+            client_crl: Some(dir.put("ca.crl", &ca.revoke(revoked.serial))),
+            ..server_files(&dir, &ca)
+        };
+        let check = |client_auth: ClientAuth, own: Option<&Issued>, expect: Result<bool, &str>| {
+            let files = match client_auth {
+                ClientAuth::None => TlsFiles { client_ca: None, client_crl: None, client_auth, ..base.clone() },
+                ClientAuth::Optional | ClientAuth::Required => TlsFiles { client_auth, ..base.clone() },
+            };
+            for version in [&TLS12, &TLS13] {
+                let mut socket = socket(files.load().unwrap());
+                let mut client = client(client_config(&ca, own, &[version]));
+                let through = says(&mut client, &mut socket);
+                let shown = socket.layer.tls().unwrap().peer_certificate().map(<[u8]>::to_vec);
+                match expect {
+                    Ok(with_certificate) => {
+                        assert!(through, "{client_auth:?}: {:?}", socket.outcome);
+                        let der = own
+                            .filter(|_| with_certificate)
+                            .map(|own| CertificateDer::from_pem_slice(own.certificate.as_bytes()).unwrap().to_vec());
+                        assert_eq!(shown, der, "{client_auth:?}");
+                    }
+                    Err(label) => {
+                        assert!(socket.plain.is_empty());
+                        assert_eq!(socket.outcome.unwrap_err().label(), label, "{client_auth:?}");
+                    }
+                }
+            }
+        };
+        check(ClientAuth::None, None, Ok(false));
+        check(ClientAuth::None, Some(&lamp), Ok(false));
+        check(ClientAuth::Optional, None, Ok(false));
+        check(ClientAuth::Optional, Some(&lamp), Ok(true));
+        check(ClientAuth::Optional, Some(&revoked), Err("tls_bad_certificate"));
+        check(ClientAuth::Required, None, Err("tls_no_certificate"));
+        check(ClientAuth::Required, Some(&lamp), Ok(true));
+        check(ClientAuth::Required, Some(&revoked), Err("tls_bad_certificate"));
+        check(ClientAuth::Required, Some(&stranger), Err("tls_bad_certificate"));
+    }
+
+    #[test]
+    fn a_reload_is_for_new_handshakes_and_old_connections_stay() {
+        let (dir, old_ca, new_ca) = (Dir::new(), Ca::new("old"), Ca::new("new"));
+        let tls = ReloadableTls::load(server_files(&dir, &old_ca)).unwrap();
+        let mut old_socket = socket(tls.current());
+        let mut old_client = client(client_config(&old_ca, None, &[&TLS13]));
+        assert!(says(&mut old_client, &mut old_socket));
+
+        server_files(&dir, &new_ca);
+        tls.reload().unwrap();
+        assert!(says(&mut old_client, &mut old_socket), "the old connection works on");
+        assert!(says(&mut client(client_config(&new_ca, None, &[&TLS13])), &mut socket(tls.current())));
+        assert!(!says(&mut client(client_config(&old_ca, None, &[&TLS13])), &mut socket(tls.current())));
+
+        dir.put("server.key", "no key at all");
+        assert!(matches!(tls.reload(), Err(TlsConfigError::NoKey { .. })));
+        assert!(says(&mut client(client_config(&new_ca, None, &[&TLS13])), &mut socket(tls.current())));
+    }
+
+    #[test]
+    fn a_change_of_a_file_and_a_wish_are_noticed() {
+        let (dir, ca) = (Dir::new(), Ca::new("ca"));
+        let tls = ReloadableTls::load(server_files(&dir, &ca)).unwrap();
+        let (report, mut reported) = mpsc::channel(8);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let next = |reported: &mut mpsc::Receiver<ReloadEvent>| {
+            let wait = async { tokio::time::timeout(Duration::from_secs(10), reported.recv()).await };
+            runtime.block_on(wait).unwrap().unwrap()
+        };
+        let watched = tls.clone();
+        let task = runtime.spawn(async move {
+            watched.watch(Duration::from_millis(5), |event| report.try_send(event).unwrap()).await;
+        });
+        let before = tls.current();
+        tls.ask_reload();
+        assert!(matches!(next(&mut reported), ReloadEvent::Reloaded { .. }));
+        assert!(!Arc::ptr_eq(&before, &tls.current()));
+
+        let before = tls.current();
+        let key = std::fs::read_to_string(dir.path("server.key")).unwrap();
+        dir.put("server.key", "broken");
+        assert!(matches!(next(&mut reported), ReloadEvent::Kept { error: TlsConfigError::NoKey { .. }, .. }));
+        assert!(Arc::ptr_eq(&before, &tls.current()), "the old one stays");
+        std::fs::remove_file(dir.path("server.key")).unwrap();
+        assert!(matches!(next(&mut reported), ReloadEvent::Kept { error: TlsConfigError::Unreadable { .. }, .. }));
+        dir.put("moved.key", &key);
+        std::fs::rename(dir.path("moved.key"), dir.path("server.key")).unwrap();
+        assert!(matches!(next(&mut reported), ReloadEvent::Reloaded { .. }));
+        assert!(!Arc::ptr_eq(&before, &tls.current()));
+        task.abort();
+    }
+}

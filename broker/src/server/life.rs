@@ -29,10 +29,7 @@ pub(super) enum Ending {
     /// The broker is to end.
     Stop,
     /// The store is to be replaced by a backup; then it lives again.
-    Restore {
-        file: PathBuf,
-        reply: oneshot::Sender<Result<Restored, CommandError>>,
-    },
+    Restore { file: PathBuf, reply: oneshot::Sender<Result<Restored, CommandError>> },
 }
 
 /// What the commands of the operator work on.
@@ -170,7 +167,7 @@ async fn seed_accounts(server: &Server, life: &Life) -> Result<(), RunError> {
             continue;
         }
         let groups: Vec<String> = seed.groups.iter().map(ToString::to_string).collect();
-        let record = crate::admin::accounts::make(seed.password, &groups)?;
+        let record = crate::admin::accounts::make(seed.password, &groups, &server.config.auth.passwords)?;
         let (done, waits) = oneshot::channel();
         super::operate::put_account(life, seed.name, record, move || {
             let _ = done.send(());
@@ -193,7 +190,8 @@ fn command_arrived(server: &mut Server, life: &mut Life, command: Command) -> Op
         }
         Command::Restore { file, reply } => return Some(Ending::Restore { file, reply }),
         Command::Reload { config, reply } => {
-            let _ = reply.send(reload(server, life, *config).map_err(|error| CommandError::Unusable(error.to_string())));
+            let _ =
+                reply.send(reload(server, life, *config).map_err(|error| CommandError::Unusable(error.to_string())));
         }
         command => super::operate::perform(server, life, command),
     }
@@ -220,7 +218,13 @@ fn reload(server: &mut Server, life: &Life, config: Config) -> Result<(), RunErr
     );
     let anonymous: Vec<bool> = listeners
         .iter()
-        .map(|old| config.listeners.iter().find(|new| new.url == old.url).map_or(old.allow_anonymous, |new| new.allow_anonymous))
+        .map(|old| {
+            config
+                .listeners
+                .iter()
+                .find(|new| new.url == old.url)
+                .map_or(old.allow_anonymous, |new| new.allow_anonymous)
+        })
         .collect();
     server.config = Config { data, listeners, http, store, ..config };
     for (listener, allow_anonymous) in server.config.listeners.iter_mut().zip(anonymous) {
@@ -233,15 +237,16 @@ fn reload(server: &mut Server, life: &Life, config: Config) -> Result<(), RunErr
 /// A TLS connection whose handshake is done.
 fn admit(server: &Server, life: &Life, link: NewLink) {
     let listener = &server.config.listeners[link.listener];
-    let certificate = match link.certificate.as_deref().map(|der| certificate_account(der, server.config.auth.certificate_account)) {
-        None => None,
-        Some(Ok(name)) => Some(name.as_str().to_owned()),
-        Some(Err(error)) => {
-            tracing::warn!("the client certificate of {} names no account: {error}", link.peer);
-            // An empty name is no account: the client is refused as one whose certificate is not known.
-            Some(String::new())
-        }
-    };
+    let certificate =
+        match link.certificate.as_deref().map(|der| certificate_account(der, server.config.auth.certificate_account)) {
+            None => None,
+            Some(Ok(name)) => Some(name.as_str().to_owned()),
+            Some(Err(error)) => {
+                tracing::warn!("the client certificate of {} names no account: {error}", link.peer);
+                // An empty name is no account: the client is refused as one whose certificate is not known.
+                Some(String::new())
+            }
+        };
     life.driver.admit(link, certificate, listener.allow_anonymous);
 }
 
@@ -276,7 +281,10 @@ async fn accept(
             Err(error) => {
                 if let Some(pause) = accept_pause(&error) {
                     if let Some(suppressed) = log.admit(Instant::now(), "accept_failed") {
-                        tracing::error!(suppressed, "accept failed: {error}; raise the limit of open files (LimitNOFILE)");
+                        tracing::error!(
+                            suppressed,
+                            "accept failed: {error}; raise the limit of open files (LimitNOFILE)"
+                        );
                     }
                     tokio::time::sleep(pause).await;
                 }

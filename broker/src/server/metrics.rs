@@ -27,24 +27,35 @@ pub(super) fn collect(server: &Server, life: &Life) -> Vec<Metric> {
         })
         .collect();
     let commits = figures.commit_latency.iter().sum();
-    let refused = c.refused.iter().chain(life.driver.layers().iter().collect::<Vec<_>>()).chain(server.side.refused().iter().collect::<Vec<_>>()).collect::<Vec<_>>();
+    let refused = c
+        .refused
+        .iter()
+        .chain(life.driver.layers().iter().collect::<Vec<_>>())
+        .chain(server.side.refused().iter().collect::<Vec<_>>())
+        .collect::<Vec<_>>();
     let mut merged = parlor_core::Tally::default();
     for (label, count) in refused {
         merged.add_many(label, count);
     }
     vec![
-        Metric::gauge("parlor_connections", "Open connections, those without CONNECT included.").with(totals.connections),
+        Metric::gauge("parlor_connections", "Open connections, those without CONNECT included.")
+            .with(totals.connections),
         Metric::counter("parlor_connections_total", "Connections accepted.").with(c.connections),
         Metric::gauge("parlor_sessions_online", "Sessions with a connection.").with(totals.online),
         Metric::gauge("parlor_sessions", "Sessions, with or without a connection.").with(totals.sessions),
-        Metric::gauge("parlor_sessions_persistent", "Sessions that outlive their connection.").with(totals.persistent_sessions),
+        Metric::gauge("parlor_sessions_persistent", "Sessions that outlive their connection.")
+            .with(totals.persistent_sessions),
         Metric::gauge("parlor_subscriptions", "Subscriptions of all sessions.").with(totals.subscriptions),
         Metric::counter("parlor_packets_received_total", "MQTT packets received.").with(c.packets_received),
-        Metric::counter("parlor_messages_received_total", "PUBLISH packets received.").labelled_all("qos", by_qos(c.received)),
+        Metric::counter("parlor_messages_received_total", "PUBLISH packets received.")
+            .labelled_all("qos", by_qos(c.received)),
         Metric::counter("parlor_messages_sent_total", "PUBLISH packets sent.").labelled_all("qos", by_qos(c.sent)),
-        Metric::counter("parlor_messages_dropped_total", "Messages a session did not get.").labelled_all("reason", c.dropped.iter()),
-        Metric::counter("parlor_packets_refused_total", "Packets and connections refused.").labelled_all("reason", merged.iter()),
-        Metric::counter("parlor_limit_reached_total", "Limits reached, by key of [limits].").labelled_all("limit", c.limits.iter()),
+        Metric::counter("parlor_messages_dropped_total", "Messages a session did not get.")
+            .labelled_all("reason", c.dropped.iter()),
+        Metric::counter("parlor_packets_refused_total", "Packets and connections refused.")
+            .labelled_all("reason", merged.iter()),
+        Metric::counter("parlor_limit_reached_total", "Limits reached, by key of [limits].")
+            .labelled_all("limit", c.limits.iter()),
         Metric::counter("parlor_auth_total", "Authentications, by result.").labelled_all("result", c.auth.iter()),
         Metric::counter("parlor_wills_total", "Wills published.").with(c.wills),
         Metric::counter("parlor_bytes_received_total", "Bytes of MQTT packets received.").with(c.bytes_received),
@@ -63,11 +74,14 @@ pub(super) fn collect(server: &Server, life: &Life) -> Vec<Metric> {
         ),
         Metric::counter("parlor_commits_total", "Group commits.").with(figures.commits),
         Metric::counter("parlor_store_facts_total", "Facts committed.").with(figures.facts),
-        Metric::counter("parlor_store_bytes_written_total", "Bytes written to the journal.").with(figures.journal_bytes),
+        Metric::counter("parlor_store_bytes_written_total", "Bytes written to the journal.")
+            .with(figures.journal_bytes),
         Metric::counter("parlor_folds_total", "Journal segments folded into the index.").with(figures.folds),
         Metric::counter("parlor_fold_seconds_total", "Time that took.").with_float(seconds(figures.fold_us)),
-        Metric::gauge("parlor_store_frozen_segments", "Full journal segments waiting for their fold.").with(figures.frozen_segments),
-        Metric::gauge("parlor_store_tail_entries", "Queue entries that are in the journal only.").with(figures.tail_entries),
+        Metric::gauge("parlor_store_frozen_segments", "Full journal segments waiting for their fold.")
+            .with(figures.frozen_segments),
+        Metric::gauge("parlor_store_tail_entries", "Queue entries that are in the journal only.")
+            .with(figures.tail_entries),
         Metric::gauge("parlor_store_waiting_batches", "Batches waiting to be committed.").with(figures.waiting_batches),
         Metric::gauge("parlor_accounts", "Accounts in the store.").with(life.accounts.len() as u64),
         Metric::gauge("parlor_uptime_seconds", "Seconds since the store was opened.")

@@ -3,8 +3,9 @@
 use super::Server;
 use super::life::{Life, decode_record};
 use crate::admin::{
-    ChunkWriter, Command, CommandError, ConnectionStatus, Kick, ListenerStatus, Page, Payload, RetainedQuery, RetainedRow,
-    SessionDetail, SessionSummary, SessionsQuery, State, Status, StoreStatus, SubscriptionRow, SubscriptionsQuery,
+    ChunkWriter, Command, CommandError, ConnectionStatus, Kick, ListenerStatus, Page, Payload, RetainedQuery,
+    RetainedRow, SessionDetail, SessionSummary, SessionsQuery, State, Status, StoreStatus, SubscriptionRow,
+    SubscriptionsQuery,
 };
 use crate::auth::AccountName;
 use parlor_core::{LinkView, SessionView};
@@ -186,7 +187,9 @@ fn session(server: &Server, life: &Life, client_id: &str) -> Option<SessionDetai
         in_flight: view.in_flight.into(),
         inbound_qos2: view.inbound.into(),
         has_will: view.has_will,
-        subscription_list: rows.map(|(filter, options, id)| SubscriptionRow::new(client_id, filter, *options, *id)).collect(),
+        subscription_list: rows
+            .map(|(filter, options, id)| SubscriptionRow::new(client_id, filter, *options, *id))
+            .collect(),
     })
 }
 
@@ -195,7 +198,8 @@ fn subscriptions(life: &Life, query: &SubscriptionsQuery) -> Page<SubscriptionRo
     let rows = hub
         .subscriptions()
         .filter(|(client, filter, ..)| {
-            query.client_id.as_deref().is_none_or(|c| c == *client) && query.filter.as_deref().is_none_or(|f| f == *filter)
+            query.client_id.as_deref().is_none_or(|c| c == *client)
+                && query.filter.as_deref().is_none_or(|f| f == *filter)
         })
         .map(|row| ((row.0, row.1), row));
     let after = query.after.as_deref().map(SubscriptionRow::read_key);

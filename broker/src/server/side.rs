@@ -52,7 +52,8 @@ impl Side {
                 Some(tls) => tls,
                 None => {
                     let url = listener.url.clone();
-                    let tls = ReloadableTls::load(tls_files(files, listener)).map_err(|error| RunError::Tls { url, error })?;
+                    let tls = ReloadableTls::load(tls_files(files, listener))
+                        .map_err(|error| RunError::Tls { url, error })?;
                     certificates.push((door.number, tls.clone()));
                     tls
                 }
@@ -63,8 +64,11 @@ impl Side {
         }
         let certificates: Vec<ReloadableTls> = certificates.into_iter().map(|(_, tls)| tls).collect();
         let (stop, stopped) = oneshot::channel();
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build().map_err(RunError::Runtime)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(2)
+            .build()
+            .map_err(RunError::Runtime)?;
         let watched = certificates.clone();
         let admin = work.admin;
         let links = work.links;
@@ -143,7 +147,12 @@ pub(super) fn ws_options(config: &Config, listener: &Listener) -> Option<Arc<WsO
     })
 }
 
-fn accept_options(config: &Config, listener: &Listener, number: usize, refused: &Arc<Mutex<Tally>>) -> TlsAcceptOptions {
+fn accept_options(
+    config: &Config,
+    listener: &Listener,
+    number: usize,
+    refused: &Arc<Mutex<Tally>>,
+) -> TlsAcceptOptions {
     let refused = Arc::clone(refused);
     let log = Mutex::new(crate::log::RateLimited::new(Duration::from_secs(10)));
     TlsAcceptOptions {
@@ -161,7 +170,11 @@ fn accept_options(config: &Config, listener: &Listener, number: usize, refused: 
                     tracing::warn!(label, suppressed, "TLS connection from {peer} refused: {error}");
                 }
                 TlsAcceptEvent::AcceptFailed { error, .. } => {
-                    tracing::error!(label, suppressed, "accept failed: {error}; raise the limit of open files (LimitNOFILE)");
+                    tracing::error!(
+                        label,
+                        suppressed,
+                        "accept failed: {error}; raise the limit of open files (LimitNOFILE)"
+                    );
                 }
                 TlsAcceptEvent::Late { peer } | TlsAcceptEvent::Gone { peer } | TlsAcceptEvent::Displaced { peer } => {
                     tracing::debug!(label, suppressed, "TLS handshake with {peer} was not completed");

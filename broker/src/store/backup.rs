@@ -115,7 +115,7 @@ impl From<redb::TableError> for BackupError {
     }
 }
 
-struct Out<'a> {
+struct Stream<'a> {
     out: &'a mut dyn Write,
     progress: &'a mut dyn FnMut(Progress),
     block: Vec<u8>,
@@ -123,7 +123,7 @@ struct Out<'a> {
     done: Progress,
 }
 
-impl Out<'_> {
+impl Stream<'_> {
     fn row(&mut self, table: u8, key: &[&[u8]], value: &[u8]) -> Result<(), BackupError> {
         self.block.push(table);
         put_int(&mut self.block, key.iter().map(|part| part.len() as u64).sum());
@@ -161,7 +161,7 @@ pub(super) fn write(
     out.write_all(&MAGIC)?;
     out.write_all(&schema::FORMAT.to_le_bytes())?;
     let done = Progress { rows: 0, bytes: 16 };
-    let mut out = Out { out, progress, block: vec![], counts: [0; TABLES], done };
+    let mut out = Stream { out, progress, block: vec![], counts: [0; TABLES], done };
     for row in view.open_table(META)?.iter()? {
         let (key, value) = row?;
         // Which journal it was, and how far folded, belongs to the old directory.
@@ -255,8 +255,7 @@ impl<'a> Blocks<'a> {
         let offset = self.offset;
         let mut head = [0; 8];
         read_or(self.input, &mut head, offset, "it ends before its trailer")?;
-        let [a, b, c, d, e, f, g, h] = head;
-        let (len, crc) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+        let (len, crc) = (four(&head[..4]), four(&head[4..]));
         if len > MAX_BLOCK_BYTES {
             return Err(RestoreError::Damaged { offset, what: "a block has an impossible length" });
         }
@@ -382,6 +381,12 @@ fn build(input: &mut dyn Read, dir: &Path) -> Result<(), RestoreError> {
     Ok(())
 }
 
+fn four(bytes: &[u8]) -> u32 {
+    let mut four = [0; 4];
+    four.copy_from_slice(bytes);
+    u32::from_le_bytes(four)
+}
+
 fn number(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
 }
@@ -390,7 +395,10 @@ fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 
-fn subscription<'a>(key: &'a [u8], value: &[u8]) -> Option<((u64, &'a str), (u8, u32))> {
+/// Key and value of a row of [`SUBSCRIPTIONS`].
+type Subscription<'a> = ((u64, &'a str), (u8, u32));
+
+fn subscription<'a>(key: &'a [u8], value: &[u8]) -> Option<Subscription<'a>> {
     let (no, filter) = key.split_at_checked(8)?;
     let (options, id) = value.split_first()?;
     Some(((number(no)?, text(filter)?), (*options, u32::from_le_bytes(id.try_into().ok()?))))
@@ -443,11 +451,11 @@ fn insert(db: &Database, offset: u64, rows: &[(u8, Vec<u8>, Vec<u8>)]) -> Result
     Ok(())
 }
 
-fn put<'k, 'v, K: redb::Key + 'static, V: redb::Value + 'static>(
+fn put<K: redb::Key + 'static, V: redb::Value + 'static>(
     txn: &redb::WriteTransaction,
     table: redb::TableDefinition<'_, K, V>,
-    key: K::SelfType<'k>,
-    value: V::SelfType<'v>,
+    key: K::SelfType<'_>,
+    value: V::SelfType<'_>,
 ) -> Result<(), StoreError> {
     txn.open_table(table)?.insert(key, value)?;
     Ok(())

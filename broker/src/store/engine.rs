@@ -105,7 +105,7 @@ impl Engine {
             }
         }
         let mut from = folded.record;
-        for segment in recovered.segments.iter() {
+        for segment in &recovered.segments {
             if segment.last > from {
                 let job = fold_job(&db, &mut tail, folded.salt, segment.clone());
                 tail.finish_fold(job.run()?.generation);
@@ -169,7 +169,8 @@ impl Engine {
         let mut offset = place.offset;
         for batch in batches {
             self.totals.facts += self.tail.apply(&batch.bytes, place.generation, offset)?;
-            offset += batch.bytes.len() as u32;
+            // The record was short enough for a segment, so each of its parts is.
+            offset += u32::try_from(batch.bytes.len()).unwrap_or(u32::MAX);
         }
         Ok(())
     }

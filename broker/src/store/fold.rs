@@ -227,7 +227,8 @@ impl Queues<'_, '_> {
             self.sessions.insert(no, record.as_slice())?;
         } else if self.sessions.get(no)?.is_none() {
             // Facts about a session that is gone.
-            return self.forget(slots);
+            self.forget(slots);
+            return Ok(());
         }
         for (filter, change) in &net.subscriptions {
             let filter = filter.as_str();
@@ -322,7 +323,9 @@ impl Queues<'_, '_> {
         // A run of entries that are not done.
         let mut run = (slots.base, slots.base);
         let mut first = 0;
+        let mut rest = slots.slots.iter().skip(1);
         for (index, &slot) in (slots.base..).zip(&slots.slots) {
+            let next = rest.next().copied();
             if slot.state() == QueueState::Acked {
                 row.acked.remove(run.0, run.1);
                 run = (index + 1, index + 1);
@@ -334,7 +337,6 @@ impl Queues<'_, '_> {
                 continue;
             }
             let shared = self.shared_body(slot);
-            let next = slots.slots.get((index + 1 - slots.base) as usize).copied();
             let (to, message) = self.reader.read(self.segment, slot, next)?;
             let cost = message.cost() as u64;
             let body = match shared {
@@ -384,7 +386,8 @@ impl Queues<'_, '_> {
         for filter in filters {
             self.subscriptions.remove((no, filter.as_str()))?;
         }
-        self.forget(slots)
+        self.forget(slots);
+        Ok(())
     }
 
     fn rows_of_queue(&mut self, no: u64) -> Result<(), StoreError> {
@@ -409,12 +412,11 @@ impl Queues<'_, '_> {
     }
 
     /// Gives up the references that were counted for entries which are not written after all.
-    fn forget(&mut self, slots: Option<&FoldSlots>) -> Result<(), StoreError> {
+    fn forget(&mut self, slots: Option<&FoldSlots>) {
         let slots = slots.map_or(&[][..], |slots| &slots.slots);
         let numbers = slots.iter().filter(|slot| slot.state() == QueueState::Queued);
         let numbers: Vec<u64> = numbers.filter_map(|&slot| self.shared_body(slot)).collect();
         self.released.extend(numbers);
-        Ok(())
     }
 }
 

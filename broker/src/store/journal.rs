@@ -3,6 +3,9 @@
 //! A record is padded to whole blocks, so a block that was acknowledged is never written again, and a commit changes
 //! no file length: one write, one sync. `docs/storage.md` has the layout byte by byte.
 
+// Offsets and lengths within a segment are at most `MAX_OFFSET`, 29 bits, so no cast of one cuts anything off.
+#![allow(clippy::cast_possible_truncation)]
+
 use std::io;
 use std::sync::Arc;
 
@@ -533,14 +536,13 @@ fn new_segment(
     spares: &mut Vec<Spare>,
     next_name: &mut u64,
 ) -> Result<Segment, StoreError> {
-    let (spare, is_new) = match spares.pop() {
-        Some(spare) => (spare, false),
-        None => {
-            let name = format!("{PREFIX}{next_name}");
-            *next_name += 1;
-            let file = disk.open(&name).map_err(io_error("make", &name))?;
-            (Spare { name, file, allocated: 0 }, true)
-        }
+    let (spare, is_new) = if let Some(spare) = spares.pop() {
+        (spare, false)
+    } else {
+        let name = format!("{PREFIX}{next_name}");
+        *next_name += 1;
+        let file = disk.open(&name).map_err(io_error("make", &name))?;
+        (Spare { name, file, allocated: 0 }, true)
     };
     let Spare { name, file, mut allocated } = spare;
     if allocated < sizes.step {

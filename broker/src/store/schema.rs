@@ -125,7 +125,7 @@ pub(super) struct QueueRow {
     pub(super) acked: Ranges,
     /// Received and not acknowledged.
     pub(super) received: Ranges,
-    /// Packet identifiers of QoS 2 messages received and not released, ascending.
+    /// Packet identifiers of `QoS` 2 messages received and not released, ascending.
     pub(super) inbound: Vec<u16>,
 }
 

@@ -1,6 +1,9 @@
 //! The index of what is in the journal and not yet folded: where each queued entry's bytes are, and which folded
 //! entries were answered since.
 
+// Offsets and lengths within a segment are at most `MAX_OFFSET`, 29 bits, so no cast of one cuts anything off.
+#![allow(clippy::cast_possible_truncation)]
+
 use std::collections::{HashMap, VecDeque};
 
 use parlor_core::store::bytes::DecodeError;

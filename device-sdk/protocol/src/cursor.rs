@@ -1,6 +1,7 @@
 //! The only room that slices bytes: a checked reader, and the [`Sink`] that packets are written into.
 
 use crate::mqtt::DecodeError;
+use crate::topic::{self, TopicError};
 
 /// Takes bytes one slice after another; a packet is encoded into a sink.
 ///
@@ -127,6 +128,16 @@ impl<'a> Reader<'a> {
         Ok(byte)
     }
 
+    /// A byte that is 0 or 1.
+    #[inline]
+    pub(crate) fn flag(&mut self) -> Result<bool, DecodeError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(DecodeError::PropertyOutOfRange),
+        }
+    }
+
     #[inline]
     pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
         let (bytes, rest) = self.bytes.split_first_chunk::<2>().ok_or(DecodeError::Truncated)?;
@@ -134,6 +145,7 @@ impl<'a> Reader<'a> {
         Ok(u16::from_be_bytes(*bytes))
     }
 
+    #[inline]
     pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
         let (bytes, rest) = self.bytes.split_first_chunk::<4>().ok_or(DecodeError::Truncated)?;
         self.bytes = rest;
@@ -141,7 +153,18 @@ impl<'a> Reader<'a> {
     }
 
     /// A Variable Byte Integer in its shortest form [MQTT5-1.5.5-1].
+    #[inline]
     pub(crate) fn varint(&mut self) -> Result<u32, DecodeError> {
+        match *self.bytes {
+            [byte @ 0..=0x7F, ref rest @ ..] => {
+                self.bytes = rest;
+                Ok(u32::from(byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u32, DecodeError> {
         let mut value = 0u32;
         for i in 0..4 {
             let byte = self.u8()?;
@@ -170,5 +193,16 @@ impl<'a> Reader<'a> {
             return Err(DecodeError::NulInString);
         }
         Ok(text)
+    }
+
+    /// A string that is a topic name, or empty: also without wildcards [MQTT5-3.3.2-2] [MQTT3-3.3.2-2].
+    #[inline]
+    pub(crate) fn topic_name(&mut self) -> Result<&'a str, DecodeError> {
+        let text = core::str::from_utf8(self.binary()?).map_err(|_| DecodeError::NotUtf8)?;
+        match topic::check_characters(text) {
+            Ok(()) => Ok(text),
+            Err(TopicError::Nul) => Err(DecodeError::NulInString),
+            Err(error) => Err(DecodeError::BadTopic(error)),
+        }
     }
 }

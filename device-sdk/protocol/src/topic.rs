@@ -50,15 +50,49 @@ pub fn level_count(topic: &str) -> usize {
 /// Whether a topic name is legal.
 pub fn check_name(name: &str) -> Result<(), TopicError> {
     check_common(name)?;
-    if has_wildcard(name) {
-        return Err(TopicError::WildcardInName);
-    }
-    Ok(())
+    check_characters(name)
 }
 
+/// The characters of a topic name: no U+0000 and no wildcard; nothing is said of its length.
 #[inline]
-pub(crate) fn has_wildcard(name: &str) -> bool {
-    name.as_bytes().iter().any(|b| matches!(b, b'+' | b'#'))
+pub(crate) fn check_characters(name: &str) -> Result<(), TopicError> {
+    if !has_special(name.as_bytes()) {
+        return Ok(());
+    }
+    // A string without U+0000 is a matter of its encoding, and that is judged first.
+    Err(if name.as_bytes().contains(&0) { TopicError::Nul } else { TopicError::WildcardInName })
+}
+
+/// Whether there is a zero byte, `+` or `#`. Eight bytes at a time, because every PUBLISH pays for it.
+#[inline]
+fn has_special(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut found = words.iter().fold(0, |found, word| found | special_in(u64::from_le_bytes(*word)));
+    if let Some(last) = bytes.last_chunk::<8>() {
+        // It may overlap the word before, which does no harm.
+        found |= special_in(u64::from_le_bytes(*last));
+    } else {
+        return rest.iter().any(|b| matches!(b, 0 | b'+' | b'#'));
+    }
+    found != 0
+}
+
+/// Not zero exactly if one of the eight bytes is zero, `+` or `#`: `(x - 1) & !x` has its top bit set in the lowest byte
+/// that is zero.
+#[inline]
+const fn special_in(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = ONES << 7;
+    let plus = word ^ (ONES * b'+' as u64);
+    let hash = word ^ (ONES * b'#' as u64);
+    let zero = word.wrapping_sub(ONES) & !word;
+    let plus = plus.wrapping_sub(ONES) & !plus;
+    let hash = hash.wrapping_sub(ONES) & !hash;
+    (zero | plus | hash) & TOPS
+}
+
+fn has_wildcard(name: &str) -> bool {
+    name.bytes().any(|b| matches!(b, b'+' | b'#'))
 }
 
 fn check_common(topic: &str) -> Result<(), TopicError> {
@@ -148,6 +182,8 @@ mod tests {
 
     #[test]
     fn matching_follows_section_4_7() {
+        // [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT5-4.7.2-1] [MQTT3-4.7.1-2] [MQTT3-4.7.1-3] [MQTT3-4.7.2-1], and no
+        // normalisation [MQTT5-4.7.3-4] [MQTT3-4.7.3-4].
         for (filter, name, expect) in [
             ("sport/tennis/player1/#", "sport/tennis/player1", true),
             ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
@@ -164,6 +200,15 @@ mod tests {
             ("$SYS/monitor/+", "$SYS/monitor/Clients", true),
             ("a/b", "a/b/c", false),
             ("a/b/c", "a/b", false),
+            ("#", "sport", true),
+            ("#", "/", true),
+            ("sport/tennis/#", "sport/tennisball", false),
+            ("+/tennis/#", "/tennis", true),
+            ("sport+", "sport", false),
+            ("ACCOUNTS", "Accounts", false),
+            ("/finance", "finance", false),
+            ("caf\u{E9}", "cafe\u{301}", false),
+            ("\u{FEFF}a", "a", false),
         ] {
             assert_eq!(matches(filter, name), expect, "{filter} {name}");
         }
@@ -171,6 +216,7 @@ mod tests {
 
     #[test]
     fn filters_and_names_are_checked() {
+        // [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT5-4.8.2-1] [MQTT5-4.8.2-2] [MQTT3-4.7.1-2] [MQTT3-4.7.1-3]
         for filter in ["#", "+", "a/+/b", "a/#", "/", "+/+/#", "//"] {
             assert_eq!(check_filter(filter), Ok(()), "{filter}");
         }
@@ -186,10 +232,34 @@ mod tests {
         }
         assert_eq!(check_name("a/+"), Err(TopicError::WildcardInName));
         assert_eq!(parse_shared("$share/g/a/#"), Ok(Some(("g", "a/#"))));
-        for bad in ["$share/", "$share//a", "$share/g", "$share/g/", "$share/+/a", "$share/g#/a"] {
+        for bad in ["$share", "$share/", "$share//a", "$share/g", "$share/g/", "$share/+/a", "$share/g#/a"] {
             assert_eq!(parse_shared(bad), Err(TopicError::BadShare), "{bad}");
         }
         assert_eq!(parse_shared("$shared/a"), Ok(None));
+    }
+
+    #[test]
+    fn special_characters_are_found_at_every_place_of_every_length() {
+        // [MQTT5-3.3.2-2] [MQTT5-4.7.3-2] [MQTT3-3.3.2-2] [MQTT3-4.7.3-2]: words of eight bytes miss none and invent none.
+        for len in 0..=33 {
+            let plain = std::vec![b'a'; len];
+            assert!(!has_special(&plain));
+            for at in 0..len {
+                for byte in 0..=0xFF {
+                    let mut bytes = plain.clone();
+                    bytes[at] = byte;
+                    assert_eq!(has_special(&bytes), matches!(byte, 0 | b'+' | b'#'), "{byte} at {at} of {len}");
+                }
+            }
+        }
+        // Neighbours of what is looked for, where a borrow of a subtraction would show.
+        for pair in [[1, 0x80], [0x2A, 0x2C], [0x22, 0x24], [0xAB, 0xA3], [0x01, 0x01]] {
+            assert!(!has_special(&pair.repeat(8)));
+        }
+        assert_eq!(check_name("+\0"), Err(TopicError::Nul));
+        assert_eq!(check_name(&"x".repeat(65_536)), Err(TopicError::TooLong)); // [MQTT5-4.7.3-3] [MQTT3-4.7.3-3]
+        assert_eq!(check_name(""), Err(TopicError::Empty)); // [MQTT5-4.7.3-1] [MQTT3-4.7.3-1]
+        assert_eq!((level_count("/"), level_count("a"), level_count("a//b")), (2, 1, 3));
     }
 
     #[test]

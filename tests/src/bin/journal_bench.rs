@@ -4,6 +4,9 @@
 //! unpaced. `journal_bench store DIR [MESSAGES]`: the whole store, folds included. `journal_bench tail DIR`: memory of
 //! 100,000 queued messages in 200 sessions, and the cost of reading them back.
 
+// Measured numbers are printed with few digits.
+#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,6 +81,7 @@ fn begin_sessions(engine: &mut Engine, count: u64) -> Outcome {
             version: 5,
             expiry_secs: u32::MAX,
             disconnected_at_ms: 1,
+            sent: QueueIndex(0),
         });
     }
     engine.commit(&[batch])?;

@@ -5,8 +5,8 @@
 use super::Rng;
 use crate::checkers::{Class, Delivery, Ledger, MessageId, Publication, SessionId};
 use parlor_protocol::mqtt::{
-    Ack, Connect, Disconnect, Packet, PacketId, Properties, Property, Publish, QoS, ReasonCode, RetainHandling, Subscribe,
-    SubscribeFilters, SubscriptionOptions, Unsubscribe, UnsubscribeFilters, Version, Will,
+    Ack, Connect, Disconnect, Packet, PacketId, Properties, Property, Publish, QoS, ReasonCode, RetainHandling,
+    Subscribe, SubscribeFilters, SubscriptionOptions, Unsubscribe, UnsubscribeFilters, Version, Will,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -385,7 +385,8 @@ impl Client {
             (Phase::Open, Packet::UnsubAck(s)) => self.on_answer(ledger, s.packet_id, &[], false, now_ms),
             (Phase::Open, Packet::PingResp) => {}
             (Phase::Open, Packet::Disconnect(d)) => {
-                let expected = [ReasonCode::SESSION_TAKEN_OVER, ReasonCode::SERVER_SHUTTING_DOWN, ReasonCode::KEEP_ALIVE_TIMEOUT];
+                let expected =
+                    [ReasonCode::SESSION_TAKEN_OVER, ReasonCode::SERVER_SHUTTING_DOWN, ReasonCode::KEEP_ALIVE_TIMEOUT];
                 if !expected.contains(&d.reason) {
                     let why = d.properties.reason_string().unwrap_or("no reason given");
                     ledger.blame(Class::Protocol, format!("{name} was thrown out: {:?}, {why}", d.reason));
@@ -433,7 +434,10 @@ impl Client {
         let mut topic = p.topic.to_owned();
         if let Some(alias) = p.properties.topic_alias() {
             if alias > self.character.alias_max {
-                let text = format!("{} got topic alias {alias}, its maximum is {}", self.character.name, self.character.alias_max);
+                let text = format!(
+                    "{} got topic alias {alias}, its maximum is {}",
+                    self.character.name, self.character.alias_max
+                );
                 ledger.blame(Class::Protocol, text); // [MQTT5-3.1.2-26]
             }
             if topic.is_empty() {
@@ -446,12 +450,19 @@ impl Client {
         if let Some(id) = p.packet_id {
             let known = !self.unanswered.insert(id.value());
             if known && !p.dup {
-                let text = format!("{} got packet identifier {} again before it had answered", self.character.name, id.value());
+                let text = format!(
+                    "{} got packet identifier {} again before it had answered",
+                    self.character.name,
+                    id.value()
+                );
                 ledger.blame(Class::Protocol, text);
             }
             if v5 && self.unanswered.len() > self.character.receive_max.into() {
                 // [MQTT5-3.3.4-9]
-                let text = format!("{} got more than its Receive Maximum of {}", self.character.name, self.character.receive_max);
+                let text = format!(
+                    "{} got more than its Receive Maximum of {}",
+                    self.character.name, self.character.receive_max
+                );
                 ledger.blame(Class::Bound, text);
             }
             if p.qos == QoS::ExactlyOnce {
@@ -476,7 +487,11 @@ impl Client {
 
     fn on_ack(&mut self, ledger: &mut Ledger, a: &Ack<'_>, qos: u8) {
         let Some(at) = self.outgoing.iter().position(|o| o.packet_id == a.packet_id) else {
-            let text = format!("{} got an answer to packet {}, which it has not sent", self.character.name, a.packet_id.value());
+            let text = format!(
+                "{} got an answer to packet {}, which it has not sent",
+                self.character.name,
+                a.packet_id.value()
+            );
             return ledger.blame(Class::Protocol, text);
         };
         let o = self.outgoing[at].clone();
@@ -518,7 +533,8 @@ impl Client {
             Some((filter, Some(qos))) if subscribe && codes == [qos] => ledger.subscribed(session, &filter, now_ms),
             Some((filter, None)) if !subscribe => ledger.unsubscribed(session, &filter, now_ms),
             other => {
-                let text = format!("{}: {codes:?} answers packet {}: {other:?}", self.character.name, packet_id.value());
+                let text =
+                    format!("{}: {codes:?} answers packet {}: {other:?}", self.character.name, packet_id.value());
                 ledger.blame(Class::Protocol, text);
             }
         }

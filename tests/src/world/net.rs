@@ -55,7 +55,8 @@ impl Conn {
 
     /// Nothing is on its way, and nothing but the beginning of a packet waits to be read.
     pub(super) fn is_quiet(&self) -> bool {
-        let partial = parlor_protocol::mqtt::frame_len(&self.inbox).ok().flatten().is_none_or(|len| len > self.inbox.len());
+        let partial =
+            parlor_protocol::mqtt::frame_len(&self.inbox).ok().flatten().is_none_or(|len| len > self.inbox.len());
         self.dead || (partial && self.up_bytes == 0 && self.down_bytes == 0 && self.unread.is_empty() && !self.closing)
     }
 
@@ -270,9 +271,10 @@ impl World<'_> {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    let text = format!("what {} sent was called malformed: {error}", self.clients[c.client].character.name);
+                    let text =
+                        format!("what {} sent was called malformed: {error}", self.clients[c.client].character.name);
                     self.ledger.blame(Class::Protocol, text);
-                    b.hub.malformed(now, link, &error);
+                    b.hub.malformed(now, link, &error, None);
                     break;
                 }
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parlor::store::disk::{Disk, DiskFile};
 use parlor::store::{Engine, OpenError, Options};
 use parlor_core::store::memory::MemoryStore;
-use parlor_core::store::{Batch, Fact, SessionNo, Snapshot};
+use parlor_core::store::{Batch, Fact, QueueIndex, SessionNo, Snapshot};
 use parlor_tests::disk::{KEEPS, Keep, Seed, SimDisk};
 
 use crate::contract::small;
@@ -102,11 +102,7 @@ fn run(disk: &SimDisk, between: &Between, seed: u64, steps: u32) -> Acknowledged
                     known.folds += 1;
                 }
             }
-            5 if job.is_none() && traffic.seed.one_in(2) => {
-                if engine.freeze().is_err() {
-                    return known;
-                }
-            }
+            5 if job.is_none() && traffic.seed.one_in(2) && engine.freeze().is_err() => return known,
             6 if traffic.seed.one_in(3) => {
                 let done = job.take().map_or(Ok(()), |job| engine.finish_fold(job.run()));
                 if traffic.seed.one_in(2) {
@@ -255,6 +251,7 @@ fn session(no: u64) -> Batch {
         version: 5,
         expiry_secs: 1,
         disconnected_at_ms: 0,
+        sent: QueueIndex(0),
     });
     batch
 }

@@ -13,7 +13,7 @@ use parlor_tests::disk::Seed;
 #[derive(Debug, Default, Clone)]
 struct Session {
     next: u64,
-    /// Entries not acknowledged: (index, QoS 2 and not received).
+    /// Entries not acknowledged: (index, `QoS` 2 and not received).
     open: Vec<(u64, bool)>,
     inbound: Vec<u16>,
 }
@@ -27,11 +27,13 @@ pub struct Traffic {
     sequence: u64,
     /// Messages are up to so many bytes.
     pub message_bytes: u64,
+    /// Once in a while so many messages come at once, and a message is a hundred times as large; 0: never.
+    pub burst: u64,
 }
 
 impl Traffic {
     pub fn new(seed: u64) -> Self {
-        Self { seed: Seed(seed), sessions: BTreeMap::new(), next_session: 0, sequence: 0, message_bytes: 300 }
+        Self { seed: Seed(seed), sessions: BTreeMap::new(), next_session: 0, sequence: 0, message_bytes: 300, burst: 0 }
     }
 
     /// A batch of up to `facts` facts.
@@ -39,6 +41,11 @@ impl Traffic {
         let mut batch = Batch::default();
         for _ in 0..=self.seed.below(facts) {
             self.fact(&mut batch);
+        }
+        if self.burst > 0 && self.seed.one_in(20) {
+            for _ in 0..self.burst {
+                self.enqueue(&mut batch);
+            }
         }
         batch
     }
@@ -71,6 +78,7 @@ impl Traffic {
                     version: 5,
                     expiry_secs: self.seed.below(1 << 32) as u32,
                     disconnected_at_ms,
+                    sent: QueueIndex(disconnected_at_ms >> 20),
                 });
             }
             9..=11 => {
@@ -151,11 +159,15 @@ impl Traffic {
             version: 4,
             expiry_secs: u32::MAX,
             disconnected_at_ms: 0,
+            sent: QueueIndex(0),
         });
     }
 
     fn payload(&mut self) -> Vec<u8> {
-        let len = self.seed.below(self.message_bytes);
+        let mut len = self.seed.below(self.message_bytes);
+        if self.burst > 0 && self.seed.one_in(200) {
+            len *= 100;
+        }
         (0..len).map(|_| self.seed.draw() as u8).collect()
     }
 
@@ -164,6 +176,9 @@ impl Traffic {
         let mut to: Vec<u64> = (0..fan_out).filter_map(|_| self.pick()).collect();
         to.sort_unstable();
         to.dedup();
+        if to.is_empty() {
+            return;
+        }
         let (mut list, mut count) = (vec![], 0);
         for no in to {
             let qos = 1 + self.seed.below(2) as u8;

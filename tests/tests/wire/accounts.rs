@@ -221,6 +221,25 @@ fn re_authentication_that_fails() {
     c.thrown_out(&[0x82]);
 }
 
+/// `auth_waiting_max`: password checks take their time; when too many wait, more are told 0x89.
+#[test]
+fn waiting_password_checks_are_bounded() {
+    let Some(own) = Broker::own(&["--set", NO_ANONYMOUS, "--set", "limits.auth_waiting_max=1"]) else { return };
+    own.add_account("alice", "wonderland");
+    let ask = |n: u32| Connect::v5(&format!("c{n}")).username("alice").password("wonderland").send_to(&own);
+    let clients: Vec<Client> = (0..30).map(ask).collect();
+    let codes: Vec<u8> = clients
+        .into_iter()
+        .map(|mut c| match c.recv() {
+            Packet::ConnAck(connack) => connack.code,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(codes.iter().all(|code| [0, 0x89].contains(code)), "{codes:02x?}");
+    assert!(codes.contains(&0) && codes.contains(&0x89), "{codes:02x?}");
+    ask(99).recv();
+}
+
 /// An account that is removed or gets another password does not come in with what it had.
 #[test]
 fn accounts_change_while_the_broker_runs() {

@@ -79,7 +79,7 @@ fn long_acknowledgements_are_understood() {
     // A remaining length of 3 has a reason code and no property length.
     publisher.say(1, &topic, "four");
     let got = sub.publish_packet();
-    sub.ack_code(PubAck, got.id, 0x10);
+    sub.ack_code(PubAck, got.id, 0x80);
     sub.quiet();
 }
 

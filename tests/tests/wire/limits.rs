@@ -345,6 +345,34 @@ fn publish_rate_max() {
     assert!((700..3_000).contains(&took), "10 beyond the burst at 10 a second took {took} ms");
 }
 
+/// `commit_bytes_max`: publishers wait for the disk, and nothing is lost.
+#[test]
+fn commit_bytes_max() {
+    let Some(own) = limited(&["commit_bytes_max=65536"]) else { return };
+    let mut c = Connect::v5("away").persistent().to(&own);
+    c.subscribe("t", 1);
+    c.disconnect();
+    let mut publisher = Connect::v5("p").to(&own);
+    let most = u16::try_from(publisher.connack.props.number(prop::RECEIVE_MAX).unwrap_or(65_535)).expect("two bytes");
+    let count = most.min(500);
+    let mut bytes = Vec::new();
+    for id in 1..=count {
+        bytes.extend(Publish::new("t", [id.to_be_bytes().as_slice(), &[0; 4_000]].concat()).qos(1, id).bytes(V5));
+    }
+    let mut feeder = publisher.stream().try_clone().expect("a second handle");
+    // What is not read waits here, so the acknowledgements are taken meanwhile.
+    let feeding = std::thread::spawn(move || std::io::Write::write_all(&mut feeder, &bytes));
+    for id in 1..=count {
+        assert_eq!(publisher.await_ack(PubAck, id), 0);
+    }
+    feeding.join().expect("no panic").expect("all is read in the end");
+    let mut c = Connect::v5("away").persistent().to(&own);
+    for id in 1..=count {
+        assert_eq!(c.message().payload[..2], id.to_be_bytes());
+    }
+    c.quiet();
+}
+
 /// `output_bytes_max`: QoS 0 beyond it is dropped for who does not read, and only for them.
 #[test]
 fn output_bytes_max() {

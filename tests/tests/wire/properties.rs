@@ -185,6 +185,53 @@ fn topic_aliases_of_the_server() {
     forget(&id);
 }
 
+/// What comes again on another connection does not rely on aliases of the last one [MQTT5-3.3.2-7] [MQTT5-4.4.0-1].
+#[test]
+fn messages_that_come_again_have_their_topic() {
+    let (id, topic) = (unique("s"), unique("t/"));
+    let connect = |most: u16| Connect::v5(&id).persistent().with(prop::topic_alias_max(most)).to(broker());
+    let mut sub = connect(5);
+    sub.subscribe(&topic, 2);
+    let mut publisher = client(V5);
+    for n in 0..6_u8 {
+        publisher.say(1 + n % 2, &topic, n.to_string());
+    }
+    for _ in 0..6 {
+        sub.publish_packet();
+    }
+    sub.cut();
+    for most in [0, 5] {
+        let mut sub = connect(most);
+        let mut known = HashMap::new();
+        for n in 0..6 {
+            let got = sub.publish_packet();
+            assert_eq!((got.text(), got.dup), (n.to_string().as_str(), true));
+            match got.props.number(prop::TOPIC_ALIAS) {
+                None => assert_eq!(got.topic, topic),
+                Some(alias) => {
+                    assert!(alias <= most.into());
+                    let seen = known.entry(alias).or_insert_with(|| got.topic.clone());
+                    assert_eq!(*seen, topic);
+                }
+            }
+        }
+        sub.cut();
+    }
+    forget(&id);
+}
+
+/// CONNACK is a packet too: where it cannot be small enough, the connection ends without it [MQTT5-3.1.2-24].
+#[test]
+fn connack_keeps_the_maximum_packet_size() {
+    for most in [1_u32, 4, 5, 8, 12, 20] {
+        let mut c = Connect::v5(&unique("c")).with(prop::max_packet_size(most)).send_to(broker());
+        c.send(&[0xE0, 0]);
+        let got = c.rest();
+        assert!(got.is_empty() || (got[0] == 0x20 && usize::from(got[1]) + 2 == got.len()), "{got:02x?}");
+        assert!(got.len() <= usize::try_from(most).expect("small"), "{most}: {got:02x?}");
+    }
+}
+
 /// No packet to a client exceeds its Maximum Packet Size; a message that would is discarded as if it were sent, and
 /// the flow goes on [MQTT5-3.1.2-24] [MQTT5-3.1.2-25].
 #[test]

@@ -158,6 +158,85 @@ fn qos_2_is_delivered_once_across_a_take_over() {
     forget(&publisher_id);
 }
 
+/// A QoS 2 message refused in PUBREC is over: its identifier is free for another [MQTT5-4.3.3-9] [MQTT5-3.5.2-1].
+#[test]
+fn refused_qos_2_identifier_is_free() {
+    let topic = unique("t/");
+    let mut sub = client(V5);
+    sub.subscribe(&topic, 2);
+    let mut c = client(V5);
+    let code = c.deliver(&Publish::new("$SYS/refused", "forged").qos(2, 6));
+    assert!(code >= 0x80 || lenient(), "{code:#04x}");
+    assert_eq!(c.deliver(&Publish::new(&topic, "welcome").qos(2, 6)), 0);
+    assert_eq!(sub.message().text(), "welcome");
+    nothing_reaches(&mut c, &mut sub);
+}
+
+/// Identifiers of client and server are counted apart: both may use the same at once (2.2.1) [MQTT5-2.2.1-5]
+/// [MQTT3-2.3.1-6].
+#[test]
+fn both_sides_may_use_the_same_identifier() {
+    for version in BOTH {
+        let topic = unique("t/");
+        let mut c = client(version);
+        c.subscribe(&topic, 2);
+        client(version).say(2, &topic, "down");
+        let down = c.publish_packet();
+        c.publish(&Publish::new(&topic, "up").qos(2, down.id));
+        assert_eq!(c.await_ack(PubRec, down.id), 0);
+        c.ack(PubRel, down.id);
+        assert_eq!(c.await_ack(PubComp, down.id), 0);
+        let up = c.publish_packet();
+        assert_eq!(up.text(), "up");
+        c.finish(&down);
+        c.finish(&up);
+        c.quiet();
+    }
+}
+
+/// More messages than there are identifiers, each acknowledged: identifiers come round and are never used twice at
+/// once [MQTT5-2.2.1-4] [MQTT5-4.3.2-1] [MQTT5-4.3.2-2] [MQTT3-2.3.1-4].
+#[test]
+fn identifiers_come_round() {
+    let topic = unique("t/");
+    let mut sub = client(V5);
+    sub.subscribe(&topic, 1);
+    let mut publisher = client(V311);
+    let mut seen = vec![false; 65_536];
+    let mut waiting: Vec<u16> = Vec::new();
+    let total = 66_000_u32;
+    let mut sent = 0_u32;
+    let mut got = 0_u32;
+    while got < total {
+        let mut bytes = Vec::new();
+        for id in 1..=500 {
+            bytes.extend(Publish::new(&topic, sent.to_be_bytes()).qos(1, id).bytes(V311));
+            sent += 1;
+        }
+        publisher.send(&bytes);
+        for _ in 0..500 {
+            let publish = sub.publish_packet();
+            assert_eq!(publish.payload, got.to_be_bytes());
+            let id = usize::from(publish.id);
+            assert!(!seen[id], "identifier {id} is in use");
+            seen[id] = true;
+            waiting.push(publish.id);
+            got += 1;
+        }
+        for n in 1..=500 {
+            publisher.await_ack(PubAck, n);
+        }
+        // Most are acknowledged, a few stay open for a while.
+        let keep = 7;
+        let mut acks = Vec::new();
+        for id in waiting.drain(..waiting.len() - keep) {
+            seen[usize::from(id)] = false;
+            acks.extend(frame(0x40, id.to_be_bytes()));
+        }
+        sub.send(&acks);
+    }
+}
+
 /// PUBREL for an identifier that is not known: PUBCOMP, in MQTT 5 with 0x92 (3.7.2.1) [MQTT5-4.3.3-11].
 #[test]
 fn unknown_pubrel_is_answered() {

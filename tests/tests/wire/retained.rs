@@ -211,6 +211,64 @@ fn retained_message_carries_the_subscription_identifier() {
     keep(&mut c, 1, &topic, "");
 }
 
+/// More retained messages than the client's Receive Maximum come one after the other [MQTT5-3.3.4-9].
+#[test]
+fn retained_messages_keep_the_receive_maximum() {
+    for persistent in [false, true] {
+        let (stem, id) = (unique("t/"), unique("s"));
+        let mut publisher = client(V5);
+        for n in 0..20 {
+            keep(&mut publisher, 1 + n % 2, &format!("{stem}/{n}"), &n.to_string());
+        }
+        let connect = Connect::v5(&id).with(prop::receive_max(3_u16));
+        let connect = if persistent { connect.persistent() } else { connect };
+        let mut c = connect.to(broker());
+        c.subscribe(&format!("{stem}/#"), 2);
+        let mut got: Vec<u32> = Vec::new();
+        let first: Vec<Publish> = (0..3).map(|_| c.publish_packet()).collect();
+        c.quiet();
+        for publish in first {
+            c.finish(&publish);
+            got.push(publish.text().parse().expect("a number"));
+        }
+        while got.len() < 20 {
+            let publish = c.message();
+            assert!(publish.retain);
+            got.push(publish.text().parse().expect("a number"));
+        }
+        got.sort_unstable();
+        assert_eq!(got, (0..20).collect::<Vec<u32>>());
+        c.quiet();
+        for n in 0..20 {
+            keep(&mut publisher, 0, &format!("{stem}/{n}"), "");
+        }
+        drop(c);
+        forget(&id);
+    }
+}
+
+/// Retained messages sent and not acknowledged belong to the session: they come again [MQTT5-4.4.0-1] [MQTT3-4.4.0-1].
+#[test]
+fn unacknowledged_retained_messages_come_again() {
+    for version in BOTH {
+        let (topic, id) = (unique("t/"), unique("s"));
+        let mut publisher = client(version);
+        keep(&mut publisher, 1, &topic, "kept");
+        let connect = Connect::new(version, &id).persistent();
+        let mut c = connect.to(broker());
+        c.subscribe(&topic, 1);
+        let first = c.publish_packet();
+        c.cut();
+        let mut c = connect.to(broker());
+        let again = c.message();
+        assert_eq!((again.id, again.text(), again.dup, again.retain), (first.id, "kept", true, true));
+        c.quiet();
+        keep(&mut publisher, 1, &topic, "");
+        drop(c);
+        forget(&id);
+    }
+}
+
 /// Overlapping subscriptions in one SUBSCRIBE bring the retained message for each of them [MQTT5-3.8.4-5].
 #[test]
 fn each_subscription_brings_its_retained_messages() {

@@ -78,6 +78,27 @@ fn messages_wait_for_an_absent_client() {
     }
 }
 
+/// Clean Start begins a new session, and the interval says how long that one is kept [MQTT5-3.1.2-4] [MQTT5-3.1.2-6].
+#[test]
+fn clean_start_begins_a_session_that_is_kept() {
+    let (id, topic) = (unique("s"), unique("t/"));
+    let connect = Connect::v5(&id).with(prop::session_expiry(3_600_u32));
+    let mut c = connect.to(broker());
+    c.subscribe(&topic, 1);
+    c.disconnect();
+    client(V5).say(1, &topic, "queued");
+    let mut c = Connect::v5(&id).persistent().to(broker());
+    assert!(c.connack.present);
+    assert_eq!(c.message().text(), "queued");
+    c.disconnect();
+    let mut c = connect.to(broker());
+    assert!(!c.connack.present);
+    client(V5).say(1, &topic, "no subscription");
+    c.quiet();
+    drop(c);
+    forget(&id);
+}
+
 /// Without a Session Expiry Interval, or with 0, the session ends with the connection [MQTT5-4.1.0-2].
 #[test]
 fn session_without_expiry_ends_with_the_connection() {

@@ -75,6 +75,22 @@ fn retained_will_is_retained() {
     }
 }
 
+/// A retained will without a payload removes the retained message [MQTT5-3.1.2-15] [MQTT5-3.3.1-6].
+#[test]
+fn empty_retained_will_removes() {
+    for version in BOTH {
+        let (mut sub, topic) = witness(version);
+        client(version).deliver(&Publish::new(&topic, "kept").qos(1, 0).retain());
+        assert_eq!(sub.message().text(), "kept");
+        let will = Publish::new(&topic, "").qos(1, 0).retain();
+        Connect::new(version, &unique("c")).will(will).to(broker()).cut();
+        assert_eq!(sub.message().payload, b"");
+        let mut late = client(version);
+        late.subscribe(&topic, 0);
+        late.quiet();
+    }
+}
+
 /// Protocol errors, keep alive and take-over end a connection too [MQTT5-3.1.2-8] [MQTT3-3.1.2-8].
 #[test]
 fn will_is_published_however_the_connection_ends() {

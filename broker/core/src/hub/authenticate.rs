@@ -25,7 +25,7 @@ impl Hub {
                 extra.expires_at_ms = expires_at_ms;
                 let Some(pending) = extra.pending.take() else { return };
                 let who = self.who_is(&account, groups);
-                self.establish(now, slot, pending, who, data);
+                self.establish(now, slot, pending, who, data.as_deref());
             }
             (Phase::Authenticating, AuthAnswer::Refuse { reason, text, label }) => {
                 self.counters.auth.add(label);

@@ -33,7 +33,7 @@ impl Hub {
             return self.refuse_connect(
                 now,
                 slot,
-                ReasonCode::SERVER_SHUTTING_DOWN,
+                ReasonCode::SERVER_UNAVAILABLE,
                 "stopping",
                 "the server is shutting down",
             );
@@ -153,8 +153,7 @@ impl Hub {
             let who = self.who_is(ANONYMOUS, vec![]);
             return self.establish(now, slot, pending, who, None);
         }
-        let waiting = self.links.iter().filter(|(_, l)| l.phase == Phase::Authenticating).count();
-        if waiting as u64 >= self.limits.auth_waiting_max {
+        if self.authenticating >= self.limits.auth_waiting_max {
             return self.refuse_connect(
                 now,
                 slot,
@@ -177,8 +176,8 @@ impl Hub {
             peer: l.address,
             allow_anonymous: l.allow_anonymous,
         };
+        self.set_phase(slot, Phase::Authenticating);
         let l = &mut self.links[slot as usize];
-        l.phase = Phase::Authenticating;
         let extra = l.extra();
         extra.pending = Some(pending);
         extra.exchange = exchange;
@@ -208,7 +207,7 @@ impl Hub {
         slot: u32,
         mut pending: Box<PendingConnect>,
         who: Rc<Who>,
-        auth_data: Option<Vec<u8>>,
+        auth_data: Option<&[u8]>,
     ) {
         if let Some(will) = &pending.will
             && !self.access.may_publish(who.profile, &who.account, &pending.client_id, will.message.topic())
@@ -242,7 +241,7 @@ impl Hub {
             found = self.find_session(&pending.client_id);
         }
         if let Some(key) = found
-            && pending.clean_start
+            && (pending.clean_start || self.is_overdue(now, key))
         {
             self.end_session(now, key, WithWill::Yes);
             found = None;
@@ -257,8 +256,7 @@ impl Hub {
         self.attach(now, slot, key, &mut pending, who, expiry_secs);
         let bytes = self.connack(slot, key, &pending, session_present, expiry_secs, auth_data);
         let link = self.id_of(slot);
-        let l = &mut self.links[slot as usize];
-        l.phase = Phase::Opening;
+        self.set_phase(slot, Phase::Opening);
         let wait = self.sessions[key as usize].durable.is_some() || self.sessions[key as usize].will.is_some();
         if wait {
             self.pause(slot, pause::HANDSHAKE);
@@ -272,6 +270,13 @@ impl Hub {
         } else {
             self.open_session(now, slot, &bytes);
         }
+    }
+
+    /// Whether a session has expired and only its timer has not fired yet [MQTT5-4.1.0-2].
+    fn is_overdue(&self, now: Now, key: u32) -> bool {
+        let s = &self.sessions[key as usize];
+        let left = s.durable.as_ref().map_or(0, |d| d.disconnected_at_ms);
+        left != 0 && s.expiry_secs != u32::MAX && left + u64::from(s.expiry_secs) * 1000 <= now.wall_ms
     }
 
     fn no_room_for_session(&self, account: &str, expiry_secs: u32) -> Option<(&'static str, &'static str)> {
@@ -339,6 +344,7 @@ impl Hub {
                 tail: 0,
                 committed: 0,
                 sent: 0,
+                uncertain_until: 0,
                 queued: 0,
                 queued_bytes: 0,
                 ready: std::collections::VecDeque::new(),
@@ -368,7 +374,7 @@ impl Hub {
         pending: &PendingConnect,
         session_present: bool,
         expiry_secs: u32,
-        auth_data: Option<Vec<u8>>,
+        auth_data: Option<&[u8]>,
     ) -> Box<[u8]> {
         let l = &self.links[slot as usize];
         let mut properties = vec![];
@@ -402,7 +408,7 @@ impl Hub {
             if let Some(method) = method {
                 put(Property::AuthenticationMethod(method)); // [MQTT5-4.12.0-5]
             }
-            if let Some(data) = &auth_data {
+            if let Some(data) = auth_data {
                 put(Property::AuthenticationData(data));
             }
         }
@@ -420,8 +426,8 @@ impl Hub {
     pub(super) fn open_session(&mut self, now: Now, slot: u32, connack: &[u8]) {
         self.send_bytes(slot, connack);
         let link = self.id_of(slot);
+        self.set_phase(slot, Phase::Open);
         let l = &mut self.links[slot as usize];
-        l.phase = Phase::Open;
         l.last_packet_ms = now.ms;
         let (key, keep_alive_ms) = (l.session, l.keep_alive_ms);
         if keep_alive_ms != 0 {
@@ -478,6 +484,9 @@ impl Hub {
             let properties = Properties::from_validated(&properties);
             self.send(slot, &Packet::Disconnect(Disconnect { reason, properties }));
         } else if l.phase == Phase::Authenticating && l.version == Version::V5 {
+            // Table 3-1 has no "shutting down" for CONNACK.
+            let stopping = reason == ReasonCode::SERVER_SHUTTING_DOWN;
+            let reason = if stopping { ReasonCode::SERVER_UNAVAILABLE } else { reason };
             let properties = self.reason_property(slot, text);
             let properties = Properties::from_validated(&properties);
             self.send(slot, &Packet::ConnAck(ConnAck { session_present: false, reason, properties }));
@@ -494,7 +503,7 @@ impl Hub {
         self.end(now, slot, WithWill::Yes);
     }
 
-    pub(super) fn on_malformed(&mut self, now: Now, slot: u32, error: &DecodeError) {
+    pub(super) fn on_malformed(&mut self, now: Now, slot: u32, error: &DecodeError, named: Option<Version>) {
         let reason = error.reason();
         let text = error.to_string();
         let l = &mut self.links[slot as usize];
@@ -504,8 +513,8 @@ impl Hub {
                 self.counters.refused.add(error.kind());
                 let address = l.address;
                 self.notices.push(now.ms, error.kind(), || format!("CONNECT from {address} refused: {text}"));
-                if let Some(version) = error.connack_version() {
-                    // [MQTT5-3.1.2-2] [MQTT3-3.1.2-2]
+                if let Some(version) = error.connack_version().or(named.filter(|v| *v == Version::V5)) {
+                    // [MQTT5-3.1.2-2] [MQTT3-3.1.2-2]; 5.0 section 3.1.4 lets a server say what was wrong with a CONNECT.
                     l.version = version;
                     let packet = ConnAck { session_present: false, reason, properties: Properties::EMPTY };
                     self.send(slot, &Packet::ConnAck(packet));
@@ -518,10 +527,15 @@ impl Hub {
         }
     }
 
+    pub(super) fn set_phase(&mut self, slot: u32, phase: Phase) {
+        let was = core::mem::replace(&mut self.links[slot as usize].phase, phase);
+        self.authenticating -= u64::from(was == Phase::Authenticating);
+        self.authenticating += u64::from(phase == Phase::Authenticating);
+    }
+
     pub(super) fn hang_up(&mut self, slot: u32) {
-        let l = &mut self.links[slot as usize];
-        if l.phase != Phase::Closing {
-            l.phase = Phase::Closing;
+        if self.links[slot as usize].phase != Phase::Closing {
+            self.set_phase(slot, Phase::Closing);
             let link = self.id_of(slot);
             self.effects.push_back(Effect::Close(link));
         }

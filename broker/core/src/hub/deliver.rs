@@ -126,19 +126,20 @@ impl Hub {
             self.deliver_shared(now, m, group, &mut spread);
         }
         if spread.stored > 0 {
-            let recipients = Recipients { count: spread.stored, bytes: &self.recipients };
+            let bytes = core::mem::take(&mut self.recipients);
+            let recipients = Recipients { count: spread.stored, bytes: &bytes };
             self.batch.push(&Fact::Enqueue { message: m.message, recipients });
-            let mut released = vec![];
-            for r in recipients.iter() {
-                if let Some(&session) = self.by_session_no.get(&r.session.0)
-                    && self.sessions[session as usize].is_online()
+            let Self { by_session_no, sessions, after, .. } = self;
+            for r in &recipients {
+                if let Some(&session) = by_session_no.get(&r.session.0)
+                    && let Some(s) = sessions.get(session as usize)
+                    && s.is_online()
                 {
-                    released.push((session, self.sessions[session as usize].generation, r.index.0 + 1));
+                    let (generation, until) = (s.generation, r.index.0 + 1);
+                    after.push(After::Release { session, generation, until });
                 }
             }
-            for (session, generation, until) in released {
-                self.after.push(After::Release { session, generation, until });
-            }
+            self.recipients = bytes;
             spread.outcome.durable = true;
         }
         if m.retain {
@@ -221,7 +222,8 @@ impl Hub {
         }
         let l = &self.links[link as usize];
         let waits = s.flow.as_ref().is_some_and(|f| !f.waiting.is_empty());
-        let room = l.unsent() + m.message.cost() + 64 <= output_max;
+        // An empty output takes any one packet.
+        let room = l.unsent() == 0 || l.unsent() + m.message.cost() + 64 <= output_max;
         let credit = qos == 0 || s.flow.as_ref().is_none_or(|f| f.has_credit(l.receive_max));
         if waits || !credit || !room {
             if qos == 0 && !waits {
@@ -526,10 +528,12 @@ impl Hub {
         ids: &[u8],
     ) {
         let cost = narrow(message.cost());
-        let dup = self.sessions[key as usize].durable.as_ref().is_some_and(|d| index < d.sent); // [MQTT5-3.3.1-1]
+        let known = self.sessions[key as usize].durable.as_ref().map_or((0, 0), |d| (d.sent, d.uncertain_until));
+        let dup = index < known.0; // [MQTT5-3.3.1-1]
+        let begun = dup && index >= known.1;
         let form = Form { qos, retain, dup, packet_id: Some(packet_id_of(index)), subscription_ids: ids };
         // A delivery that was begun must be finished, expired or not [MQTT5-4.4.0-1].
-        let slot = if dup || self.is_deliverable(now, key, message) {
+        let slot = if begun || self.is_deliverable(now, key, message) {
             match self.send_message(link, message, form, now.wall_ms, false) {
                 Sent::Yes if qos == 1 => Slot::PubAck(cost),
                 Sent::Yes => Slot::PubRec(cost),

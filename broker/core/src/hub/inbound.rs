@@ -44,6 +44,16 @@ impl Hub {
             }
             self.throttle(now, slot);
         }
+        if !p.properties.is_empty() && p.properties.subscription_identifier().is_some() {
+            // [MQTT5-3.3.4-6]
+            return self.refuse(
+                now,
+                slot,
+                ReasonCode::PROTOCOL_ERROR,
+                "subscription_id_from_client",
+                "only a server sends subscription identifiers in PUBLISH",
+            );
+        }
         let alias;
         let name = if let Some(number) = if p.properties.is_empty() { None } else { p.properties.topic_alias() } {
             let Some(known) = self.resolve_alias(slot, number, p.topic) else {
@@ -115,8 +125,9 @@ impl Hub {
             return;
         };
         let reason = match outcome {
-            Outcome { accepted: 0, full: 1.., .. } => ReasonCode::QUOTA_EXCEEDED,
-            Outcome { accepted: 0, .. } => ReasonCode::NO_MATCHING_SUBSCRIBERS,
+            // A message that was retained is kept all the same, so it was not refused.
+            Outcome { accepted: 0, full: 1.., .. } if !p.retain => ReasonCode::QUOTA_EXCEEDED,
+            Outcome { accepted: 0, full: 0, .. } => ReasonCode::NO_MATCHING_SUBSCRIBERS,
             _ => ReasonCode::SUCCESS,
         };
         let mut durable = outcome.durable;
@@ -248,13 +259,14 @@ impl Hub {
 
     /// Takes one message from the client's allowance (a token bucket, in thousandths of a message).
     fn within_rate(&mut self, now: Now, slot: u32) -> bool {
-        let (rate, burst) = (self.limits.publish_rate_max, self.limits.publish_burst_max * 1000);
+        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let (rate, burst) = (self.limits.publish_rate_max, signed(self.limits.publish_burst_max * 1000));
         let extra = self.links[slot as usize].extra();
         if extra.tokens_at_ms == 0 {
             extra.tokens = burst;
         } else {
-            let earned = (now.ms - extra.tokens_at_ms).saturating_mul(rate);
-            extra.tokens = (extra.tokens + earned).min(burst);
+            let earned = signed((now.ms - extra.tokens_at_ms).saturating_mul(rate));
+            extra.tokens = extra.tokens.saturating_add(earned).min(burst);
         }
         extra.tokens_at_ms = now.ms.max(1);
         if extra.tokens < 1000 {
@@ -264,11 +276,14 @@ impl Hub {
         true
     }
 
-    /// Stops reading a client that publishes faster than it may until its next message is due.
+    /// Lets a message through on credit, and stops reading its client until that is paid back.
     fn throttle(&mut self, now: Now, slot: u32) {
         self.counters.limits.add("publish_rate_max");
         self.pause(slot, pause::RATE);
-        let wait_ms = 1000 / self.limits.publish_rate_max.max(1) + 1;
+        let extra = self.links[slot as usize].extra();
+        extra.tokens -= 1000;
+        let owed = u64::try_from(1000 - extra.tokens).unwrap_or(0);
+        let wait_ms = owed.div_ceil(self.limits.publish_rate_max.max(1));
         let link = self.id_of(slot);
         self.timers.push(Reverse((now.ms + wait_ms, Timer::Rate(link))));
     }

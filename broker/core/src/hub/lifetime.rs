@@ -304,11 +304,8 @@ impl Hub {
             tail: record.tail.0,
             committed: record.tail.0,
             // What may have been sent before the broker died is marked as a retry; it may be one.
-            sent: if died_connected {
-                record.tail.0.min(record.head.0 + self.limits.in_flight_max)
-            } else {
-                record.sent.0
-            },
+            sent: if died_connected { record.tail.0 } else { record.sent.0 },
+            uncertain_until: if died_connected { record.tail.0 } else { 0 },
             queued: record.queued,
             queued_bytes: record.queued_bytes,
             ready: VecDeque::new(),
@@ -332,7 +329,7 @@ impl Hub {
     }
 
     /// A will found at start: its client and the broker may have died together.
-    pub(super) fn restore_will(&mut self, now: Now, record: WillRecord) {
+    pub(super) fn restore_will(&mut self, now: Now, record: &WillRecord) {
         let m = &record.message;
         let will = WillState {
             message: Rc::new(Message::new(&m.topic, &m.properties, &m.payload, 0)),

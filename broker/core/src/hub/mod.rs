@@ -28,7 +28,7 @@ use crate::session::{Session, Who};
 use crate::store::{Batch, BatchNo, Load, Page, Snapshot, StoreEvent};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use parlor_protocol::mqtt::{Packet, PacketId, ReasonCode};
+use parlor_protocol::mqtt::{DecodeError, Packet, PacketId, ReasonCode, Version};
 use send::Frames;
 use slab::Slab;
 use std::cmp::Reverse;
@@ -109,6 +109,7 @@ enum After {
 
 /// Which acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)] // The packets' own names.
 enum AckKind {
     PubAck,
     PubRec,
@@ -166,6 +167,7 @@ pub struct Hub {
     next_session: u64,
     next_exchange: u64,
     persistent: u64,
+    authenticating: u64,
     online: u64,
     low_space: bool,
     stopping: bool,
@@ -210,6 +212,7 @@ impl Hub {
             next_session: snapshot.next_session,
             next_exchange: 0,
             persistent: 0,
+            authenticating: 0,
             online: 0,
             low_space: false,
             stopping: false,
@@ -226,7 +229,7 @@ impl Hub {
             hub.restore_session(now, record);
         }
         for record in snapshot.wills {
-            hub.restore_will(now, record);
+            hub.restore_will(now, &record);
         }
         if hub.sys_interval_secs != 0 {
             hub.timers.push(Reverse((now.ms, Timer::Sys)));
@@ -255,6 +258,7 @@ impl Hub {
     pub fn closed(&mut self, now: Now, link: LinkId) {
         if self.is_current(link) {
             self.end(now, link.slot, lifetime::WithWill::Yes);
+            self.set_phase(link.slot, Phase::Closing);
             let gone = self.links.remove(link.slot as usize);
             self.recycle(gone.out);
         }
@@ -298,10 +302,11 @@ impl Hub {
         }
     }
 
-    /// Bytes arrived that are not a packet.
-    pub fn malformed(&mut self, now: Now, link: LinkId, error: &parlor_protocol::mqtt::DecodeError) {
+    /// Bytes arrived that are not a packet. `named` is the version they name, if they are a CONNECT that names one
+    /// ([`parlor_protocol::mqtt::connect_version`]).
+    pub fn malformed(&mut self, now: Now, link: LinkId, error: &DecodeError, named: Option<Version>) {
         if self.is_current(link) {
-            self.on_malformed(now, link.slot, error);
+            self.on_malformed(now, link.slot, error, named);
         }
     }
 

@@ -10,6 +10,8 @@ pub use retained::{Retained, RetainedTree};
 pub use shared::{GroupKey, Member};
 pub use trie::Router;
 
+use parlor_protocol::mqtt::Property;
+
 /// A session's place in the hub's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(pub u32);
@@ -75,11 +77,5 @@ pub struct Route {
 
 /// Appends a Subscription Identifier property.
 pub(crate) fn put_subscription_id(out: &mut Vec<u8>, id: u32) {
-    out.push(0x0B);
-    let mut value = id;
-    while value >= 0x80 {
-        out.push((value as u8 & 0x7F) | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
+    Property::SubscriptionIdentifier(id).encode(out);
 }

@@ -103,16 +103,12 @@ impl Router {
         } else {
             let plain = &mut place(&mut self.nodes[node as usize], below).plain;
             let entry = Entry { session, options, id };
-            match plain.iter_mut().find(|e| e.session == session) {
-                Some(old) => {
-                    *old = entry;
-                    false
-                }
-                None => {
-                    plain.push(entry);
-                    true
-                }
+            let known = plain.iter().position(|e| e.session == session);
+            match known.and_then(|at| plain.get_mut(at)) {
+                Some(old) => *old = entry,
+                None => plain.push(entry),
             }
+            known.is_none()
         };
         self.count += u64::from(added);
         added

@@ -1,4 +1,4 @@
-//! Checked reading and writing of stored bytes: LEB128 integers and length-prefixed strings.
+//! Checked reading and writing of stored bytes: `LEB128` integers and length-prefixed strings.
 
 /// Stored bytes did not have the form this version writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +28,13 @@ impl core::fmt::Display for DecodeError {
 
 impl core::error::Error for DecodeError {}
 
-/// Appends `value` as LEB128.
+/// Appends `value` as `LEB128`.
 pub fn put_int(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        out.push((value as u8) | 0x80);
+        out.push((value & 0x7F) as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.push((value & 0x7F) as u8);
 }
 
 /// Appends a length and the bytes.
@@ -68,7 +68,7 @@ impl<'a> Reader<'a> {
         Ok(byte)
     }
 
-    /// Reads a LEB128 integer.
+    /// Reads a `LEB128` integer.
     pub fn int(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {

@@ -89,6 +89,15 @@ impl<'a> Recipients<'a> {
     }
 }
 
+impl<'a> IntoIterator for &Recipients<'a> {
+    type Item = Recipient<'a>;
+    type IntoIter = RecipientsIter<'a>;
+
+    fn into_iter(self) -> RecipientsIter<'a> {
+        self.iter()
+    }
+}
+
 /// Iterates over [`Recipients`].
 #[derive(Debug)]
 pub struct RecipientsIter<'a> {

@@ -79,7 +79,7 @@ impl MemoryStore {
 
     /// Makes the facts of `batch` true.
     pub fn apply(&mut self, batch: &Batch) -> Result<(), DecodeError> {
-        for fact in batch.iter() {
+        for fact in batch {
             self.apply_fact(&fact?);
         }
         Ok(())
@@ -105,7 +105,7 @@ impl MemoryStore {
             }
             Fact::Unsubscribe { no, filter } => self.change(no, |s| s.subscriptions.remove(filter)),
             Fact::Enqueue { message, recipients } => {
-                for to in recipients.iter() {
+                for to in &recipients {
                     let entry = Entry {
                         qos: to.qos,
                         retain: to.retain,

@@ -51,6 +51,15 @@ impl Batch {
     }
 }
 
+impl<'a> IntoIterator for &'a Batch {
+    type Item = Result<Fact<'a>, DecodeError>;
+    type IntoIter = FactIter<'a>;
+
+    fn into_iter(self) -> FactIter<'a> {
+        self.iter()
+    }
+}
+
 /// Reads facts back out of a batch's bytes.
 #[derive(Debug)]
 pub struct FactIter<'a> {

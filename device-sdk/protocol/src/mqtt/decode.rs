@@ -7,12 +7,20 @@ use super::{
     ReasonCode, SubAck, Subscribe, UnsubAck, Unsubscribe, Version, Will,
 };
 use crate::cursor::Reader;
-use crate::topic::{self, TopicError};
+use crate::topic;
 
 /// Reads the packet at the front of `input`, and says how many bytes it has; `None` while it is incomplete.
 ///
 /// CONNECT brings its own version, every other packet is read as `version`. A packet that claims more than
 /// `max_packet_size` bytes is refused as soon as its fixed header is there.
+///
+/// What comes back is legal in itself: every string, property, reason code and flag is what the specification allows in
+/// this type of packet. It may still be sent by the wrong side ([`Packet::check_sender`]), at the wrong time, or name
+/// filters that are no filters ([`crate::topic::check_filter`]).
+///
+/// # Errors
+/// Why the bytes can be no packet, whatever follows them. The connection is of no more use: the receiver answers with
+/// [`DecodeError::reason`] where it may, and closes.
 #[inline]
 pub fn decode(
     input: &[u8],
@@ -29,23 +37,57 @@ pub fn decode(
         return Ok(None);
     };
     let first = input[0];
-    let packet = if first >> 4 == 3 {
-        Packet::Publish(read_publish(first, Reader::new(body), version)?)
-    } else {
-        check_flags(first, version)?;
-        read_other(first >> 4, Reader::new(body), version)?
-    };
-    Ok(Some((packet, size)))
+    // Each arm makes the result itself: a packet that is first held aside would be copied.
+    match (first, body) {
+        (0x30..=0x3F, _) => {
+            let publish = read_publish(first, Reader::new(body), version)?;
+            Ok(Some((Packet::Publish(publish), size)))
+        }
+        // The usual acknowledgement, of success and nothing else, in both versions.
+        (0x40 | 0x50 | 0x62 | 0x70, &[high, low]) => {
+            let packet_id = PacketId::new(u16::from_be_bytes([high, low])).ok_or(DecodeError::ZeroPacketId)?;
+            let ack = Ack { packet_id, reason: ReasonCode::SUCCESS, properties: Properties::EMPTY };
+            match first {
+                0x40 => Ok(Some((Packet::PubAck(ack), size))),
+                0x50 => Ok(Some((Packet::PubRec(ack), size))),
+                0x62 => Ok(Some((Packet::PubRel(ack), size))),
+                _ => Ok(Some((Packet::PubComp(ack), size))),
+            }
+        }
+        _ => {
+            check_flags(first, version)?;
+            Ok(Some((read_other(first >> 4, Reader::new(body), version)?, size)))
+        }
+    }
 }
 
-/// The length of the packet at the front of `input`, as soon as its fixed header is complete.
+/// The length in bytes, fixed header included, of the packet at the front of `input`; `None` until that is known.
+///
+/// # Errors
+/// [`DecodeError::OverlongInteger`]: the Remaining Length is longer than it may be.
 pub fn frame_len(input: &[u8]) -> Result<Option<usize>, DecodeError> {
     Ok(fixed_header(input)?.map(|(_, size)| size))
+}
+
+/// The version a CONNECT at the front of `input` names, whatever is wrong with the rest of it.
+pub fn connect_version(input: &[u8]) -> Option<Version> {
+    let (header, _) = fixed_header(input).ok()??;
+    let name = input.get(header..header + 6)?;
+    let level = *input.get(header + 6)?;
+    (input[0] >> 4 == 1 && name == b"\x00\x04MQTT").then(|| Version::from_level(level))?
 }
 
 /// Length of the fixed header and of the whole packet (section 2.1).
 #[inline]
 fn fixed_header(input: &[u8]) -> Result<Option<(usize, usize)>, DecodeError> {
+    match *input {
+        [_, low @ 0..=0x7F, ..] => Ok(Some((2, 2 + usize::from(low)))),
+        [_, low, high @ 1..=0x7F, ..] => Ok(Some((3, 3 + usize::from(low & 0x7F) + (usize::from(high) << 7)))),
+        _ => long_fixed_header(input),
+    }
+}
+
+fn long_fixed_header(input: &[u8]) -> Result<Option<(usize, usize)>, DecodeError> {
     let mut remaining = 0usize;
     for i in 0..4 {
         let Some(&byte) = input.get(1 + i) else { return Ok(None) };
@@ -79,13 +121,10 @@ fn read_publish(first: u8, mut r: Reader<'_>, version: Version) -> Result<Publis
     if dup && qos == QoS::AtMostOnce {
         return Err(DecodeError::DupWithoutQoS);
     }
-    let topic = r.string()?;
-    if topic::has_wildcard(topic) {
-        return Err(DecodeError::BadTopic(TopicError::WildcardInName));
-    }
+    let topic = r.topic_name()?;
     let packet_id = if qos == QoS::AtMostOnce { None } else { Some(read_packet_id(&mut r)?) };
-    let properties = read_properties(&mut r, version, PropertyPlace::Publish)?;
-    if topic.is_empty() && properties.topic_alias().is_none() {
+    let (properties, seen) = read_properties_seen(&mut r, version, PropertyPlace::Publish)?;
+    if topic.is_empty() && seen & 1 << 0x23 == 0 {
         return Err(DecodeError::TopicMissing); // Section 3.3.2.1; [MQTT3-4.7.3-1]
     }
     Ok(Publish { dup, qos, retain: first & 1 != 0, topic, packet_id, properties, payload: r.rest() })
@@ -151,12 +190,22 @@ fn read_properties<'a>(
     version: Version,
     place: PropertyPlace,
 ) -> Result<Properties<'a>, DecodeError> {
+    read_properties_seen(r, version, place).map(|(properties, _)| properties)
+}
+
+/// Properties, and a bit for each identifier that is among them.
+#[inline]
+fn read_properties_seen<'a>(
+    r: &mut Reader<'a>,
+    version: Version,
+    place: PropertyPlace,
+) -> Result<(Properties<'a>, u64), DecodeError> {
     if version == Version::V311 {
-        return Ok(Properties::EMPTY);
+        return Ok((Properties::EMPTY, 0));
     }
     let len = r.varint()?;
     let raw = r.take(len as usize)?;
-    if raw.is_empty() { Ok(Properties::EMPTY) } else { Properties::parse(raw, place) }
+    if raw.is_empty() { Ok((Properties::EMPTY, 0)) } else { Properties::parse_seen(raw, place) }
 }
 
 fn read_connect<'a>(r: &mut Reader<'a>) -> Result<Connect<'a>, DecodeError> {

@@ -1,6 +1,6 @@
 //! Packets to bytes.
 
-use super::{Ack, Auth, ConnAck, Connect, Packet, Properties, Publish, ReasonCode, Version};
+use super::{Ack, Auth, ConnAck, Connect, Packet, Properties, Publish, QoS, ReasonCode, Version};
 use crate::cursor::{Counter, Sink, SliceSink, varint_len};
 
 /// The slice is shorter than the packet.
@@ -69,12 +69,28 @@ impl Publish<'_> {
         1 + varint_len(remaining) + remaining
     }
 
-    /// Appends the packet.
+    /// Appends the packet; `packet_id` is there exactly when `qos` is not 0, the topic has at most 65,535 bytes.
     #[inline]
     pub fn encode(&self, version: Version, out: &mut impl Sink) {
+        debug_assert_eq!(self.packet_id.is_some(), self.qos != QoS::AtMostOnce, "[MQTT5-2.2.1-2] [MQTT3-2.3.1-5]");
         let first = 0x30 | u8::from(self.dup) << 3 | (self.qos as u8) << 1 | u8::from(self.retain);
-        frame(first, self.remaining(version), out);
-        out.put_prefixed(self.topic.as_bytes());
+        let remaining = u32::try_from(self.remaining(version)).unwrap_or(u32::MAX);
+        // Everything before the topic in one go, where it is short.
+        let topic = self.topic.as_bytes();
+        let [high, low] = u16::try_from(topic.len()).unwrap_or(u16::MAX).to_be_bytes();
+        match remaining {
+            0..=0x7F => out.put(&[first, (remaining & 0x7F) as u8, high, low]),
+            0x80..=0x3FFF => {
+                let lengths = [(remaining & 0x7F) as u8 | 0x80, (remaining >> 7 & 0x7F) as u8];
+                out.put(&[first, lengths[0], lengths[1], high, low]);
+            }
+            _ => {
+                out.put_u8(first);
+                out.put_varint(remaining);
+                out.put(&[high, low]);
+            }
+        }
+        out.put(topic);
         if let Some(id) = self.packet_id {
             out.put_u16(id.value());
         }
@@ -86,15 +102,21 @@ impl Publish<'_> {
 impl Packet<'_> {
     /// Bytes that [`Packet::encode`] writes.
     pub fn encoded_len(&self, version: Version) -> usize {
-        if let Self::Publish(publish) = self {
-            return publish.encoded_len(version);
+        match self {
+            Self::Publish(publish) => publish.encoded_len(version),
+            Self::PubAck(p) | Self::PubRec(p) | Self::PubRel(p) | Self::PubComp(p) if p.is_bare(version) => 4,
+            _ => {
+                let mut counter = Counter::default();
+                self.encode(version, &mut counter);
+                counter.0
+            }
         }
-        let mut counter = Counter::default();
-        self.encode(version, &mut counter);
-        counter.0
     }
 
-    /// Appends the packet in the form of `version`; 3.1.1 has no properties and fewer reason codes.
+    /// Appends the packet in the form of `version`, as short as it may be.
+    ///
+    /// 3.1.1 has no properties, no reasons but those of CONNACK and SUBACK, and no AUTH: whoever speaks it sends none.
+    /// CONNECT is written in its own version.
     pub fn encode(&self, version: Version, out: &mut impl Sink) {
         match self {
             Self::Connect(p) => encode_connect(p, out),
@@ -191,18 +213,26 @@ fn encode_connack(p: &ConnAck<'_>, version: Version, out: &mut impl Sink) {
     put_properties(p.properties, version, out);
 }
 
-/// The shortest form: success without properties is two bytes (section 3.4.2.1).
+impl Ack<'_> {
+    /// Whether the packet identifier says it all (section 3.4.2.1).
+    #[inline]
+    fn is_bare(&self, version: Version) -> bool {
+        version == Version::V311 || (self.reason == ReasonCode::SUCCESS && self.properties.is_empty())
+    }
+}
+
+/// Always the shortest form.
 #[inline]
 fn encode_ack(first: u8, p: &Ack<'_>, version: Version, out: &mut impl Sink) {
-    let bare = version == Version::V311 || (p.reason == ReasonCode::SUCCESS && p.properties.is_empty());
+    let [high, low] = p.packet_id.value().to_be_bytes();
+    if p.is_bare(version) {
+        return out.put(&[first, 2, high, low]);
+    }
     let properties = if p.properties.is_empty() { 0 } else { properties_len(p.properties, version) };
-    frame(first, if bare { 2 } else { 3 + properties }, out);
-    out.put_u16(p.packet_id.value());
-    if !bare {
-        out.put_u8(p.reason.0);
-        if !p.properties.is_empty() {
-            put_properties(p.properties, version, out);
-        }
+    frame(first, 3 + properties, out);
+    out.put(&[high, low, p.reason.0]);
+    if !p.properties.is_empty() {
+        put_properties(p.properties, version, out);
     }
 }
 

@@ -11,7 +11,7 @@ mod reason;
 mod sender;
 mod subscribe;
 
-pub use decode::{decode, frame_len};
+pub use decode::{connect_version, decode, frame_len};
 pub use encode::{BufferTooSmall, encode_to_slice};
 pub use error::DecodeError;
 pub use property::{Properties, Property, PropertyPlace};

@@ -2,7 +2,7 @@
 
 use super::DecodeError;
 use crate::cursor::{Counter, Reader, Sink};
-use crate::topic;
+use crate::topic::TopicError;
 
 /// Where a property list stands; each place allows its own set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,42 +87,118 @@ pub enum Property<'a> {
     SharedSubscriptionAvailable(bool),
 }
 
-/// The places that allow a property, as bits of [`PropertyPlace`]; 0 for an unknown identifier.
-const fn places(id: u8) -> u16 {
+/// How the value of a property is written (table 2-4), and which values it may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// One byte, 0 or 1.
+    Flag,
+    Two,
+    TwoNotZero,
+    Four,
+    FourNotZero,
+    VarintNotZero,
+    Text,
+    /// A text that is a topic name.
+    Topic,
+    Binary,
+    /// Two texts.
+    Pair,
+}
+
+/// The places that allow a property, as bits of [`PropertyPlace`], and its form; no place for an unknown identifier.
+const RULES: [(u16, Form); 0x2B] = {
+    let mut rules = [(0, Form::Flag); 0x2B];
+    let mut id = 0;
+    while id < rules.len() {
+        rules[id] = rule(id);
+        id += 1;
+    }
+    rules
+};
+
+const fn rule(id: usize) -> (u16, Form) {
+    const CONNECT: u16 = PropertyPlace::Connect as u16;
+    const CONNACK: u16 = PropertyPlace::ConnAck as u16;
+    const PUBLISH: u16 = PropertyPlace::Publish as u16;
+    const WILL: u16 = PropertyPlace::Will as u16;
+    const ACK: u16 = PropertyPlace::Ack as u16;
+    const SUBSCRIBE: u16 = PropertyPlace::Subscribe as u16;
+    const UNSUBSCRIBE: u16 = PropertyPlace::Unsubscribe as u16;
+    const DISCONNECT: u16 = PropertyPlace::Disconnect as u16;
+    const AUTH: u16 = PropertyPlace::Auth as u16;
     match id {
-        0x01 => PropertyPlace::Publish as u16 | PropertyPlace::Will as u16,
-        0x02 => PropertyPlace::Publish as u16 | PropertyPlace::Will as u16,
-        0x03 => PropertyPlace::Publish as u16 | PropertyPlace::Will as u16,
-        0x08 => PropertyPlace::Publish as u16 | PropertyPlace::Will as u16,
-        0x09 => PropertyPlace::Publish as u16 | PropertyPlace::Will as u16,
-        0x0B => PropertyPlace::Publish as u16 | PropertyPlace::Subscribe as u16,
-        0x11 => PropertyPlace::Connect as u16 | PropertyPlace::ConnAck as u16 | PropertyPlace::Disconnect as u16,
-        0x12 => PropertyPlace::ConnAck as u16,
-        0x13 => PropertyPlace::ConnAck as u16,
-        0x15 => PropertyPlace::Connect as u16 | PropertyPlace::ConnAck as u16 | PropertyPlace::Auth as u16,
-        0x16 => PropertyPlace::Connect as u16 | PropertyPlace::ConnAck as u16 | PropertyPlace::Auth as u16,
-        0x17 => PropertyPlace::Connect as u16,
-        0x18 => PropertyPlace::Will as u16,
-        0x19 => PropertyPlace::Connect as u16,
-        0x1A => PropertyPlace::ConnAck as u16,
-        0x1C => PropertyPlace::ConnAck as u16 | PropertyPlace::Disconnect as u16,
-        0x1F => {
-            PropertyPlace::ConnAck as u16
-                | PropertyPlace::Ack as u16
-                | PropertyPlace::Disconnect as u16
-                | PropertyPlace::Auth as u16
+        0x01 => (PUBLISH | WILL, Form::Flag),
+        0x02 => (PUBLISH | WILL, Form::Four),
+        0x03 => (PUBLISH | WILL, Form::Text),
+        0x08 => (PUBLISH | WILL, Form::Topic),
+        0x09 => (PUBLISH | WILL, Form::Binary),
+        0x0B => (PUBLISH | SUBSCRIBE, Form::VarintNotZero),
+        0x11 => (CONNECT | CONNACK | DISCONNECT, Form::Four),
+        0x12 => (CONNACK, Form::Text),
+        0x13 => (CONNACK, Form::Two),
+        0x15 => (CONNECT | CONNACK | AUTH, Form::Text),
+        0x16 => (CONNECT | CONNACK | AUTH, Form::Binary),
+        0x17 => (CONNECT, Form::Flag),
+        0x18 => (WILL, Form::Four),
+        0x19 => (CONNECT, Form::Flag),
+        0x1A => (CONNACK, Form::Text),
+        0x1C => (CONNACK | DISCONNECT, Form::Text),
+        0x1F => (CONNACK | ACK | DISCONNECT | AUTH, Form::Text),
+        0x21 => (CONNECT | CONNACK, Form::TwoNotZero),
+        0x22 => (CONNECT | CONNACK, Form::Two),
+        0x23 => (PUBLISH, Form::TwoNotZero),
+        0x24 => (CONNACK, Form::Flag),
+        0x25 => (CONNACK, Form::Flag),
+        0x26 => {
+            let all = CONNECT | CONNACK | PUBLISH | WILL | ACK | SUBSCRIBE | UNSUBSCRIBE | DISCONNECT | AUTH;
+            (all, Form::Pair)
         }
-        0x21 => PropertyPlace::Connect as u16 | PropertyPlace::ConnAck as u16,
-        0x22 => PropertyPlace::Connect as u16 | PropertyPlace::ConnAck as u16,
-        0x23 => PropertyPlace::Publish as u16,
-        0x24 => PropertyPlace::ConnAck as u16,
-        0x25 => PropertyPlace::ConnAck as u16,
-        0x26 => 0x1FF,
-        0x27 => PropertyPlace::Connect as u16 | PropertyPlace::ConnAck as u16,
-        0x28 => PropertyPlace::ConnAck as u16,
-        0x29 => PropertyPlace::ConnAck as u16,
-        0x2A => PropertyPlace::ConnAck as u16,
-        _ => 0,
+        0x27 => (CONNECT | CONNACK, Form::FourNotZero),
+        0x28 => (CONNACK, Form::Flag),
+        0x29 => (CONNACK, Form::Flag),
+        0x2A => (CONNACK, Form::Flag),
+        _ => (0, Form::Flag),
+    }
+}
+
+impl Form {
+    /// Reads a value and refuses what it may not be.
+    #[inline]
+    fn check(self, r: &mut Reader<'_>) -> Result<(), DecodeError> {
+        let legal = match self {
+            Self::Flag => r.flag().map(|_| true)?,
+            Self::Two => r.u16().map(|_| true)?,
+            Self::TwoNotZero => r.u16()? != 0,
+            Self::Four => r.u32().map(|_| true)?,
+            Self::FourNotZero => r.u32()? != 0,
+            Self::VarintNotZero => r.varint()? != 0,
+            Self::Text => r.string().map(|_| true)?,
+            Self::Topic => {
+                if r.topic_name()?.is_empty() {
+                    return Err(DecodeError::BadTopic(TopicError::Empty));
+                }
+                true
+            }
+            Self::Binary => r.binary().map(|_| true)?,
+            Self::Pair => {
+                r.string()?;
+                r.string().map(|_| true)? // [MQTT5-1.5.7-1]
+            }
+        };
+        if legal { Ok(()) } else { Err(DecodeError::PropertyOutOfRange) }
+    }
+
+    /// Passes over a value that was checked before.
+    #[inline]
+    fn skip(self, r: &mut Reader<'_>) -> Result<(), DecodeError> {
+        match self {
+            Self::Flag => r.take(1).map(drop),
+            Self::Two | Self::TwoNotZero => r.take(2).map(drop),
+            Self::Four | Self::FourNotZero => r.take(4).map(drop),
+            Self::VarintNotZero => r.varint().map(drop),
+            Self::Text | Self::Topic | Self::Binary => r.binary().map(drop),
+            Self::Pair => r.binary().and_then(|_| r.binary()).map(drop),
+        }
     }
 }
 
@@ -203,50 +279,39 @@ impl<'a> Property<'a> {
         counter.0
     }
 
+    /// Reads one property of a list that was checked before.
     fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Ok(match r.u8()? {
-            0x01 => Self::PayloadFormatIndicator(read_flag(r)?),
+            0x01 => Self::PayloadFormatIndicator(r.flag()?),
             0x02 => Self::MessageExpiryInterval(r.u32()?),
             0x03 => Self::ContentType(r.string()?),
             0x08 => Self::ResponseTopic(r.string()?),
             0x09 => Self::CorrelationData(r.binary()?),
-            0x0B => Self::SubscriptionIdentifier(not_zero(r.varint()?)?),
+            0x0B => Self::SubscriptionIdentifier(r.varint()?),
             0x11 => Self::SessionExpiryInterval(r.u32()?),
             0x12 => Self::AssignedClientIdentifier(r.string()?),
             0x13 => Self::ServerKeepAlive(r.u16()?),
             0x15 => Self::AuthenticationMethod(r.string()?),
             0x16 => Self::AuthenticationData(r.binary()?),
-            0x17 => Self::RequestProblemInformation(read_flag(r)?),
+            0x17 => Self::RequestProblemInformation(r.flag()?),
             0x18 => Self::WillDelayInterval(r.u32()?),
-            0x19 => Self::RequestResponseInformation(read_flag(r)?),
+            0x19 => Self::RequestResponseInformation(r.flag()?),
             0x1A => Self::ResponseInformation(r.string()?),
             0x1C => Self::ServerReference(r.string()?),
             0x1F => Self::ReasonString(r.string()?),
-            0x21 => Self::ReceiveMaximum(not_zero(r.u16()?)?),
+            0x21 => Self::ReceiveMaximum(r.u16()?),
             0x22 => Self::TopicAliasMaximum(r.u16()?),
-            0x23 => Self::TopicAlias(not_zero(r.u16()?)?),
-            0x24 => Self::MaximumQoS(read_flag(r)?),
-            0x25 => Self::RetainAvailable(read_flag(r)?),
+            0x23 => Self::TopicAlias(r.u16()?),
+            0x24 => Self::MaximumQoS(r.flag()?),
+            0x25 => Self::RetainAvailable(r.flag()?),
             0x26 => Self::UserProperty(r.string()?, r.string()?),
-            0x27 => Self::MaximumPacketSize(not_zero(r.u32()?)?),
-            0x28 => Self::WildcardSubscriptionAvailable(read_flag(r)?),
-            0x29 => Self::SubscriptionIdentifierAvailable(read_flag(r)?),
-            0x2A => Self::SharedSubscriptionAvailable(read_flag(r)?),
+            0x27 => Self::MaximumPacketSize(r.u32()?),
+            0x28 => Self::WildcardSubscriptionAvailable(r.flag()?),
+            0x29 => Self::SubscriptionIdentifierAvailable(r.flag()?),
+            0x2A => Self::SharedSubscriptionAvailable(r.flag()?),
             id => return Err(DecodeError::UnknownProperty(id)),
         })
     }
-}
-
-fn read_flag(r: &mut Reader<'_>) -> Result<bool, DecodeError> {
-    match r.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(DecodeError::PropertyOutOfRange),
-    }
-}
-
-fn not_zero<T: Default + PartialEq>(value: T) -> Result<T, DecodeError> {
-    if value == T::default() { Err(DecodeError::PropertyOutOfRange) } else { Ok(value) }
 }
 
 /// A property list that was checked when it was read: borrowed bytes without their length prefix.
@@ -269,28 +334,35 @@ impl<'a> Properties<'a> {
     /// twice that may stand once, every value in range, a Response Topic that is a topic name [MQTT5-3.3.2-14], and
     /// Authentication Data only with an Authentication Method (sections 3.1.2.11.10 and 3.2.2.3.18).
     pub fn parse(raw: &'a [u8], place: PropertyPlace) -> Result<Self, DecodeError> {
+        Self::parse_seen(raw, place).map(|(properties, _)| properties)
+    }
+
+    /// Like [`Properties::parse`]; also says with a bit for each identifier which there are.
+    pub(super) fn parse_seen(raw: &'a [u8], place: PropertyPlace) -> Result<(Self, u64), DecodeError> {
         let mut r = Reader::new(raw);
         let mut seen = 0u64;
-        while let Some(&id) = r.rest().first() {
-            let allowed = places(id);
-            if allowed == 0 {
-                return Err(DecodeError::UnknownProperty(id));
-            }
+        while !r.is_empty() {
+            // Identifiers are Variable Byte Integers, but all of them have one byte.
+            let id = r.u8()?;
+            let (allowed, form) = RULES.get(usize::from(id)).copied().unwrap_or((0, Form::Flag));
             if allowed & place as u16 == 0 {
-                return Err(DecodeError::PropertyNotAllowed(id));
+                let unknown = allowed == 0;
+                return Err(if unknown {
+                    DecodeError::UnknownProperty(id)
+                } else {
+                    DecodeError::PropertyNotAllowed(id)
+                });
             }
-            let may_repeat = id == 0x26 || (id == 0x0B && matches!(place, PropertyPlace::Publish));
-            if seen & 1 << id != 0 && !may_repeat {
+            let bit = 1 << id;
+            if seen & bit != 0 && form != Form::Pair && !(id == 0x0B && matches!(place, PropertyPlace::Publish)) {
                 return Err(DecodeError::DuplicateProperty(id));
             }
-            seen |= 1 << id;
-            if let Property::ResponseTopic(response) = Property::read(&mut r)? {
-                topic::check_name(response).map_err(DecodeError::BadTopic)?;
-            }
+            seen |= bit;
+            form.check(&mut r)?;
         }
         let names_method = seen & 1 << 0x15 != 0;
         let needs_method = seen & 1 << 0x16 != 0 || (matches!(place, PropertyPlace::Auth) && seen != 0);
-        if needs_method && !names_method { Err(DecodeError::PropertyMissing(0x15)) } else { Ok(Self { raw }) }
+        if needs_method && !names_method { Err(DecodeError::PropertyMissing(0x15)) } else { Ok((Self { raw }, seen)) }
     }
 
     /// True when there are none.
@@ -311,135 +383,82 @@ impl<'a> Properties<'a> {
         core::iter::from_fn(move || if r.is_empty() { None } else { Property::read(&mut r).ok() })
     }
 
+    /// Stands before the value of the first property with this identifier; what is in front of it is not looked into.
+    #[inline]
+    fn find(&self, id: u8) -> Option<Reader<'a>> {
+        let mut r = Reader::new(self.raw);
+        loop {
+            let found = r.u8().ok()?;
+            if found == id {
+                return Some(r);
+            }
+            RULES.get(usize::from(found))?.1.skip(&mut r).ok()?;
+        }
+    }
+}
+
+/// One accessor for each property: its identifier, how its value is read, its type.
+macro_rules! accessors {
+    ($($(#[$doc:meta])* $name:ident: $id:literal $read:ident -> $type:ty;)*) => {
+        impl<'a> Properties<'a> {
+            $($(#[$doc])* #[inline] pub fn $name(&self) -> Option<$type> {
+                self.find($id)?.$read().ok()
+            })*
+        }
+    };
+}
+
+accessors! {
     /// The Payload Format Indicator, if there is one.
-    pub fn payload_format_indicator(&self) -> Option<bool> {
-        self.iter().find_map(|p| if let Property::PayloadFormatIndicator(value) = p { Some(value) } else { None })
-    }
-
+    payload_format_indicator: 0x01 flag -> bool;
     /// The Message Expiry Interval, seconds, if there is one.
-    pub fn message_expiry_secs(&self) -> Option<u32> {
-        self.iter().find_map(|p| if let Property::MessageExpiryInterval(value) = p { Some(value) } else { None })
-    }
-
+    message_expiry_secs: 0x02 u32 -> u32;
     /// The Content Type, if there is one.
-    pub fn content_type(&self) -> Option<&'a str> {
-        self.iter().find_map(|p| if let Property::ContentType(value) = p { Some(value) } else { None })
-    }
-
+    content_type: 0x03 string -> &'a str;
     /// The Response Topic, if there is one.
-    pub fn response_topic(&self) -> Option<&'a str> {
-        self.iter().find_map(|p| if let Property::ResponseTopic(value) = p { Some(value) } else { None })
-    }
-
+    response_topic: 0x08 string -> &'a str;
     /// The Correlation Data, if there is one.
-    pub fn correlation_data(&self) -> Option<&'a [u8]> {
-        self.iter().find_map(|p| if let Property::CorrelationData(value) = p { Some(value) } else { None })
-    }
-
+    correlation_data: 0x09 binary -> &'a [u8];
     /// The Subscription Identifier, if there is one.
-    pub fn subscription_identifier(&self) -> Option<u32> {
-        self.iter().find_map(|p| if let Property::SubscriptionIdentifier(value) = p { Some(value) } else { None })
-    }
-
+    subscription_identifier: 0x0B varint -> u32;
     /// The Session Expiry Interval, seconds, if there is one.
-    pub fn session_expiry_interval_secs(&self) -> Option<u32> {
-        self.iter().find_map(|p| if let Property::SessionExpiryInterval(value) = p { Some(value) } else { None })
-    }
-
+    session_expiry_interval_secs: 0x11 u32 -> u32;
     /// The Assigned Client Identifier, if there is one.
-    pub fn assigned_client_identifier(&self) -> Option<&'a str> {
-        self.iter().find_map(|p| if let Property::AssignedClientIdentifier(value) = p { Some(value) } else { None })
-    }
-
+    assigned_client_identifier: 0x12 string -> &'a str;
     /// The Server Keep Alive, seconds, if there is one.
-    pub fn server_keep_alive_secs(&self) -> Option<u16> {
-        self.iter().find_map(|p| if let Property::ServerKeepAlive(value) = p { Some(value) } else { None })
-    }
-
+    server_keep_alive_secs: 0x13 u16 -> u16;
     /// The Authentication Method, if there is one.
-    pub fn authentication_method(&self) -> Option<&'a str> {
-        self.iter().find_map(|p| if let Property::AuthenticationMethod(value) = p { Some(value) } else { None })
-    }
-
+    authentication_method: 0x15 string -> &'a str;
     /// The Authentication Data, if there is one.
-    pub fn authentication_data(&self) -> Option<&'a [u8]> {
-        self.iter().find_map(|p| if let Property::AuthenticationData(value) = p { Some(value) } else { None })
-    }
-
+    authentication_data: 0x16 binary -> &'a [u8];
     /// The Request Problem Information, if there is one.
-    pub fn request_problem_information(&self) -> Option<bool> {
-        self.iter().find_map(|p| if let Property::RequestProblemInformation(value) = p { Some(value) } else { None })
-    }
-
+    request_problem_information: 0x17 flag -> bool;
     /// The Will Delay Interval, seconds, if there is one.
-    pub fn will_delay_interval_secs(&self) -> Option<u32> {
-        self.iter().find_map(|p| if let Property::WillDelayInterval(value) = p { Some(value) } else { None })
-    }
-
+    will_delay_interval_secs: 0x18 u32 -> u32;
     /// The Request Response Information, if there is one.
-    pub fn request_response_information(&self) -> Option<bool> {
-        self.iter().find_map(|p| if let Property::RequestResponseInformation(value) = p { Some(value) } else { None })
-    }
-
+    request_response_information: 0x19 flag -> bool;
     /// The Response Information, if there is one.
-    pub fn response_information(&self) -> Option<&'a str> {
-        self.iter().find_map(|p| if let Property::ResponseInformation(value) = p { Some(value) } else { None })
-    }
-
+    response_information: 0x1A string -> &'a str;
     /// The Server Reference, if there is one.
-    pub fn server_reference(&self) -> Option<&'a str> {
-        self.iter().find_map(|p| if let Property::ServerReference(value) = p { Some(value) } else { None })
-    }
-
+    server_reference: 0x1C string -> &'a str;
     /// The Reason String, if there is one.
-    pub fn reason_string(&self) -> Option<&'a str> {
-        self.iter().find_map(|p| if let Property::ReasonString(value) = p { Some(value) } else { None })
-    }
-
+    reason_string: 0x1F string -> &'a str;
     /// The Receive Maximum, if there is one.
-    pub fn receive_maximum(&self) -> Option<u16> {
-        self.iter().find_map(|p| if let Property::ReceiveMaximum(value) = p { Some(value) } else { None })
-    }
-
+    receive_maximum: 0x21 u16 -> u16;
     /// The Topic Alias Maximum, if there is one.
-    pub fn topic_alias_maximum(&self) -> Option<u16> {
-        self.iter().find_map(|p| if let Property::TopicAliasMaximum(value) = p { Some(value) } else { None })
-    }
-
+    topic_alias_maximum: 0x22 u16 -> u16;
     /// The Topic Alias, if there is one.
-    pub fn topic_alias(&self) -> Option<u16> {
-        self.iter().find_map(|p| if let Property::TopicAlias(value) = p { Some(value) } else { None })
-    }
-
+    topic_alias: 0x23 u16 -> u16;
     /// The Maximum QoS, if there is one.
-    pub fn maximum_qos(&self) -> Option<bool> {
-        self.iter().find_map(|p| if let Property::MaximumQoS(value) = p { Some(value) } else { None })
-    }
-
+    maximum_qos: 0x24 flag -> bool;
     /// The Retain Available, if there is one.
-    pub fn retain_available(&self) -> Option<bool> {
-        self.iter().find_map(|p| if let Property::RetainAvailable(value) = p { Some(value) } else { None })
-    }
-
+    retain_available: 0x25 flag -> bool;
     /// The Maximum Packet Size, bytes, if there is one.
-    pub fn maximum_packet_size(&self) -> Option<u32> {
-        self.iter().find_map(|p| if let Property::MaximumPacketSize(value) = p { Some(value) } else { None })
-    }
-
+    maximum_packet_size: 0x27 u32 -> u32;
     /// The Wildcard Subscription Available, if there is one.
-    pub fn wildcard_subscription_available(&self) -> Option<bool> {
-        self.iter()
-            .find_map(|p| if let Property::WildcardSubscriptionAvailable(value) = p { Some(value) } else { None })
-    }
-
+    wildcard_subscription_available: 0x28 flag -> bool;
     /// The Subscription Identifier Available, if there is one.
-    pub fn subscription_identifier_available(&self) -> Option<bool> {
-        self.iter()
-            .find_map(|p| if let Property::SubscriptionIdentifierAvailable(value) = p { Some(value) } else { None })
-    }
-
+    subscription_identifier_available: 0x29 flag -> bool;
     /// The Shared Subscription Available, if there is one.
-    pub fn shared_subscription_available(&self) -> Option<bool> {
-        self.iter().find_map(|p| if let Property::SharedSubscriptionAvailable(value) = p { Some(value) } else { None })
-    }
+    shared_subscription_available: 0x2A flag -> bool;
 }
