@@ -29,7 +29,7 @@ fn caught(fault: &str, class: Class) {
         assert!(program.exists(), "{} is missing: run `cargo build -p parlor-tests --bins`", program.display());
     }
     let output = Command::new(loop_program)
-        .args(["25", "1"])
+        .args(["12", "1"])
         .env("PARLOR_BIN", broken_broker)
         .env("FAULT", fault)
         .output()

@@ -134,7 +134,14 @@ impl Peer {
             }
         };
         let version = self.version.to_string();
-        command.args([address.as_str(), door.user, door.password, &version, client_id, if persistent { "1" } else { "0" }]);
+        command.args([
+            address.as_str(),
+            door.user,
+            door.password,
+            &version,
+            client_id,
+            if persistent { "1" } else { "0" },
+        ]);
         command
     }
 
@@ -276,7 +283,9 @@ impl Running {
                         found.push(got);
                     }
                 }
-                Err(why) => panic!("{}: {last:?} did not come ({why}); {} messages: {found:#?}", self.name, found.len()),
+                Err(why) => {
+                    panic!("{}: {last:?} did not come ({why}); {} messages: {found:#?}", self.name, found.len())
+                }
             }
         }
     }

@@ -37,8 +37,11 @@ fn check_order(who: &str, list: &[Got]) {
     for sender in PEERS {
         for qos in 0..3 {
             let start = format!("{} {qos} ", sender.name());
-            let numbers: Vec<u32> =
-                list.iter().filter_map(|g| g.payload.strip_prefix(&start)).map(|n| n.parse().expect("a number")).collect();
+            let numbers: Vec<u32> = list
+                .iter()
+                .filter_map(|g| g.payload.strip_prefix(&start))
+                .map(|n| n.parse().expect("a number"))
+                .collect();
             assert!(numbers.is_sorted(), "{who} got the messages of {start}in the order {numbers:?} [MQTT5-4.6.0-5]");
         }
     }
@@ -47,7 +50,9 @@ fn check_order(who: &str, list: &[Got]) {
 #[test]
 fn the_demo_says_what_to_type_next() {
     let demo = Demo::start();
-    for word in ["listener", "mqtt://127.0.0.1:", "ws://127.0.0.1:", "alice", PASSWORD, "mosquitto_sub", "mosquitto_pub"] {
+    for word in
+        ["listener", "mqtt://127.0.0.1:", "ws://127.0.0.1:", "alice", PASSWORD, "mosquitto_sub", "mosquitto_pub"]
+    {
         assert!(demo.greeting.contains(word), "{word} is missing in:\n{}", demo.greeting);
     }
 }
@@ -145,7 +150,13 @@ fn retained_messages_are_there_after_kill_9_and_sigterm() {
         for peer in PEERS {
             let mut running = peer.subscribe(&reader, &format!("late-{}", peer.name()), false, "home/kept/#", 2);
             fence(&writer, "home/kept/fence");
-            assert_eq!(sorted(running.until(FENCE)), expected, "{} after {}", peer.name(), if kill { "kill -9" } else { "SIGTERM" });
+            assert_eq!(
+                sorted(running.until(FENCE)),
+                expected,
+                "{} after {}",
+                peer.name(),
+                if kill { "kill -9" } else { "SIGTERM" }
+            );
         }
     }
 }

@@ -18,16 +18,26 @@ impl Authority {
         let dir = std::env::temp_dir().join(format!("parlor-tls-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).expect("the temporary directory can be written");
-        openssl(&dir, "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.pem");
+        openssl(
+            &dir,
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.pem",
+        );
         Self(dir)
     }
 
     fn issue(&self, name: &str, extension: &str) {
-        openssl(&self.0, &format!("req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"));
+        openssl(
+            &self.0,
+            &format!(
+                "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"
+            ),
+        );
         std::fs::write(self.0.join("extension"), extension).expect("the directory can be written");
         openssl(
             &self.0,
-            &format!("x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extension -out {name}.pem"),
+            &format!(
+                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extension -out {name}.pem"
+            ),
         );
     }
 
@@ -45,7 +55,8 @@ impl Drop for Authority {
 fn have_clients() -> bool {
     for program in ["mosquitto_pub", "openssl"] {
         if Command::new(program).arg("--help").output().is_err() {
-            let text = format!("install {program} (Debian packages mosquitto-clients and openssl); tests/run.sh does that");
+            let text =
+                format!("install {program} (Debian packages mosquitto-clients and openssl); tests/run.sh does that");
             assert!(std::env::var_os("PARLOR_QUICK").is_some_and(|v| v == "1"), "{text}");
             return false;
         }
@@ -108,7 +119,10 @@ fn mosquitto_trusts_the_broker_and_the_broker_knows_mosquitto_by_its_certificate
     add_account(&broker, "lamp");
 
     // Without a client certificate, as anonymous.
-    finish(mosquitto("mosquitto_pub", &port, &ours).args(["-q", "1", "-r", "-t", "tls/plain", "-m", "hello"]), "mosquitto_pub");
+    finish(
+        mosquitto("mosquitto_pub", &port, &ours).args(["-q", "1", "-r", "-t", "tls/plain", "-m", "hello"]),
+        "mosquitto_pub",
+    );
     // With one: its name is the account.
     let with_certificate = |authority: &Authority| {
         let mut command = mosquitto("mosquitto_pub", &port, &ours);
