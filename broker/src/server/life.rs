@@ -104,6 +104,8 @@ pub(super) async fn live(server: &mut Server) -> Result<Ending, RunError> {
     let options = Options {
         segment_bytes: server.config.store.segment_bytes,
         cache_bytes: usize::try_from(server.config.store.cache_bytes).unwrap_or(usize::MAX),
+        low_space_bytes: server.config.store.low_space_bytes,
+        salvage: server.config.store.salvage,
         ..Options::default()
     };
     let heart = Arc::clone(&signal_of_heart);
