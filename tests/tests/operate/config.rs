@@ -94,7 +94,7 @@ fn flags_alone_are_enough() {
     assert_ne!(broker.address("ws").port(), 0);
     let mut client = Connect::v5("c").to(&broker);
     assert_eq!(client.connack.props.number(prop::TOPIC_ALIAS_MAX), Some(10));
-    assert_eq!(client.say(1, "t", "x"), 0);
+    assert_eq!(client.say(1, "t", "x"), 0x10, "nobody listens [MQTT5-3.4.2-1]");
     assert!(broker.log().contains("listening on ws://127.0.0.1:"), "{}", broker.log());
 }
 

@@ -246,7 +246,7 @@ fn retained_messages_are_listed_and_cleared() {
     let operator = Operator::of(&broker);
     let mut publisher = Connect::v5("publisher").to(&broker);
     for topic in ["r/a", "r/b", "r/c", "q/d"] {
-        assert_eq!(publisher.deliver(&Publish::new(topic, topic).qos(1, 0).retain()), 0);
+        assert!(publisher.deliver(&Publish::new(topic, topic).qos(1, 0).retain()) < 0x80);
     }
     let topics = |operator: &Operator, query: &str| -> Vec<String> {
         let page = operator.see(&format!("/retained{query}"));
