@@ -109,11 +109,7 @@ impl Driver {
             let event = self.store.borrow_mut().poll();
             let Some(event) = event else { break };
             match &event {
-                StoreEvent::Committed(number) => {
-                    if number.0 >= self.outstanding.get() {
-                        self.outstanding.set(0);
-                    }
-                }
+                StoreEvent::Committed(number) if number.0 >= self.outstanding.get() => self.outstanding.set(0),
                 StoreEvent::Failed(why) => {
                     self.store_failed.set(true);
                     self.outside.borrow_mut().failed(why);
