@@ -235,6 +235,14 @@ impl Broker {
         assert!(found.is_some(), "{text:?} expected in the log:\n{}", Self::text(process));
     }
 
+    /// Waits until its log contains `text` behind the first `mark` bytes, as [`Self::log`] had them; the line with it.
+    pub fn await_log_after(&self, mark: usize, text: &str) -> String {
+        let process = self.process.as_ref().expect("the broker runs");
+        let line = |log: &str| log[mark..].lines().find(|line| line.contains(text)).map(str::to_owned);
+        let found = process.log.wait_for(START_PATIENCE, line);
+        found.unwrap_or_else(|| panic!("{text:?} expected in the log:\n{}", &Self::text(process)[mark..]))
+    }
+
     /// Sends it a signal by name (`TERM`, `HUP`).
     pub fn signal(&self, name: &str) {
         let status = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &self.pid().to_string()]).status();
@@ -251,9 +259,14 @@ impl Broker {
     /// SIGTERM, and waits for the end: the exit status.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal("TERM");
+        self.ended()
+    }
+
+    /// Waits for its end, which was asked for already: the exit status.
+    pub fn ended(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("the broker runs");
         let status = process.wait(START_PATIENCE);
-        status.unwrap_or_else(|| panic!("the broker did not end on SIGTERM:\n{}", Self::text(&process)))
+        status.unwrap_or_else(|| panic!("the broker did not end when it was told to:\n{}", Self::text(&process)))
     }
 
     /// Starts it again on the same data directory and port, after [`Self::kill`] or [`Self::stop`].

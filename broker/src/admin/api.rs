@@ -15,12 +15,12 @@ use hyper::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// The document that describes this API.
@@ -55,7 +55,6 @@ pub(super) struct Api {
     /// What the sections that count only from a start are compared with.
     started_with: Config,
     running: Mutex<Config>,
-    started: Instant,
     /// Held while an account is made or changed, so that of two makers of one name the second hears so.
     accounts: tokio::sync::Mutex<()>,
     /// Held while a backup is uploaded.
@@ -97,7 +96,6 @@ impl Api {
             readiness,
             started_with: config.clone(),
             running: Mutex::new(config),
-            started: Instant::now(),
             accounts: tokio::sync::Mutex::default(),
             restores: tokio::sync::Mutex::default(),
             reloads: tokio::sync::Mutex::default(),
@@ -171,7 +169,7 @@ impl Api {
 
     async fn metrics(&self) -> Result<Response<AdminBody>, ApiError> {
         let mut metrics = self.ask(|reply| Command::Metrics { reply }).await?;
-        metrics.extend(process::metrics(self.started));
+        metrics.extend(process::metrics());
         Ok(typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", &render(&metrics)))
     }
 
@@ -297,15 +295,9 @@ impl Api {
         systemd::notify(systemd::Notice::Reloading);
         let done = self.reload_now().await;
         systemd::notify(systemd::Notice::Ready);
-        match &done {
-            Ok(Reloaded { needs_restart, .. }) if needs_restart.is_empty() => {
-                tracing::info!("configuration taken over")
-            }
-            Ok(Reloaded { needs_restart, .. }) => {
-                let later = needs_restart.join(", ");
-                tracing::warn!(later, "configuration taken over, but these sections count only from the next start");
-            }
-            Err(error) => tracing::error!(%error, "reload refused; the running configuration stays in use"),
+        // What was taken over is said by the driver, which takes it over.
+        if let Err(error) = &done {
+            tracing::error!("the configuration was not taken over, the running one stays in use: {error}");
         }
         done
     }
@@ -345,32 +337,22 @@ impl Api {
     async fn restore(&self, body: Incoming) -> Result<Response<AdminBody>, ApiError> {
         let Ok(_turn) = self.restores.try_lock() else { return Err(CommandError::Busy("another restore").into()) };
         let file = self.data.join(RESTORE_FILE);
-        let uploaded = upload(body, file.clone()).await;
-        let bytes = match uploaded {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                let _ = std::fs::remove_file(&file);
-                return Err(error);
-            }
-        };
+        let bytes = upload(body, file.clone()).await?;
         tracing::warn!(bytes, "operator replaces the store by a backup");
-        let restored = self.ask_within(RESTORE_TIME, |reply| Command::Restore { file, reply }).await??;
-        Ok(shown(StatusCode::OK, &restored))
+        let upload = file.clone();
+        let restored = self.ask_within(RESTORE_TIME, |reply| Command::Restore { file, reply }).await?;
+        if restored.is_err() {
+            let _ = std::fs::remove_file(upload);
+        }
+        Ok(shown(StatusCode::OK, &restored?))
     }
 }
 
-/// Writes a body to a file and says how long it is; the file is on disk then.
+/// Writes a body to a file and says how long it is; the file is on disk then. There is no file after an error, nor when
+/// the client goes away and nobody waits for this any more.
 async fn upload(mut body: Incoming, file: PathBuf) -> Result<u64, ApiError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let (pieces, mut waiting) = mpsc::channel::<Bytes>(BACKUP_CHUNKS_MAX);
-    let writer = tokio::task::spawn_blocking(move || {
-        let mut options = std::fs::File::options();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(file)?;
-        while let Some(piece) = waiting.blocking_recv() {
-            file.write_all(&piece)?;
-        }
-        file.sync_all()
-    });
+    let (pieces, waiting) = mpsc::channel::<Piece>(BACKUP_CHUNKS_MAX);
+    let writer = tokio::task::spawn_blocking(move || write_pieces(waiting, &file));
     let mut total = 0;
     loop {
         let frame = match tokio::time::timeout(BODY_TIME, body.frame()).await {
@@ -384,14 +366,44 @@ async fn upload(mut body: Incoming, file: PathBuf) -> Result<u64, ApiError> {
         if total > RESTORE_BYTES_MAX {
             return Err(ApiError::TooLarge(RESTORE_BYTES_MAX));
         }
-        if pieces.send(piece).await.is_err() {
+        if pieces.send(Piece::Data(piece)).await.is_err() {
             // The writer has ended, and says below why.
             break;
         }
     }
-    drop(pieces);
+    let _ = pieces.send(Piece::End).await;
     writer.await.map_err(|_| ApiError::Gone)?.map_err(ApiError::Disk)?;
     Ok(total)
+}
+
+/// What is written to a file on another thread.
+enum Piece {
+    Data(Bytes),
+    /// That was all. Without it the file is not kept.
+    End,
+}
+
+fn write_pieces(waiting: mpsc::Receiver<Piece>, path: &Path) -> io::Result<()> {
+    let written = create_private(path).and_then(|file| write_all_pieces(waiting, file));
+    if written.is_err() {
+        let _ = std::fs::remove_file(path);
+    }
+    written
+}
+
+fn create_private(path: &Path) -> io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+fn write_all_pieces(mut waiting: mpsc::Receiver<Piece>, mut file: std::fs::File) -> io::Result<()> {
+    loop {
+        match waiting.blocking_recv() {
+            Some(Piece::Data(piece)) => file.write_all(&piece)?,
+            Some(Piece::End) => return file.sync_all(),
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
 }
 
 /// Runs what takes as long as a password check where it may.

@@ -25,7 +25,7 @@ pub enum Command {
         /// The answer.
         reply: oneshot::Sender<Status>,
     },
-    /// Asks for every metric but those of the process, which the operator's side adds itself.
+    /// Asks for every metric but those of the process and the build, which the operator's side adds itself.
     Metrics {
         /// The answer.
         reply: oneshot::Sender<Vec<Metric>>,

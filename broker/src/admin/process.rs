@@ -1,18 +1,15 @@
 //! What the operating system knows about this process.
 
 use super::metrics::Metric;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Metrics every process has, and the build.
-pub(super) fn metrics(started: Instant) -> Vec<Metric> {
-    let mut metrics = vec![
-        Metric::gauge("parlor_uptime_seconds", "Seconds since the broker started.").with(started.elapsed().as_secs()),
-        Metric::gauge("parlor_build_info", "Always 1; the label says what runs.").labelled(
-            "version",
-            env!("CARGO_PKG_VERSION"),
-            1,
-        ),
-    ];
+pub(super) fn metrics() -> Vec<Metric> {
+    let mut metrics = vec![Metric::gauge("parlor_build_info", "Always 1; the label says what runs.").labelled(
+        "version",
+        env!("CARGO_PKG_VERSION"),
+        1,
+    )];
     if let Some(bytes) = resident_bytes() {
         metrics.push(Metric::gauge("process_resident_memory_bytes", "Resident memory in bytes.").with(bytes));
     }

@@ -79,23 +79,36 @@ pub(super) fn find(method: &str, path: &str) -> Found {
     let method = if method == "HEAD" { "GET" } else { method };
     let mut others = Vec::new();
     for (allowed, pattern, route) in ROUTES {
-        let Some(parameter) = fits(pattern, path) else { continue };
+        let parameter = match fits(pattern, path) {
+            Fit::No => continue,
+            Fit::Yes => None,
+            Fit::With(parameter) => Some(parameter.to_owned()),
+        };
         if *allowed == method {
-            return Found::Route(*route, parameter.map(str::to_owned));
+            return Found::Route(*route, parameter);
         }
         others.push(*allowed);
     }
     if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others) }
 }
 
-/// `Some(parameter)` when the path fits the pattern, whose last segment may be a parameter.
-fn fits<'a>(pattern: &str, path: &'a str) -> Option<Option<&'a str>> {
+/// How a path and a pattern compare.
+enum Fit<'a> {
+    No,
+    Yes,
+    /// With this parameter.
+    With(&'a str),
+}
+
+/// Compares a path with a pattern, whose last segment may be a parameter.
+fn fits<'a>(pattern: &str, path: &'a str) -> Fit<'a> {
     match pattern.split_once('{') {
-        None => (pattern == path).then_some(None),
-        Some((front, _)) => {
-            let parameter = path.strip_prefix(front)?;
-            (!parameter.is_empty() && !parameter.contains('/')).then_some(Some(parameter))
-        }
+        None if pattern == path => Fit::Yes,
+        None => Fit::No,
+        Some((front, _)) => match path.strip_prefix(front) {
+            Some(parameter) if !parameter.is_empty() && !parameter.contains('/') => Fit::With(parameter),
+            _ => Fit::No,
+        },
     }
 }
 
@@ -149,15 +162,11 @@ pub(super) fn query(text: &str, known: &[&str]) -> Result<Vec<(String, String)>,
 ///
 /// A name that a stranger makes resolve to this machine (DNS rebinding) is none of these.
 pub(super) fn is_own_host(host: &str, configured: &[String]) -> bool {
-    let name = if host.starts_with('[') {
-        let Some((name, port)) = host[1..].split_once(']') else { return false };
-        if !port.is_empty() && !port.starts_with(':') {
-            return false;
-        }
-        return name.parse::<std::net::Ipv6Addr>().is_ok();
-    } else {
-        host.split_once(':').map_or(host, |(name, _)| name)
-    };
+    if let Some(rest) = host.strip_prefix('[') {
+        let Some((name, port)) = rest.split_once(']') else { return false };
+        return (port.is_empty() || port.starts_with(':')) && name.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
     name.parse::<std::net::Ipv4Addr>().is_ok()
         || name.eq_ignore_ascii_case("localhost")
         || configured.iter().any(|configured| configured.eq_ignore_ascii_case(name))

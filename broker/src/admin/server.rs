@@ -14,7 +14,8 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -185,7 +186,11 @@ fn token(path: &Path) -> Result<String, AdminError> {
     std::fs::File::open("/dev/urandom")
         .and_then(|mut random| io::Read::read_exact(&mut random, &mut bytes))
         .map_err(AdminError::Random)?;
-    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut token = String::with_capacity(2 * TOKEN_BYTES);
+    for byte in bytes {
+        // Writing to a text cannot fail.
+        let _ = write!(token, "{byte:02x}");
+    }
     let mut options = std::fs::File::options();
     options.write(true).create(true).truncate(true).mode(0o600);
     options.open(path).and_then(|mut opened| writeln!(opened, "{token}")).map_err(file)?;

@@ -30,6 +30,7 @@ pub trait Engine {
 /// The store of a broker that does not run. Every change is durable when the call returns.
 pub trait Offline {
     /// Every account: name and record, ascending by name.
+    #[allow(clippy::type_complexity)] // A name for a list of pairs would hide what it is.
     fn accounts(&mut self) -> Result<Vec<(String, Vec<u8>)>, Box<dyn Error>>;
 
     /// Makes or changes an account.
@@ -70,9 +71,9 @@ Exit codes:
 
 Documentation: docs/operations.md";
 
-/// An edge IoT messaging broker: MQTT in, on disk before it says yes.
 #[derive(Debug, Parser)]
-#[command(name = "parlor", version, after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 100)]
+#[command(name = "parlor", version, about = "An edge IoT messaging broker: MQTT in, on disk before it says yes.")]
+#[command(after_help = EXIT_CODES, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -133,7 +134,7 @@ Examples:
 
 #[derive(Debug, Args, Default, Clone)]
 struct ServeArgs {
-    /// Configuration file (TOML). Also: PARLOR_CONFIG.
+    /// Configuration file (TOML). Also: `PARLOR_CONFIG`.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Address to listen on; repeat for more. Replaces the listeners of the file. mqtt://, mqtts://, ws:// or wss://.
@@ -168,7 +169,7 @@ struct CheckArgs {
 /// Which broker is meant.
 #[derive(Debug, Args, Default, Clone)]
 struct Place {
-    /// Configuration file of the broker. Also: PARLOR_CONFIG.
+    /// Configuration file of the broker. Also: `PARLOR_CONFIG`.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Directory of its store, where that is not in the configuration.
@@ -326,7 +327,7 @@ fn run(engine: &dyn Engine, line: impl Iterator<Item = OsString>, environment: V
     };
     match cli.command {
         Command::Serve(args) => serve::serve(engine, args.sources(environment)),
-        Command::Demo(args) => serve::demo(engine, args, environment),
+        Command::Demo(args) => serve::demo(engine, &args, environment),
         Command::CheckConfig(args) => serve::check_config(args, environment),
         Command::Account(command) => operate::account(engine, command, environment),
         Command::Session(command) => operate::session(command, environment),

@@ -11,6 +11,7 @@ use crate::admin::accounts::{self, AccountError};
 use crate::config::Config;
 use serde_json::{Value, json};
 use std::error::Error;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,13 @@ enum OperateError {
     Account(#[from] AccountError),
     #[error("{0}")]
     Store(Box<dyn Error>),
+    #[error("there is no store in {}; name the right directory with --config or --data", .0.display())]
+    NoStore(PathBuf),
+    #[error(
+        "{} belongs to user {owner}, and you are user {me}: a broker of that user could not read what you write; \
+         run this as `sudo -u '#{owner}' parlor …`, or while the broker runs", .path.display()
+    )]
+    OtherOwner { path: PathBuf, owner: u32, me: u32 },
     #[error("no broker runs on {}: start it with `parlor serve`, or name the right one with --config or --data", .0.display())]
     NotRunning(PathBuf),
     #[error("there is no account `{0}`; `parlor account list` shows them all")]
@@ -82,7 +90,19 @@ fn running(data: &Path) -> Result<Client, OperateError> {
     }
 }
 
+/// Opens the store of a broker that does not run, and that exists already.
 fn open(engine: &dyn Engine, data: &Path) -> Result<Box<dyn Offline>, OperateError> {
+    if data.exists() { open_or_make(engine, data) } else { Err(OperateError::NoStore(data.to_owned())) }
+}
+
+fn open_or_make(engine: &dyn Engine, data: &Path) -> Result<Box<dyn Offline>, OperateError> {
+    use std::os::unix::fs::MetadataExt;
+    if let Ok(found) = std::fs::metadata(data) {
+        let (owner, me) = (found.uid(), rustix::process::geteuid().as_raw());
+        if owner != me {
+            return Err(OperateError::OtherOwner { path: data.to_owned(), owner, me });
+        }
+    }
     engine.open(data).map_err(OperateError::Store)
 }
 
@@ -139,7 +159,7 @@ fn add(engine: &dyn Engine, config: &Config, name: &str, groups: &[String], stdi
             answer.done()?;
         }
         Found::Stopped(data) => {
-            let mut store = open(engine, &data)?;
+            let mut store = open_or_make(engine, &data)?;
             if record(store.as_mut(), name)?.is_some() {
                 return Err(OperateError::AccountExists(name.to_owned()));
             }
@@ -246,24 +266,25 @@ fn sessions(data: &Path, account: Option<&str>, as_json: bool) -> Result<(), Ope
         let mut path = "/sessions?limit=500".to_owned();
         for (key, value) in [("after", after.as_deref()), ("account", account)] {
             if let Some(value) = value {
-                path.push_str(&format!("&{key}={}", segment(value)));
+                let _ = write!(path, "&{key}={}", segment(value));
             }
         }
         let page = client.call("GET", &path, None)?.done()?;
         let mut text = String::new();
         for row in page["items"].as_array().into_iter().flatten() {
             if as_json {
-                text.push_str(&format!("{row}\n"));
+                let _ = writeln!(text, "{row}");
                 continue;
             }
             let state = if row["connection"].is_object() { "connected" } else { "away" };
-            text.push_str(&format!(
-                "{:33} {:19} {state:10} {:>9} {:>14}\n",
+            let _ = writeln!(
+                text,
+                "{:33} {:19} {state:10} {:>9} {:>14}",
                 printable(&row["client_id"]),
                 printable(&row["account"]),
-                row["queue_messages"],
-                row["subscriptions"]
-            ));
+                row["queue_messages"].to_string(),
+                row["subscriptions"].to_string()
+            );
         }
         print_lines(&text)?;
         after = page["next"].as_str().map(str::to_owned);
@@ -338,7 +359,11 @@ fn status_text(body: &Value) -> String {
         store["state"].as_str().unwrap_or("?"),
         store["text"].as_str().unwrap_or_default()
     ));
-    lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+    let mut text = String::new();
+    for line in &lines {
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
 }
 
 /// `parlor reload`
@@ -492,7 +517,7 @@ pub(super) fn restore(engine: &dyn Engine, args: &RestoreArgs, environment: Vec<
                 body["text"].as_str().unwrap_or_default().to_owned()
             }
             Found::Stopped(data) => {
-                open(engine, &data)?.restore(&mut from).map_err(OperateError::Store)?;
+                open_or_make(engine, &data)?.restore(&mut from).map_err(OperateError::Store)?;
                 "restored".to_owned()
             }
         };

@@ -60,7 +60,7 @@ pub(super) fn serve(engine: &dyn Engine, sources: Sources) -> Exit {
 }
 
 /// Runs a broker to try things with.
-pub(super) fn demo(engine: &dyn Engine, args: ServeArgs, environment: Vec<(String, String)>) -> Exit {
+pub(super) fn demo(engine: &dyn Engine, args: &ServeArgs, environment: Vec<(String, String)>) -> Exit {
     let mut sources = args.clone().sources(environment);
     if sources.file.is_none() && sources.listen.is_empty() {
         sources.listen = vec!["mqtt://127.0.0.1:1883".to_owned(), "ws://127.0.0.1:8083/mqtt".to_owned()];

@@ -93,7 +93,7 @@ fn exit_codes_say_how_it_ended() {
     check("status --data /no/such/directory", Exit::NotRunning);
     check("reload --data /no/such/directory", Exit::NotRunning);
     check("session list --data /no/such/directory", Exit::NotRunning);
-    check("account remove nobody --data /no/such/directory", Exit::NoSuch);
+    check("account remove nobody --data /no/such/directory", Exit::Failed);
     check("account add Nobody --data /no/such/directory", Exit::Usage);
     check("restore /no/such/file --yes --data /no/such/directory", Exit::Failed);
     let fails = Fake { fails: true, ..Fake::default() };
@@ -144,7 +144,7 @@ fn a_demo_stays_on_this_machine_and_has_accounts() {
 fn the_stopped_brokers_store_is_used_directly() {
     let engine = Fake::default();
     let directory = std::env::temp_dir().join(format!("parlor-cli-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::create_dir_all(directory.join("data")).unwrap();
     let data = directory.join("data").display().to_string();
     let record = crate::auth::AccountRecord { groups: vec!["devices".into()], ..Default::default() }.encode();
     engine.stored.borrow_mut().insert("lamp".into(), record);

@@ -6,6 +6,7 @@
 
 mod problem;
 mod read;
+mod section;
 mod tree;
 mod url;
 
@@ -148,7 +149,7 @@ pub struct SlowDown {
 pub enum CertificateAccount {
     /// The subject's common name.
     CommonName,
-    /// The first DNS name, e-mail address or URI of the subject alternative names.
+    /// Of the subject alternative names `URI:parlor:ACCOUNT`, or without that the DNS name.
     SubjectAltName,
 }
 
@@ -207,8 +208,10 @@ pub struct Store {
     pub segment_bytes: u64,
     /// Bytes of index kept in memory.
     pub cache_bytes: u64,
-    /// Microseconds a commit waits for more to join it; 0: none.
-    pub commit_delay_us: u32,
+    /// With less room than this on the disk nothing durable is taken on.
+    pub low_space_bytes: u64,
+    /// Opens a damaged journal all the same: what follows the damage is given up.
+    pub salvage: bool,
 }
 
 /// What holds for every WebSocket listener.

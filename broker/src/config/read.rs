@@ -1,13 +1,14 @@
 //! From the tree of values to a [`Config`], collecting every problem on the way.
 
 use super::problem::{Offence, Origin, Problem, Report};
+use super::section::{Content, Range, Room, Section};
 use super::tree::{Node, Table, Value, bare};
 use super::url::ListenerUrl;
 use super::{
     Auth, CertificateAccount, ClientCertificate, Config, DATA, HTTP_LISTEN, Http, Jwt, JwtAlgorithm, Listener, Loaded,
     Log, LogFormat, LogLevel, SlowDown, Sources, Store, Tls, WebSocket,
 };
-use crate::auth::{JwtKey, PasswordParams, SCRAM_ITERATIONS_MIN};
+use crate::auth::{PasswordParams, SCRAM_ITERATIONS_MIN};
 use parlor_core::access::{Action, Effect, Pattern, Rule, RuleError, Who, is_account_name, is_group_name};
 use parlor_core::limits::{LIMITS, LimitError, Limits};
 use std::net::SocketAddr;
@@ -19,12 +20,12 @@ const OTHER_VARIABLES: &[&str] = &["PARLOR_CONFIG"];
 /// Reads everything and reports all that is wrong.
 pub(super) fn load(sources: &Sources, text: String) -> Result<Loaded, Report> {
     let mut problems = Vec::new();
-    let mut root = Table::parse(&text, &mut problems);
+    let mut written = Table::parse(&text, &mut problems);
     // After a syntax error the tree has holes: what is missing then would be reported wrongly.
     let broken = !problems.is_empty();
-    overlay(sources, &mut root, &mut problems);
+    overlay(sources, &mut written, &mut problems);
     let mut room = Room { problems, files: Vec::new(), base: sources.base().to_owned() };
-    let config = config(&mut room, root);
+    let config = config(&mut room, written);
     if !broken {
         room.check_files();
         check_whole(&mut room, &config);
@@ -92,277 +93,11 @@ fn overlay(sources: &Sources, root: &mut Table, problems: &mut Vec<Problem>) {
     }
 }
 
-/// What the readers share.
-struct Room {
-    problems: Vec<Problem>,
-    files: Vec<FileUse>,
-    base: PathBuf,
-}
-
-/// A file the configuration names.
-struct FileUse {
-    origin: Origin,
-    key: String,
-    path: PathBuf,
-    content: Content,
-}
-
-/// Whether a file is fit for everybody's eyes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Content {
-    Public,
-    Secret,
-    /// Keys for tokens: a secret for `HS256`, public for the others.
-    TokenKey(JwtAlgorithm),
-}
-
-impl Room {
-    fn problem(&mut self, origin: &Origin, offence: Offence) {
-        self.problems.push(Problem { origin: origin.clone(), offence });
-    }
-
-    fn check_files(&mut self) {
-        for file in std::mem::take(&mut self.files) {
-            let FileUse { origin, key, path, content } = file;
-            let found = match std::fs::File::open(&path).and_then(|opened| opened.metadata()) {
-                Ok(found) => found,
-                Err(error) => {
-                    let error = error.to_string();
-                    self.problem(&origin, Offence::FileUnreadable { key, path, error });
-                    continue;
-                }
-            };
-            if let Content::TokenKey(algorithm) = content
-                && let Ok(contents) = std::fs::read(&path)
-                && let Err(error) = JwtKey::read_file(algorithm, &contents)
-            {
-                self.problem(&origin, Offence::BadKeyFile { path: path.clone(), error });
-            }
-            let mode = permission_bits(&found);
-            let is_secret = matches!(content, Content::Secret | Content::TokenKey(JwtAlgorithm::Hs256));
-            if is_secret && mode & 0o007 != 0 {
-                self.problem(&origin, Offence::WorldReadable { key, path, mode });
-            }
-        }
-    }
-}
-
-#[cfg(unix)]
-fn permission_bits(metadata: &std::fs::Metadata) -> u32 {
-    std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777
-}
-
-#[cfg(not(unix))]
-fn permission_bits(_: &std::fs::Metadata) -> u32 {
-    0
-}
-
-/// Reads one table: knows its name, and which keys were asked for.
-struct Section {
-    /// Full name with a trailing dot, empty at the top.
-    prefix: String,
-    /// For a reader: `[limits]`, `the file's top level`.
-    title: String,
-    origin: Origin,
-    table: Table,
-    known: Vec<&'static str>,
-}
-
-impl Section {
-    fn top(table: Table) -> Self {
-        let title = "the top level of the configuration".to_owned();
-        Self { prefix: String::new(), title, origin: Origin::Default, table, known: Vec::new() }
-    }
-
-    fn name(&self, key: &str) -> String {
-        format!("{}{key}", self.prefix)
-    }
-
-    fn take(&mut self, key: &'static str) -> Option<Node> {
-        self.known.push(key);
-        self.table.take(key)
-    }
-
-    fn wrong(&self, room: &mut Room, key: &str, node: &Node, wanted: &'static str) {
-        room.problem(&node.origin, Offence::WrongType { key: self.name(key), wanted, found: node.value.kind() });
-    }
-
-    fn section(&mut self, room: &mut Room, key: &'static str) -> Option<Self> {
-        let node = self.take(key)?;
-        let title = format!("[{}]", self.name(key));
-        self.enter(room, key, title, node)
-    }
-
-    fn enter(&self, room: &mut Room, key: &str, title: String, node: Node) -> Option<Self> {
-        match node.value {
-            Value::Table(table) => Some(Self {
-                prefix: format!("{}.", self.name(key)),
-                title,
-                origin: node.origin,
-                table,
-                known: Vec::new(),
-            }),
-            _ => {
-                self.wrong(room, key, &node, "a table");
-                None
-            }
-        }
-    }
-
-    fn sections(&mut self, room: &mut Room, key: &'static str) -> Option<Vec<Self>> {
-        let node = self.take(key)?;
-        let title = format!("[[{}]]", self.name(key));
-        match node.value {
-            Value::List(list) => {
-                Some(list.into_iter().filter_map(|node| self.enter(room, key, title.clone(), node)).collect())
-            }
-            _ => {
-                self.wrong(room, key, &node, "a list of tables");
-                None
-            }
-        }
-    }
-
-    /// A text that is not empty.
-    fn text(&mut self, room: &mut Room, key: &'static str) -> Option<(Origin, String)> {
-        let node = self.take(key)?;
-        self.as_text(room, key, node)
-    }
-
-    fn as_text(&self, room: &mut Room, key: &str, node: Node) -> Option<(Origin, String)> {
-        match node.value {
-            Value::Text(text) | Value::Bare(text) if text.is_empty() => {
-                room.problem(&node.origin, Offence::Empty(self.name(key)));
-                None
-            }
-            Value::Text(text) | Value::Bare(text) => Some((node.origin, text)),
-            _ => {
-                self.wrong(room, key, &node, "a text");
-                None
-            }
-        }
-    }
-
-    fn texts(&mut self, room: &mut Room, key: &'static str) -> Option<Vec<String>> {
-        let node = self.take(key)?;
-        match node.value {
-            Value::List(list) => {
-                Some(list.into_iter().filter_map(|node| Some(self.as_text(room, key, node)?.1)).collect())
-            }
-            Value::Bare(text) => {
-                Some(text.split(',').map(|part| part.trim().to_owned()).filter(|p| !p.is_empty()).collect())
-            }
-            _ => {
-                self.wrong(room, key, &node, "a list");
-                None
-            }
-        }
-    }
-
-    fn boolean(&mut self, room: &mut Room, key: &'static str) -> Option<bool> {
-        let node = self.take(key)?;
-        match &node.value {
-            Value::Boolean(value) => Some(*value),
-            Value::Bare(text) if matches!(text.as_str(), "true" | "1" | "yes" | "on") => Some(true),
-            Value::Bare(text) if matches!(text.as_str(), "false" | "0" | "no" | "off") => Some(false),
-            _ => {
-                self.wrong(room, key, &node, "true or false");
-                None
-            }
-        }
-    }
-
-    /// A whole number within `range`, or `range.default`.
-    fn number(&mut self, room: &mut Room, key: &'static str, range: Range) -> u64 {
-        let Some(node) = self.take(key) else { return range.default };
-        let number = match &node.value {
-            Value::Integer(number) => Some(*number),
-            Value::Bare(text) => text.replace('_', "").parse().ok(),
-            _ => None,
-        };
-        let Some(number) = number else {
-            self.wrong(room, key, &node, "a whole number");
-            return range.default;
-        };
-        match u64::try_from(number) {
-            Ok(number) if (range.least..=range.most).contains(&number) => number,
-            _ => {
-                let Range { least, most, default } = range;
-                let key = self.name(key);
-                room.problem(
-                    &node.origin,
-                    Offence::OutOfRange { key, value: number.to_string(), least, most, default },
-                );
-                range.default
-            }
-        }
-    }
-
-    fn small(&mut self, room: &mut Room, key: &'static str, least: u32, most: u32, default: u32) -> u32 {
-        let range = Range { least: least.into(), most: most.into(), default: default.into() };
-        u32::try_from(self.number(room, key, range)).unwrap_or(default)
-    }
-
-    fn choice<T: Copy>(&mut self, room: &mut Room, key: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
-        let (origin, value) = self.text(room, key)?;
-        self.pick(room, key, &origin, value, choices)
-    }
-
-    fn pick<T: Copy>(
-        &self,
-        room: &mut Room,
-        key: &str,
-        origin: &Origin,
-        value: String,
-        choices: &[(&'static str, T)],
-    ) -> Option<T> {
-        let found = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(&value));
-        if found.is_none() {
-            let choices = choices.iter().map(|(word, _)| *word).collect();
-            room.problem(origin, Offence::BadChoice { key: self.name(key), value, choices });
-        }
-        found.map(|(_, choice)| *choice)
-    }
-
-    /// A path; relative ones in the file count from the file's directory.
-    fn path(&mut self, room: &mut Room, key: &'static str) -> Option<(Origin, PathBuf)> {
-        let (origin, text) = self.text(room, key)?;
-        let path = match origin {
-            Origin::File(_) => room.base.join(text),
-            _ => PathBuf::from(text),
-        };
-        Some((origin, path))
-    }
-
-    fn file(&mut self, room: &mut Room, key: &'static str, content: Content) -> Option<PathBuf> {
-        let (origin, path) = self.path(room, key)?;
-        room.files.push(FileUse { origin, key: self.name(key), path: path.clone(), content });
-        Some(path)
-    }
-
-    /// Reports every key nobody asked for.
-    fn finish(self, room: &mut Room) {
-        let Self { title, table, known, .. } = self;
-        for (key, origin) in table.into_keys() {
-            let near = nearest(&key, &known);
-            room.problem(&origin, Offence::UnknownKey { key, table: title.clone(), near, known: known.clone() });
-        }
-    }
-}
-
-/// Legal values of a number.
-#[derive(Clone, Copy)]
-struct Range {
-    least: u64,
-    most: u64,
-    default: u64,
-}
-
 /// Top-level keys that have been read before the listeners are checked as a whole.
 struct Whole(Config, Vec<Origin>);
 
-fn config(room: &mut Room, root: Table) -> Whole {
-    let mut top = Section::top(root);
+fn config(room: &mut Room, written: Table) -> Whole {
+    let mut top = Section::top(written);
     let data = top.path(room, "data").map_or_else(|| PathBuf::from(DATA), |(_, path)| path);
     let drain_secs = top.small(room, "drain_secs", 0, 3_600, 10);
     let auth = auth(room, &mut top);
@@ -608,17 +343,6 @@ fn listeners(
     (found, origins)
 }
 
-impl Section {
-    /// Whether something in this table was reported already, so that "missing" would be a second name for it.
-    fn table_has_problem(&self, room: &Room) -> bool {
-        let key = self.name("url");
-        room.problems.iter().any(|p| match &p.offence {
-            Offence::Empty(name) | Offence::WrongType { key: name, .. } => *name == key,
-            _ => false,
-        })
-    }
-}
-
 fn rules(room: &mut Room, top: &mut Section) -> Vec<Rule> {
     let sections = top.sections(room, "rule").unwrap_or_default();
     sections.into_iter().filter_map(|section| rule(room, section)).collect()
@@ -759,13 +483,20 @@ fn sys(room: &mut Room, top: &mut Section) -> u32 {
 }
 
 fn store(room: &mut Room, top: &mut Section) -> Store {
-    const SEGMENT: Range = Range { least: 1 << 20, most: 1 << 32, default: 64 << 20 };
-    const CACHE: Range = Range { least: 1 << 20, most: 1 << 40, default: 16 << 20 };
-    let mut store = Store { segment_bytes: SEGMENT.default, cache_bytes: CACHE.default, commit_delay_us: 0 };
+    const SEGMENT: Range = Range { least: 1 << 20, most: 1 << 32, default: 16 << 20 };
+    const CACHE: Range = Range { least: 1 << 20, most: 1 << 40, default: 4 << 20 };
+    const LOW_SPACE: Range = Range { least: 1 << 20, most: 1 << 40, default: 64 << 20 };
+    let mut store = Store {
+        segment_bytes: SEGMENT.default,
+        cache_bytes: CACHE.default,
+        low_space_bytes: LOW_SPACE.default,
+        salvage: false,
+    };
     let Some(mut section) = top.section(room, "store") else { return store };
     store.segment_bytes = section.number(room, "segment_bytes", SEGMENT);
     store.cache_bytes = section.number(room, "cache_bytes", CACHE);
-    store.commit_delay_us = section.small(room, "commit_delay_us", 0, 1_000_000, 0);
+    store.low_space_bytes = section.number(room, "low_space_bytes", LOW_SPACE);
+    store.salvage = section.boolean(room, "salvage").unwrap_or(false);
     section.finish(room);
     store
 }
@@ -803,39 +534,4 @@ fn check_whole(room: &mut Room, whole: &Whole) {
             room.problem(origin, Offence::SameName(listener.name.clone()));
         }
     }
-}
-
-/// The known key most like `key`, if one is like it at all.
-fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
-    let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
-    let key = plain(key);
-    known
-        .iter()
-        .map(|candidate| (distance(&key, candidate), *candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(key.len()) / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Fewest letters to insert, take out or replace (two swapped ones count once) to make `a` into `b`.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().take(64).collect());
-    let mut rows = vec![vec![0_usize; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    for j in 0..=b.len() {
-        rows[0][j] = j;
-    }
-    for i in 1..=a.len() {
-        for j in 1..=b.len() {
-            let cost = usize::from(a[i - 1] != b[j - 1]);
-            let mut best = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1).min(rows[i - 1][j - 1] + cost);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = best;
-        }
-    }
-    rows[a.len()][b.len()]
 }

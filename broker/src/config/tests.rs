@@ -442,7 +442,7 @@ error: parlor.toml:8:13: `store.cache_bytes` is 0, which is outside 1048576 to 1
    |
  8 | cache_bytes=0
    |             ^
-   = write a number from 1048576 to 1099511627776; without the key it is 16777216
+   = write a number from 1048576 to 1099511627776; without the key it is 4194304
 ",
     );
 }
@@ -580,4 +580,42 @@ fn what_a_reload_cannot_change_is_named() {
     new.data = "elsewhere".into();
     new.listeners.clear();
     assert_eq!(new.needs_restart(&running), ["data", "listener"]);
+}
+
+const EXAMPLE: &str = include_str!("../../../docs/parlor.example.toml");
+
+#[test]
+fn the_example_is_the_default_and_shows_every_limit() {
+    assert_eq!(load(EXAMPLE).unwrap().config, Config::default());
+    let (_, limits) = EXAMPLE.split_once("#[limits]").unwrap();
+    for info in LIMITS {
+        let shown = limits.lines().find_map(|line| line.strip_prefix(&format!("#{} = ", info.name)));
+        let shown = shown.unwrap_or_else(|| panic!("{} is not in docs/parlor.example.toml", info.name));
+        assert_eq!(shown.replace('_', "").parse(), Ok(info.default), "{}", info.name);
+    }
+}
+
+#[test]
+fn the_stores_defaults_are_the_stores_own() {
+    let (ours, theirs) = (Config::default().store, crate::store::Options::default());
+    assert_eq!(
+        (ours.segment_bytes, ours.cache_bytes, ours.low_space_bytes, ours.salvage),
+        (theirs.segment_bytes, theirs.cache_bytes as u64, theirs.low_space_bytes, theirs.salvage)
+    );
+}
+
+#[test]
+fn every_line_of_the_example_is_legal() {
+    let is_shown = |line: &str| line.starts_with("#[") || line.starts_with('#') && !line.starts_with("# ");
+    let all: String =
+        EXAMPLE.lines().filter(|line| is_shown(line) && *line != "#").flat_map(|line| [&line[1..], "\n"]).collect();
+    // The files it names exist on nobody's machine but the operator's.
+    let report = load(&all).unwrap_err();
+    let all_files = report.problems.iter().all(|problem| matches!(problem.offence, Offence::FileUnreadable { .. }));
+    assert!(all_files, "{report}");
+    // Listeners, certificates, tokens and rules are examples; everything else is shown with its default.
+    let example = |section: &str| ["[", "tls]", "auth.jwt]"].iter().any(|name| section.starts_with(name));
+    let rest: Vec<&str> = all.split("\n[").filter(|section| !example(section)).collect();
+    let rest = load(&rest.join("\n[")).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(rest.config, Config::default());
 }

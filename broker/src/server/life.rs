@@ -99,11 +99,15 @@ pub(super) fn hub_settings(config: &Config) -> Settings {
 
 pub(super) async fn live(server: &mut Server) -> Result<Ending, RunError> {
     let signal_of_heart = Arc::new(Signal::default());
-    let directory = store_dir(&server.config.data);
-    let disk = DirDisk::open(&directory)?;
+    let disk = match server.disk.take() {
+        Some(disk) => disk,
+        None => DirDisk::open(store_dir(&server.config.data))?,
+    };
     let options = Options {
         segment_bytes: server.config.store.segment_bytes,
         cache_bytes: usize::try_from(server.config.store.cache_bytes).unwrap_or(usize::MAX),
+        low_space_bytes: server.config.store.low_space_bytes,
+        salvage: server.config.store.salvage,
         ..Options::default()
     };
     let heart = Arc::clone(&signal_of_heart);

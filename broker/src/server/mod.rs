@@ -10,6 +10,7 @@ use crate::admin::{Admin, AdminSetup, Command, Readiness};
 use crate::cli::{Engine, Offline, Ready, Start};
 use crate::config::{Config, Listener, ListenerUrl};
 use crate::link::{BindError, NewLink, TlsConfigError, bind};
+use crate::store::disk::DirDisk;
 use parlor_core::store::Store;
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener};
@@ -127,6 +128,9 @@ struct Door {
 struct Server {
     config: Config,
     wrap: Option<Wrap>,
+    /// The store's directory for the first life: taken before anything in the data directory is touched, because a
+    /// broker that runs there already has its address and token there.
+    disk: Option<DirDisk>,
     doors: Vec<Door>,
     http: Option<SocketAddr>,
     accounts: Vec<crate::cli::SeedAccount>,
@@ -143,6 +147,7 @@ struct Server {
 impl Server {
     fn new(start: Start, wrap: Option<Wrap>) -> Result<Self, RunError> {
         let Start { config, sources, accounts, on_ready } = start;
+        let disk = DirDisk::open(store_dir(&config.data))?;
         let doors = open_doors(&config.listeners)?;
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -163,6 +168,7 @@ impl Server {
         Ok(Self {
             config,
             wrap,
+            disk: Some(disk),
             doors,
             http,
             accounts,

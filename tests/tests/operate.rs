@@ -1,0 +1,13 @@
+//! The operator's side end to end: the real program, its command line, its signals, its HTTP, its log.
+//!
+//! Every test has a broker of its own on free ports and a data directory of its own. What a test waits for is an event
+//! (a packet, an answer, a line of the log, the end of a process), never a time.
+
+#![allow(clippy::doc_markdown, reason = "QoS and its like are the specification's words")]
+
+mod operate {
+    mod config;
+    mod http;
+    mod stop;
+    mod tools;
+}
