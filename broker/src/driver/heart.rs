@@ -122,7 +122,7 @@ impl Driver {
                     self.outside.borrow_mut().failed(why);
                 }
                 StoreEvent::LowSpace(low) => self.outside.borrow_mut().low_space(*low),
-                StoreEvent::Page(_) => {}
+                StoreEvent::Page(_) | StoreEvent::Committed(_) => {}
             }
             self.hub.borrow_mut().stored(self.now(), event);
         }
