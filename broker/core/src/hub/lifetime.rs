@@ -27,7 +27,7 @@ impl Hub {
         };
         if let Some(expiry_secs) = d.properties.session_expiry_interval_secs() {
             if s.expiry_secs == 0 && expiry_secs != 0 {
-                // [MQTT5-3.14.2-2]
+                // Section 3.14.2.2.2.
                 return self.refuse(
                     now,
                     slot,
@@ -39,7 +39,7 @@ impl Hub {
             let cap = u32::try_from(self.limits.session_expiry_max_secs).unwrap_or(u32::MAX);
             s.expiry_secs = expiry_secs.min(cap);
         }
-        // [MQTT5-3.1.2-10] [MQTT5-3.14.4-3] [MQTT3-3.14.4-3]: only 0x04 (or an error) keeps the will.
+        // [MQTT5-3.1.2-10] [MQTT5-3.14.4-3] [MQTT3-3.1.2-10] [MQTT3-3.14.4-3]: only 0x04 (or an error) keeps the will.
         let with_will = if d.reason == ReasonCode::SUCCESS { WithWill::No } else { WithWill::Yes };
         self.end(now, slot, with_will);
         self.hang_up(slot);
@@ -72,6 +72,7 @@ impl Hub {
         if with_will == WithWill::No && s.will.take().is_some() {
             self.batch.push(&Fact::WillClear { client_id: &s.client_id });
         }
+        // [MQTT5-4.1.0-2] [MQTT3-3.1.2-6]
         if s.expiry_secs == 0 {
             return self.end_session(now, key, WithWill::Yes);
         }
@@ -84,6 +85,7 @@ impl Hub {
         self.store_session(key);
         self.schedule_expiry(now, key, u64::from(expiry_secs) * 1000);
         let Some(delay_secs) = self.sessions[key as usize].will.as_ref().map(|w| w.delay_secs) else { return };
+        // [MQTT5-3.1.2-8] [MQTT3-3.1.2-8]
         if delay_secs == 0 {
             self.publish_will(now, key);
         } else {
@@ -122,6 +124,8 @@ impl Hub {
         flow.waiting_bytes = 0;
     }
 
+    /// Retained messages stay [MQTT3-3.1.2-7].
+    ///
     /// The session is over: subscriptions, queue and identifiers go; its will is published if it still waits
     /// [MQTT5-3.1.2-8].
     pub(super) fn end_session(&mut self, now: Now, key: u32, with_will: WithWill) {
@@ -160,6 +164,7 @@ impl Hub {
 
     pub(super) fn session_expired(&mut self, now: Now, key: u32, generation: u32) {
         let Some(s) = self.sessions.get(key as usize) else { return };
+        // A session does not end before its connection [MQTT5-4.1.0-1] [MQTT3-4.1.0-2].
         if s.generation != generation || s.is_online() {
             return;
         }
@@ -185,7 +190,7 @@ impl Hub {
         }
     }
 
-    /// Publishes a session's will and forgets it [MQTT5-3.1.2-7].
+    /// Publishes a session's will and forgets it [MQTT5-3.1.2-10] [MQTT3-3.1.2-10].
     fn publish_will(&mut self, now: Now, key: u32) {
         let s = &mut self.sessions[key as usize];
         let Some(will) = s.will.take() else { return };
@@ -208,6 +213,7 @@ impl Hub {
         self.spread(
             now,
             None,
+            // [MQTT5-3.1.2-14] [MQTT5-3.1.2-15] [MQTT3-3.1.2-16] [MQTT3-3.1.2-17]
             &Incoming { message, qos: will.qos, retain: will.retain, from: u32::MAX, publisher: account },
         );
     }

@@ -105,6 +105,7 @@ impl Router {
             let entry = Entry { session, options, id };
             let known = plain.iter().position(|e| e.session == session);
             match known.and_then(|at| plain.get_mut(at)) {
+                // In its place, so that no message misses it [MQTT5-3.8.4-4].
                 Some(old) => *old = entry,
                 None => plain.push(entry),
             }
@@ -143,7 +144,8 @@ impl Router {
         removed
     }
 
-    /// Everybody whose filters match `name`.
+    /// Everybody whose filters match `name`, byte by byte [MQTT5-3.3.2-3] [MQTT5-4.7.3-4] [MQTT3-3.3.2-3]
+    /// [MQTT3-4.7.3-4].
     pub fn route(&self, name: &str) -> Route {
         let (mut plain, mut groups) = (vec![], vec![]);
         self.visit(name, |subscribers| {
