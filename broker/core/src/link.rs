@@ -92,6 +92,8 @@ pub(crate) struct Extra {
     pub(crate) auth_method: Option<Box<str>>,
     /// Milliseconds since 1970 at which the right to be connected ends.
     pub(crate) expires_at_ms: Option<u64>,
+    /// The deadline of that, on the clock of [`crate::Now::ms`].
+    pub(crate) token_timer_ms: u64,
     pub(crate) aliases_in: Vec<Option<Rc<str>>>,
     pub(crate) aliases_out: Vec<Box<str>>,
     pub(crate) routes: Vec<CachedRoute>,

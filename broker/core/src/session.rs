@@ -38,6 +38,8 @@ pub(crate) struct WillState {
     pub(crate) delay_secs: u32,
     /// Message Expiry Interval in milliseconds; it starts to count when the will is published.
     pub(crate) expiry_ms: u64,
+    /// The deadline that counts, on the clock of [`crate::Now::ms`]; 0: its connection lives.
+    pub(crate) timer_ms: u64,
 }
 
 /// One session.
@@ -110,6 +112,8 @@ pub(crate) struct Durable {
     pub(crate) loading: bool,
     /// Milliseconds since 1970; 0 while connected.
     pub(crate) disconnected_at_ms: u64,
+    /// The deadline of expiry that counts, on the clock of [`crate::Now::ms`]; 0: none, it is connected or stays.
+    pub(crate) expiry_timer_ms: u64,
     /// States that an earlier connection, or the store, left for the indexes from `prior_base` on.
     pub(crate) prior: VecDeque<Slot>,
     pub(crate) prior_base: u64,
@@ -200,9 +204,8 @@ impl Flow {
 
     /// Records the delivery of the next index.
     pub(crate) fn push(&mut self, slot: Slot) {
-        if matches!(slot, Slot::PubAck(_) | Slot::PubRec(_) | Slot::PubComp) {
-            self.in_flight += 1;
-        }
+        // As `set` takes every one that is not done off again.
+        self.in_flight += u16::from(slot != Slot::Done);
         self.slots.push_back(slot);
         if slot == Slot::Done {
             self.advance();

@@ -1,10 +1,9 @@
 //! Answers of the authenticator, and AUTH packets.
 
-use super::{Effect, Hub, Now, Timer};
+use super::{Effect, Hub, Now};
 use crate::auth::{AuthAnswer, AuthRequest, AuthStep};
 use crate::link::{LinkId, Phase, pause};
 use parlor_protocol::mqtt::{Auth, Packet, Properties, Property, ReasonCode, Version};
-use std::cmp::Reverse;
 
 impl Hub {
     /// The authenticator has answered.
@@ -51,9 +50,7 @@ impl Hub {
                 let extra = self.links[slot as usize].extra();
                 extra.exchange = 0;
                 extra.expires_at_ms = expires_at_ms;
-                if let Some(at) = expires_at_ms {
-                    self.timers.push(Reverse((now.ms + at.saturating_sub(now.wall_ms), Timer::Token(link))));
-                }
+                self.arm_token(now, link);
                 self.send_auth(slot, ReasonCode::SUCCESS, data.as_deref());
             }
             (Phase::Open, AuthAnswer::Refuse { reason, text, label }) => {

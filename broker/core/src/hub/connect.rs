@@ -10,7 +10,6 @@ use crate::store::{Fact, SessionNo};
 use parlor_protocol::mqtt::{
     ConnAck, Connect, DecodeError, Disconnect, Packet, Properties, Property, ReasonCode, Version, Will,
 };
-use std::cmp::Reverse;
 use std::rc::Rc;
 
 /// The account of clients that present no credentials, where that is allowed.
@@ -123,6 +122,7 @@ impl Hub {
             retain: w.retain,
             delay_secs,
             expiry_ms: u64::from(w.properties.message_expiry_secs().unwrap_or(0)) * 1000,
+            timer_ms: 0,
         })
     }
 
@@ -352,6 +352,7 @@ impl Hub {
                 page: None,
                 loading: false,
                 disconnected_at_ms: 0,
+                expiry_timer_ms: 0,
                 prior: std::collections::VecDeque::new(),
                 prior_base: 0,
             }));
@@ -361,6 +362,7 @@ impl Hub {
         }
         if let Some(d) = &mut self.sessions[key as usize].durable {
             d.disconnected_at_ms = 0;
+            d.expiry_timer_ms = 0;
         }
         self.store_session(key);
         self.store_will(key, had_will);
@@ -431,12 +433,9 @@ impl Hub {
         l.last_packet_ms = now.ms;
         let (key, keep_alive_ms) = (l.session, l.keep_alive_ms);
         if keep_alive_ms != 0 {
-            self.timers.push(Reverse((now.ms + u64::from(keep_alive_ms), Timer::KeepAlive(link))));
+            self.arm(now.ms + u64::from(keep_alive_ms), Timer::KeepAlive(link));
         }
-        let expires = self.links[slot as usize].extra.as_ref().and_then(|e| e.expires_at_ms);
-        if let Some(at) = expires {
-            self.timers.push(Reverse((now.ms + at.saturating_sub(now.wall_ms), Timer::Token(link))));
-        }
+        self.arm_token(now, link);
         self.resume(slot, pause::HANDSHAKE);
         self.pump(now, key);
     }

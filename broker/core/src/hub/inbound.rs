@@ -7,7 +7,6 @@ use crate::session::Slot;
 use crate::store::{Fact, MessageRef, QueueIndex};
 use parlor_protocol::mqtt::{Ack, Packet, PacketId, Properties, Property, Publish, QoS, ReasonCode, Version};
 use parlor_protocol::topic;
-use std::cmp::Reverse;
 use std::rc::Rc;
 
 impl Hub {
@@ -285,7 +284,7 @@ impl Hub {
         let owed = u64::try_from(1000 - extra.tokens).unwrap_or(0);
         let wait_ms = owed.div_ceil(self.limits.publish_rate_max.max(1));
         let link = self.id_of(slot);
-        self.timers.push(Reverse((now.ms + wait_ms, Timer::Rate(link))));
+        self.arm(now.ms + wait_ms, Timer::Rate(link));
     }
 
     pub(super) fn on_puback(&mut self, now: Now, slot: u32, ack: &Ack<'_>) {

@@ -7,7 +7,6 @@ use crate::message::Message;
 use crate::session::{Durable, NO_LINK, Session, Slot, WillState};
 use crate::store::{Fact, QueueState, SessionRecord, WillRecord};
 use parlor_protocol::mqtt::{Disconnect, ReasonCode, Version};
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -88,7 +87,10 @@ impl Hub {
             self.publish_will(now, key);
         } else {
             let delay_ms = u64::from(delay_secs) * 1000;
-            self.timers.push(Reverse((now.ms + delay_ms, Timer::Will { session: key, generation })));
+            if let Some(will) = &mut self.sessions[key as usize].will {
+                will.timer_ms = now.ms + delay_ms;
+            }
+            self.arm(now.ms + delay_ms, Timer::Will { session: key, generation });
             let s = &self.sessions[key as usize];
             if let Some(will) = &s.will {
                 Self::push_will(&mut self.batch, s, will, now.wall_ms + delay_ms);
@@ -97,10 +99,12 @@ impl Hub {
     }
 
     fn schedule_expiry(&mut self, now: Now, key: u32, left_ms: u64) {
-        let s = &self.sessions[key as usize];
+        let s = &mut self.sessions[key as usize];
+        let Some(d) = &mut s.durable else { return };
         if s.expiry_secs != u32::MAX {
-            let timer = Timer::SessionExpiry { session: key, generation: s.generation };
-            self.timers.push(Reverse((now.ms + left_ms, timer)));
+            d.expiry_timer_ms = (now.ms + left_ms).max(1);
+            let (at_ms, timer) = (d.expiry_timer_ms, Timer::SessionExpiry { session: key, generation: s.generation });
+            self.arm(at_ms, timer);
         }
     }
 
@@ -158,29 +162,16 @@ impl Hub {
         }
     }
 
-    pub(super) fn session_expired(&mut self, now: Now, key: u32, generation: u32) {
-        let Some(s) = self.sessions.get(key as usize) else { return };
-        if s.generation != generation || s.is_online() {
-            return;
-        }
-        let Some(d) = &s.durable else { return };
-        if s.expiry_secs == u32::MAX {
-            return;
-        }
-        // It may have been resumed and left again since this timer was set.
-        let due = d.disconnected_at_ms + u64::from(s.expiry_secs) * 1000;
-        if now.wall_ms + 1 >= due {
+    /// The deadline that counts has come; by the clock that nobody sets, so that a session does not stay for ever when
+    /// the time of day is put back.
+    pub(super) fn session_expired(&mut self, now: Now, key: u32) {
+        if !self.sessions[key as usize].is_online() {
             self.end_session(now, key, WithWill::Yes);
         }
     }
 
-    pub(super) fn will_due(&mut self, now: Now, key: u32, generation: u32) {
-        let Some(s) = self.sessions.get(key as usize) else { return };
-        if s.generation != generation || s.is_online() {
-            return;
-        }
-        let (Some(will), Some(d)) = (&s.will, &s.durable) else { return };
-        if now.wall_ms + 1 >= d.disconnected_at_ms + u64::from(will.delay_secs) * 1000 {
+    pub(super) fn will_due(&mut self, now: Now, key: u32) {
+        if !self.sessions[key as usize].is_online() {
             self.publish_will(now, key);
         }
     }
@@ -246,7 +237,7 @@ impl Hub {
                 "nothing was heard for one and a half keep alives",
             );
         } else {
-            self.timers.push(Reverse((due, Timer::KeepAlive(link))));
+            self.arm(due, Timer::KeepAlive(link));
         }
     }
 
@@ -266,8 +257,19 @@ impl Hub {
                     "the credentials have expired; connect with new ones",
                 );
             }
-            Some(at) => self.timers.push(Reverse((now.ms + (at - now.wall_ms), Timer::Token(link)))),
+            Some(_) => self.arm_token(now, link),
             None => {}
+        }
+    }
+
+    /// Sets the deadline at which a link's right to be connected ends, if it does.
+    pub(super) fn arm_token(&mut self, now: Now, link: LinkId) {
+        if let Some(extra) = &mut self.links[link.slot as usize].extra
+            && let Some(at) = extra.expires_at_ms
+        {
+            extra.token_timer_ms = now.ms + at.saturating_sub(now.wall_ms);
+            let at_ms = extra.token_timer_ms;
+            self.arm(at_ms, Timer::Token(link));
         }
     }
 
@@ -313,6 +315,7 @@ impl Hub {
             page: None,
             loading: false,
             disconnected_at_ms,
+            expiry_timer_ms: 0,
             prior,
             prior_base: record.head.0,
         }));
@@ -331,24 +334,24 @@ impl Hub {
     /// A will found at start: its client and the broker may have died together.
     pub(super) fn restore_will(&mut self, now: Now, record: &WillRecord) {
         let m = &record.message;
+        let due_at_ms =
+            if record.due_at_ms == 0 { now.wall_ms + u64::from(record.delay_secs) * 1000 } else { record.due_at_ms };
         let will = WillState {
             message: Rc::new(Message::new(&m.topic, &m.properties, &m.payload, 0)),
             qos: record.qos,
             retain: record.retain,
             delay_secs: record.delay_secs,
             expiry_ms: m.expires_at_ms,
+            timer_ms: (now.ms + due_at_ms.saturating_sub(now.wall_ms)).max(1),
         };
         let key = self.find_session(&record.client_id).filter(|_| record.session.is_some());
-        let due_at_ms =
-            if record.due_at_ms == 0 { now.wall_ms + u64::from(record.delay_secs) * 1000 } else { record.due_at_ms };
         match key {
             Some(key) if due_at_ms > now.wall_ms => {
                 let s: &mut Session = &mut self.sessions[key as usize];
                 Self::push_will(&mut self.batch, s, &will, due_at_ms);
-                let generation = s.generation;
+                let (generation, at_ms) = (s.generation, will.timer_ms);
                 s.will = Some(Box::new(will));
-                let timer = Timer::Will { session: key, generation };
-                self.timers.push(Reverse((now.ms + (due_at_ms - now.wall_ms), timer)));
+                self.arm(at_ms, Timer::Will { session: key, generation });
             }
             _ => {
                 let account: Rc<str> = record.account.as_str().into();

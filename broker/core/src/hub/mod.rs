@@ -130,8 +130,11 @@ enum Timer {
 /// Least and greatest number of output buffers kept for reuse, and the largest kept.
 const POOL: usize = 64;
 const POOLED_BYTES: usize = 128 * 1024;
-/// Routes kept by topic for all publishers together.
+/// Routes kept by topic for all publishers together, and the bytes they may take.
 const ROUTES: usize = 8_192;
+const ROUTES_BYTES: usize = 16 * 1024 * 1024;
+/// As few deadlines as this are never looked through for those that mean nothing any more.
+const TIMERS_LEAST: usize = 1_024;
 
 /// Everything the broker knows.
 pub struct Hub {
@@ -151,6 +154,9 @@ pub struct Hub {
     routes: Map<Box<str>, (u64, Rc<Route>)>,
     retained: RetainedTree,
     timers: BinaryHeap<Reverse<(u64, Timer)>>,
+    /// So many deadlines are worth a look for those that mean nothing any more.
+    timers_look_at: usize,
+    sys_armed: bool,
     effects: VecDeque<Effect>,
     dirty: Vec<u32>,
     pool: Vec<Vec<u8>>,
@@ -196,6 +202,8 @@ impl Hub {
             routes: map(seed),
             retained: RetainedTree::new(seed),
             timers: BinaryHeap::new(),
+            timers_look_at: TIMERS_LEAST,
+            sys_armed: false,
             effects: VecDeque::new(),
             dirty: vec![],
             pool: vec![],
@@ -231,9 +239,7 @@ impl Hub {
         for record in snapshot.wills {
             hub.restore_will(now, &record);
         }
-        if hub.sys_interval_secs != 0 {
-            hub.timers.push(Reverse((now.ms, Timer::Sys)));
-        }
+        hub.arm_sys(now.ms);
         hub
     }
 
@@ -250,7 +256,7 @@ impl Hub {
         let slot = self.links.insert(Link::new(self.generation, peer, now.ms));
         self.counters.connections += 1;
         let link = LinkId { slot: narrow(slot), generation: self.generation };
-        self.timers.push(Reverse((now.ms + self.limits.connect_timeout_secs * 1000, Timer::Connect(link))));
+        self.arm(now.ms + self.limits.connect_timeout_secs * 1000, Timer::Connect(link));
         Some(link)
     }
 
@@ -358,7 +364,7 @@ impl Hub {
                 break;
             }
             self.timers.pop();
-            self.fire(now, timer);
+            self.fire(now, at, timer);
         }
     }
 
@@ -553,7 +559,52 @@ impl Hub {
         }
     }
 
-    fn fire(&mut self, now: Now, timer: Timer) {
+    /// Sets a deadline. Connections and sessions that come and go leave deadlines behind that are days away; those are
+    /// dropped whenever the list has doubled.
+    fn arm(&mut self, at_ms: u64, timer: Timer) {
+        self.timers.push(Reverse((at_ms, timer)));
+        if self.timers.len() >= self.timers_look_at {
+            let mut timers = core::mem::take(&mut self.timers).into_vec();
+            timers.retain(|Reverse((at, timer))| self.still_means(*at, *timer));
+            self.timers = timers.into();
+            self.timers_look_at = (self.timers.len() * 2).max(TIMERS_LEAST);
+        }
+    }
+
+    /// Whether a deadline is still the one that counts for what it is about.
+    fn still_means(&self, at_ms: u64, timer: Timer) -> bool {
+        match timer {
+            Timer::Connect(link) => {
+                self.is_current(link)
+                    && matches!(self.links[link.slot as usize].phase, Phase::Connecting | Phase::Authenticating)
+            }
+            Timer::KeepAlive(link) | Timer::Rate(link) => self.is_current(link),
+            Timer::Token(link) => {
+                self.is_current(link)
+                    && self.links[link.slot as usize].extra.as_ref().is_some_and(|e| e.token_timer_ms == at_ms)
+            }
+            Timer::SessionExpiry { session, generation } => self.sessions.get(session as usize).is_some_and(|s| {
+                s.generation == generation && s.durable.as_ref().is_some_and(|d| d.expiry_timer_ms == at_ms)
+            }),
+            Timer::Will { session, generation } => self.sessions.get(session as usize).is_some_and(|s| {
+                s.generation == generation && s.will.as_ref().is_some_and(|w| w.timer_ms == at_ms)
+            }),
+            Timer::Sys => true,
+        }
+    }
+
+    /// Sees to it that `$SYS` is published from now on, if it is to be.
+    fn arm_sys(&mut self, at_ms: u64) {
+        if self.sys_interval_secs != 0 && !self.sys_armed {
+            self.sys_armed = true;
+            self.arm(at_ms, Timer::Sys);
+        }
+    }
+
+    fn fire(&mut self, now: Now, at_ms: u64, timer: Timer) {
+        if !self.still_means(at_ms, timer) {
+            return;
+        }
         match timer {
             Timer::Connect(link) => self.connect_timeout(now, link),
             Timer::KeepAlive(link) => self.keep_alive_timeout(now, link),
@@ -563,12 +614,13 @@ impl Hub {
                     self.resume(link.slot, pause::RATE);
                 }
             }
-            Timer::SessionExpiry { session, generation } => self.session_expired(now, session, generation),
-            Timer::Will { session, generation } => self.will_due(now, session, generation),
+            Timer::SessionExpiry { session, .. } => self.session_expired(now, session),
+            Timer::Will { session, .. } => self.will_due(now, session),
             Timer::Sys => {
-                self.publish_sys(now);
+                self.sys_armed = false;
                 if self.sys_interval_secs != 0 {
-                    self.timers.push(Reverse((now.ms + u64::from(self.sys_interval_secs) * 1000, Timer::Sys)));
+                    self.publish_sys(now);
+                    self.arm_sys(now.ms + u64::from(self.sys_interval_secs) * 1000);
                 }
             }
         }
