@@ -33,7 +33,7 @@ impl Hub {
             }
             (Phase::Authenticating | Phase::Open, AuthAnswer::Continue { data }) => {
                 self.send_auth(slot, ReasonCode::CONTINUE_AUTHENTICATION, Some(&data));
-                self.resume(slot, pause::HANDSHAKE);
+                self.resume(now, slot, pause::HANDSHAKE);
             }
             (Phase::Open, AuthAnswer::Accept { account, expires_at_ms, data, .. }) => {
                 let key = self.links[slot as usize].session;

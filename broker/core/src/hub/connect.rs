@@ -190,18 +190,52 @@ impl Hub {
     pub(super) fn who_is(&mut self, account: &str, groups: Vec<String>) -> Rc<Who> {
         if let Some(who) = self.who.get(account)
             && *who.groups == *groups
+            && who.known
         {
             return Rc::clone(who);
         }
         let profile = self.access.profile(account, &groups);
         let account: Rc<str> = account.into();
-        let who = Rc::new(Who { account: Rc::clone(&account), groups: groups.into(), profile });
+        let who = Rc::new(Who { account: Rc::clone(&account), groups: groups.into(), profile, known: true });
         self.who.insert(account, Rc::clone(&who));
         who
     }
 
-    /// The client is known and may come in: take over, resume or begin its session [MQTT5-3.1.2-4] [MQTT5-3.1.2-5].
+    /// The account of something found at start.
+    pub(super) fn who_was(&mut self, account: &str) -> Rc<Who> {
+        if let Some(who) = self.who.get(account) {
+            return Rc::clone(who);
+        }
+        let profile = self.access.profile(account, &[]);
+        let account: Rc<str> = account.into();
+        let who = Rc::new(Who { account: Rc::clone(&account), groups: Box::default(), profile, known: false });
+        self.who.insert(account, Rc::clone(&who));
+        who
+    }
+
+    /// Forgets an account that has no session.
+    pub(super) fn forget_unused(&mut self, account: &Rc<str>) {
+        if !self.terminals.contains_key(account) {
+            self.who.remove(account);
+        }
+    }
+
+    /// The client is known and may come in, if there is nothing else against it.
     pub(super) fn establish(
+        &mut self,
+        now: Now,
+        slot: u32,
+        pending: Box<PendingConnect>,
+        who: Rc<Who>,
+        auth_data: Option<&[u8]>,
+    ) {
+        let account = Rc::clone(&who.account);
+        self.establish_as(now, slot, pending, who, auth_data);
+        self.forget_unused(&account);
+    }
+
+    /// Takes over, resumes or begins a session [MQTT5-3.1.2-4] [MQTT5-3.1.2-5].
+    fn establish_as(
         &mut self,
         now: Now,
         slot: u32,
@@ -253,7 +287,7 @@ impl Hub {
         }
         let session_present = found.is_some();
         let key = found.unwrap_or_else(|| self.begin_session(&pending.client_id, &who));
-        self.attach(now, slot, key, &mut pending, who, expiry_secs);
+        self.attach(slot, key, &mut pending, who, expiry_secs);
         let bytes = self.connack(slot, key, &pending, session_present, expiry_secs, auth_data);
         let link = self.id_of(slot);
         self.set_phase(slot, Phase::Opening);
@@ -311,10 +345,12 @@ impl Hub {
         let hash_of = |id: &str| core::hash::BuildHasher::hash_one(hasher, id);
         self.by_client_id.insert_unique(hash_of(client_id), key, |k| hash_of(&sessions[*k as usize].client_id));
         *self.terminals.entry(Rc::clone(&who.account)).or_insert(0) += 1;
+        // Ending an earlier session of this client may have forgotten its account.
+        self.who.entry(Rc::clone(&who.account)).or_insert_with(|| Rc::clone(who));
         key
     }
 
-    fn attach(&mut self, now: Now, slot: u32, key: u32, pending: &mut PendingConnect, who: Rc<Who>, expiry_secs: u32) {
+    fn attach(&mut self, slot: u32, key: u32, pending: &mut PendingConnect, who: Rc<Who>, expiry_secs: u32) {
         let l = &mut self.links[slot as usize];
         l.session = key;
         let version = l.version;
@@ -327,7 +363,12 @@ impl Hub {
         pending.keep_alive_secs = keep_alive_secs;
         let s = &mut self.sessions[key as usize];
         s.link = slot;
+        let rights_changed = s.who.profile != who.profile || s.who.known != who.known;
         s.who = who;
+        if rights_changed && !s.subscriptions.is_empty() {
+            self.router.invalidate();
+        }
+        let s = &mut self.sessions[key as usize];
         s.version = version;
         s.expiry_secs = expiry_secs;
         // A will that was waiting is not sent once the session goes on [MQTT5-3.1.3-9].
@@ -366,7 +407,6 @@ impl Hub {
         }
         self.store_session(key);
         self.store_will(key, had_will);
-        let _ = now;
     }
 
     fn connack(
@@ -436,7 +476,7 @@ impl Hub {
             self.arm(now.ms + u64::from(keep_alive_ms), Timer::KeepAlive(link));
         }
         self.arm_token(now, link);
-        self.resume(slot, pause::HANDSHAKE);
+        self.resume(now, slot, pause::HANDSHAKE);
         self.pump(now, key);
     }
 

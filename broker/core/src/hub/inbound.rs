@@ -155,25 +155,18 @@ impl Hub {
         reason: ReasonCode,
         durable: bool,
     ) {
-        let l = &mut self.links[slot as usize];
+        let l = &self.links[slot as usize];
         if durable || l.deferred > 0 {
-            l.deferred += 1;
-            let full = u64::from(l.deferred) >= self.limits.receive_max;
+            self.defer(slot);
             let link = self.id_of(slot);
             self.after_commit(now, After::Ack { link, kind, packet_id, reason });
-            if full && self.links[slot as usize].deferred > 0 {
-                self.pause(slot, pause::IN_FLIGHT);
-            }
         } else {
             self.answer(slot, kind, packet_id, reason);
-            // A client that does not read its answers is not read either.
-            if self.links[slot as usize].unsent() > self.output_max() {
-                self.pause(slot, pause::OUTPUT);
-            }
         }
     }
 
-    fn slow_down_for_disk(&mut self, slot: u32) {
+    /// Stops reading a link whose facts come faster than the disk takes them.
+    pub(super) fn slow_down_for_disk(&mut self, slot: u32) {
         if self.backlog() > self.limits.commit_bytes_max {
             self.counters.limits.add("commit_bytes_max");
             if self.links[slot as usize].paused & pause::DISK == 0 {
@@ -215,11 +208,13 @@ impl Hub {
         l.unanswered = l.unanswered.saturating_sub(1);
     }
 
-    fn retained_refusal(&self, m: &MessageRef<'_>) -> Option<(ReasonCode, &'static str)> {
+    /// Whether a message may not be retained, and why.
+    pub(super) fn retained_refusal(&self, m: &MessageRef<'_>) -> Option<(ReasonCode, &'static str)> {
         if m.payload.is_empty() {
             return None;
         }
-        let old = self.retained.get(m.topic).map_or((0, 0), |r| (1, r.message.cost() as u64));
+        let counted = self.retained.get(m.topic).filter(|r| !r.volatile);
+        let old = counted.map_or((0, 0), |r| (1, r.message.cost() as u64));
         if self.retained.messages() + 1 - old.0 > self.limits.retained_messages_max {
             return Some((ReasonCode::QUOTA_EXCEEDED, "retained_messages_max"));
         }
@@ -368,7 +363,7 @@ impl Hub {
             }
             self.batch.push(&Fact::Acked { no: d.no, index: QueueIndex(index) });
         }
-        let idle = s.durable.is_none() && s.flow.as_ref().is_some_and(|f| f.waiting.is_empty());
+        let idle = s.durable.is_none() && s.flow.as_ref().is_some_and(|f| f.waiting.is_empty() && f.wishes.is_empty());
         if !idle {
             self.pump(now, key);
         }

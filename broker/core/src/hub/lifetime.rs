@@ -4,7 +4,7 @@ use super::deliver::Incoming;
 use super::{Effect, Hub, Now, Timer};
 use crate::link::{LinkId, Phase, pause};
 use crate::message::Message;
-use crate::session::{Durable, NO_LINK, Session, Slot, WillState};
+use crate::session::{Durable, NO_LINK, Session, Slot, Who, WillState};
 use crate::store::{Fact, QueueState, SessionRecord, WillRecord};
 use parlor_protocol::mqtt::{Disconnect, ReasonCode, Version};
 use std::collections::VecDeque;
@@ -111,17 +111,19 @@ impl Hub {
     /// Keeps what this connection knew of its deliveries for the next one, and nothing else in memory.
     fn detach_queue(&mut self, key: u32) {
         let s = &mut self.sessions[key as usize];
-        let (Some(flow), Some(d)) = (&mut s.flow, &mut s.durable) else { return };
+        let Some(d) = &mut s.durable else { return };
+        d.ready = VecDeque::new();
+        d.ready_bytes = 0;
+        d.page = None;
+        let Some(flow) = &mut s.flow else { return };
         let known = flow.slots.len();
         // States beyond what this connection came to are still true.
         let rest: Vec<Slot> = (flow.next()..).map_while(|index| d.prior_state(index)).collect();
         d.prior_base = flow.head;
         d.prior = flow.slots.drain(..).chain(rest).collect();
         debug_assert!(d.prior.len() >= known);
-        d.ready = VecDeque::new();
-        d.ready_bytes = 0;
-        d.page = None;
         flow.in_flight = 0;
+        flow.wishes.clear();
         flow.waiting = VecDeque::new();
         flow.waiting_bytes = 0;
     }
@@ -180,15 +182,15 @@ impl Hub {
     fn publish_will(&mut self, now: Now, key: u32) {
         let s = &mut self.sessions[key as usize];
         let Some(will) = s.will.take() else { return };
-        let (account, client_id) = (Rc::clone(&s.who.account), s.client_id.clone());
+        let (who, client_id) = (Rc::clone(&s.who), s.client_id.clone());
         self.batch.push(&Fact::WillClear { client_id: &client_id });
-        self.send_will(now, &will, &account, &client_id);
+        self.send_will(now, &will, &who, &client_id);
     }
 
-    fn send_will(&mut self, now: Now, will: &WillState, account: &Rc<str>, client_id: &str) {
-        let profile = self.who.get(account).map(|w| w.profile);
+    fn send_will(&mut self, now: Now, will: &WillState, who: &Who, client_id: &str) {
         let mut message = will.message.view();
-        if profile.is_some_and(|p| !self.access.may_publish(p, account, client_id, message.topic)) {
+        // The right was there at CONNECT; whose groups are not known again has kept it.
+        if who.known && !self.access.may_publish(who.profile, &who.account, client_id, message.topic) {
             self.counters.refused.add("will_not_authorized");
             return;
         }
@@ -196,11 +198,16 @@ impl Hub {
             message.expires_at_ms = now.wall_ms + will.expiry_ms;
         }
         self.counters.wills += 1;
-        self.spread(
-            now,
-            None,
-            &Incoming { message, qos: will.qos, retain: will.retain, from: u32::MAX, publisher: account },
-        );
+        let refusal = if will.retain { self.retained_refusal(&message) } else { None };
+        if let Some((reason, limit)) = refusal {
+            self.counters.limits.add(limit);
+            self.notices.push(now.ms, limit, || {
+                format!("the will of client {client_id:?} is sent and not retained: {reason:?} ({limit})")
+            });
+        }
+        let retain = will.retain && refusal.is_none();
+        let from = u32::MAX;
+        self.spread(now, None, &Incoming { message, qos: will.qos, retain, from, publisher: &who.account });
     }
 
     // ---- Time --------------------------------------------------------------------------------------------------
@@ -276,7 +283,7 @@ impl Hub {
     // ---- Start and stop ----------------------------------------------------------------------------------------
 
     pub(super) fn restore_session(&mut self, now: Now, record: SessionRecord) {
-        let who = self.who_is(&record.account, vec![]);
+        let who = self.who_was(&record.account);
         let key = self.begin_session(&record.client_id, &who);
         self.by_session_no.insert(record.no.0, key);
         self.persistent += 1;
@@ -322,7 +329,11 @@ impl Hub {
         for (filter, options, id) in record.subscriptions {
             self.router.subscribe(Self::session_key(key), &filter, crate::router::Options(options), id);
             let s = &mut self.sessions[key as usize];
-            s.subscriptions.push(crate::session::Subscription { filter: filter.into(), options, id });
+            let entry = crate::session::Subscription { filter: filter.into(), options, id };
+            match s.place_of(&entry.filter) {
+                Ok(at) => s.subscriptions[at] = entry,
+                Err(at) => s.subscriptions.insert(at, entry),
+            }
         }
         if died_connected {
             self.store_session(key);
@@ -354,10 +365,10 @@ impl Hub {
                 self.arm(at_ms, Timer::Will { session: key, generation });
             }
             _ => {
-                let account: Rc<str> = record.account.as_str().into();
-                let who = self.who_is(&account, vec![]);
+                let who = self.who_was(&record.account);
                 self.batch.push(&Fact::WillClear { client_id: &record.client_id });
-                self.send_will(now, &will, &who.account, &record.client_id);
+                self.send_will(now, &will, &who, &record.client_id);
+                self.forget_unused(&who.account);
             }
         }
     }

@@ -86,7 +86,7 @@ enum After {
     SubAck {
         link: LinkId,
         bytes: Box<[u8]>,
-        retained: Box<[subscribe::RetainedWish]>,
+        retained: subscribe::Wishes,
     },
     ConnAck {
         link: LinkId,
@@ -152,6 +152,7 @@ pub struct Hub {
     terminals: Map<Rc<str>, u32>,
     router: Router,
     routes: Map<Box<str>, (u64, Rc<Route>)>,
+    routes_bytes: usize,
     retained: RetainedTree,
     timers: BinaryHeap<Reverse<(u64, Timer)>>,
     /// So many deadlines are worth a look for those that mean nothing any more.
@@ -200,6 +201,7 @@ impl Hub {
             terminals: map(seed),
             router: Router::new(seed),
             routes: map(seed),
+            routes_bytes: 0,
             retained: RetainedTree::new(seed),
             timers: BinaryHeap::new(),
             timers_look_at: TIMERS_LEAST,
@@ -306,6 +308,14 @@ impl Hub {
                 );
             }
         }
+        // A client that does not read what it is answered is not read either.
+        let output_max = self.output_max();
+        if let Some(l) = self.links.get_mut(slot as usize)
+            && l.unsent() > output_max
+            && l.phase != Phase::Closing
+        {
+            l.paused |= pause::OUTPUT;
+        }
     }
 
     /// Bytes arrived that are not a packet. `named` is the version they name, if they are a CONNECT that names one
@@ -332,7 +342,7 @@ impl Hub {
         let l = &self.links[link.slot as usize];
         let (session, unsent) = (l.session, l.unsent());
         if l.paused & pause::OUTPUT != 0 && unsent < self.output_low() {
-            self.resume(link.slot, pause::OUTPUT);
+            self.resume(now, link.slot, pause::OUTPUT);
         }
         if session != u32::MAX && unsent < self.output_low() {
             self.pump(now, session);
@@ -468,11 +478,13 @@ impl Hub {
         self.links[slot as usize].paused |= why;
     }
 
-    fn resume(&mut self, slot: u32, why: u8) {
+    fn resume(&mut self, now: Now, slot: u32, why: u8) {
         let l = &mut self.links[slot as usize];
         let was = l.paused;
         l.paused &= !why;
         if was != 0 && l.paused == 0 {
+            // What it said meanwhile was not read: its keep alive counts from here.
+            l.last_packet_ms = now.ms;
             let link = LinkId { slot, generation: l.generation };
             self.effects.push_back(Effect::Resume(link));
         }
@@ -500,7 +512,7 @@ impl Hub {
         if !self.disk_waiters.is_empty() && self.backlog() <= self.limits.commit_bytes_max / 2 {
             for link in core::mem::take(&mut self.disk_waiters) {
                 if self.is_current(link) {
-                    self.resume(link.slot, pause::DISK);
+                    self.resume(now, link.slot, pause::DISK);
                 }
             }
         }
@@ -511,33 +523,51 @@ impl Hub {
         (self.uncommitted_bytes + self.batch.bytes.len()) as u64
     }
 
+    /// An answer of this link waits for the disk, and what it says next waits behind it. As many as it may have
+    /// unanswered stop it from being read.
+    fn defer(&mut self, slot: u32) {
+        let l = &mut self.links[slot as usize];
+        l.deferred += 1;
+        if u64::from(l.deferred) >= self.limits.receive_max {
+            l.paused |= pause::IN_FLIGHT;
+        }
+    }
+
+    /// An answer of this link need not wait any more. False: nobody is there to hear it, or has been told to go, after
+    /// which nothing may be said [MQTT5-3.14.4-1].
+    fn undefer(&mut self, now: Now, link: LinkId) -> bool {
+        if !self.is_current(link) {
+            return false;
+        }
+        let l = &mut self.links[link.slot as usize];
+        l.deferred = l.deferred.saturating_sub(1);
+        if l.paused & pause::IN_FLIGHT != 0 && u64::from(l.deferred) * 2 <= self.limits.receive_max {
+            self.resume(now, link.slot, pause::IN_FLIGHT);
+        }
+        self.is_open(link.slot)
+    }
+
     fn run_after(&mut self, now: Now, after: After) {
         match after {
             After::Ack { link, kind, packet_id, reason } => {
-                if self.is_current(link) {
-                    let l = &mut self.links[link.slot as usize];
-                    l.deferred -= 1;
-                    let resumed =
-                        l.paused & pause::IN_FLIGHT != 0 && u64::from(l.deferred) * 2 <= self.limits.receive_max;
+                if self.undefer(now, link) {
                     self.answer(link.slot, kind, packet_id, reason);
-                    if resumed {
-                        self.resume(link.slot, pause::IN_FLIGHT);
-                    }
                 }
             }
             After::Bytes { link, bytes } => {
-                if self.is_current(link) {
+                if self.undefer(now, link) {
                     self.send_bytes(link.slot, &bytes);
                 }
             }
             After::SubAck { link, bytes, retained } => {
-                if self.is_current(link) {
+                if self.undefer(now, link) {
                     self.send_bytes(link.slot, &bytes);
-                    self.send_retained(now, link.slot, &retained);
+                    self.send_retained(now, link.slot, retained);
                 }
             }
             After::ConnAck { link, bytes } => {
-                if self.is_current(link) {
+                // It may have been taken over, or told to go, while the disk was at work.
+                if self.is_current(link) && self.links[link.slot as usize].phase == Phase::Opening {
                     self.open_session(now, link.slot, &bytes);
                 }
             }
@@ -586,9 +616,10 @@ impl Hub {
             Timer::SessionExpiry { session, generation } => self.sessions.get(session as usize).is_some_and(|s| {
                 s.generation == generation && s.durable.as_ref().is_some_and(|d| d.expiry_timer_ms == at_ms)
             }),
-            Timer::Will { session, generation } => self.sessions.get(session as usize).is_some_and(|s| {
-                s.generation == generation && s.will.as_ref().is_some_and(|w| w.timer_ms == at_ms)
-            }),
+            Timer::Will { session, generation } => self
+                .sessions
+                .get(session as usize)
+                .is_some_and(|s| s.generation == generation && s.will.as_ref().is_some_and(|w| w.timer_ms == at_ms)),
             Timer::Sys => true,
         }
     }
@@ -611,7 +642,7 @@ impl Hub {
             Timer::Token(link) => self.token_expired(now, link),
             Timer::Rate(link) => {
                 if self.is_current(link) {
-                    self.resume(link.slot, pause::RATE);
+                    self.resume(now, link.slot, pause::RATE);
                 }
             }
             Timer::SessionExpiry { session, .. } => self.session_expired(now, session),
