@@ -16,6 +16,8 @@ impl Hub {
         if l.extra().exchange != exchange {
             return;
         }
+        self.answered(slot);
+        let l = &self.links[slot as usize];
         match (l.phase, answer) {
             (Phase::Authenticating, AuthAnswer::Accept { account, groups, expires_at_ms, data }) => {
                 self.counters.auth.add("accepted");
@@ -35,7 +37,7 @@ impl Hub {
                 self.send_auth(slot, ReasonCode::CONTINUE_AUTHENTICATION, Some(&data));
                 self.resume(now, slot, pause::HANDSHAKE);
             }
-            (Phase::Open, AuthAnswer::Accept { account, expires_at_ms, data, .. }) => {
+            (Phase::Open, AuthAnswer::Accept { account, groups, expires_at_ms, data }) => {
                 let key = self.links[slot as usize].session;
                 if *self.sessions[key as usize].who.account != *account {
                     return self.refuse(
@@ -47,6 +49,9 @@ impl Hub {
                     );
                 }
                 self.counters.auth.add("reauthenticated");
+                let who = self.who_is(&account, groups);
+                self.sessions[key as usize].who = who;
+                self.router.invalidate();
                 let extra = self.links[slot as usize].extra();
                 extra.exchange = 0;
                 extra.expires_at_ms = expires_at_ms;
@@ -91,7 +96,8 @@ impl Hub {
             );
         }
         let (step, exchange) = match (auth.reason, phase, extra.exchange) {
-            (ReasonCode::CONTINUE_AUTHENTICATION, _, 1..) => (AuthStep::Continue, extra.exchange),
+            // One step at a time: the next is not due before this one was answered.
+            (ReasonCode::CONTINUE_AUTHENTICATION, _, 1..) if !extra.asked => (AuthStep::Continue, extra.exchange),
             (ReasonCode::RE_AUTHENTICATE, Phase::Open, 0) => {
                 self.next_exchange += 1;
                 (AuthStep::ReAuthenticate, self.next_exchange)
@@ -130,7 +136,23 @@ impl Hub {
         if phase == Phase::Authenticating {
             self.pause(slot, pause::HANDSHAKE);
         }
+        self.ask(slot, request);
+    }
+
+    /// Asks the authenticator; the link counts as waiting until the answer comes or it ends.
+    pub(super) fn ask(&mut self, slot: u32, request: AuthRequest) {
+        self.links[slot as usize].extra().asked = true;
+        self.authenticating += 1;
         let link = self.id_of(slot);
         self.effects.push_back(Effect::Authenticate(link, Box::new(request)));
+    }
+
+    /// The authenticator has answered, or nobody waits for its answer any more.
+    pub(super) fn answered(&mut self, slot: u32) {
+        if let Some(extra) = &mut self.links[slot as usize].extra
+            && core::mem::take(&mut extra.asked)
+        {
+            self.authenticating -= 1;
+        }
     }
 }

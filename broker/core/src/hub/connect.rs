@@ -27,6 +27,8 @@ impl Hub {
             let aliases = p.topic_alias_maximum().unwrap_or(0);
             l.alias_out_max = aliases.min(u16::try_from(self.limits.topic_alias_out_max).unwrap_or(u16::MAX));
         }
+        l.announced_receive_max = u16::try_from(self.limits.receive_max).unwrap_or(u16::MAX);
+        l.announced_alias_max = u16::try_from(self.limits.topic_alias_max).unwrap_or(u16::MAX);
         l.receive_max = l.receive_max.min(u16::try_from(self.limits.in_flight_max).unwrap_or(u16::MAX));
         if self.stopping {
             return self.refuse_connect(
@@ -183,8 +185,7 @@ impl Hub {
         extra.exchange = exchange;
         extra.auth_method = method.map(Into::into);
         self.pause(slot, pause::HANDSHAKE);
-        let link = self.id_of(slot);
-        self.effects.push_back(Effect::Authenticate(link, Box::new(request)));
+        self.ask(slot, request);
     }
 
     pub(super) fn who_is(&mut self, account: &str, groups: Vec<String>) -> Rc<Who> {
@@ -425,17 +426,16 @@ impl Hub {
             if expiry_secs != pending.session_expiry_secs {
                 put(Property::SessionExpiryInterval(expiry_secs));
             }
-            let receive_max = u16::try_from(self.limits.receive_max).unwrap_or(u16::MAX);
-            if receive_max != u16::MAX {
-                put(Property::ReceiveMaximum(receive_max));
+            if l.announced_receive_max != u16::MAX {
+                put(Property::ReceiveMaximum(l.announced_receive_max));
             }
             put(Property::MaximumPacketSize(u32::try_from(self.limits.packet_bytes_max).unwrap_or(u32::MAX)));
             let client_id = &self.sessions[key as usize].client_id;
             if pending.assigned {
                 put(Property::AssignedClientIdentifier(client_id)); // [MQTT5-3.2.2-16]
             }
-            if self.limits.topic_alias_max != 0 {
-                put(Property::TopicAliasMaximum(u16::try_from(self.limits.topic_alias_max).unwrap_or(u16::MAX)));
+            if l.announced_alias_max != 0 {
+                put(Property::TopicAliasMaximum(l.announced_alias_max));
             }
             // The server's value, if it is not the client's (it was written into `keep_alive_ms`) [MQTT5-3.1.2-21].
             if self.limits.keep_alive_max_secs != 0 {
@@ -567,9 +567,7 @@ impl Hub {
     }
 
     pub(super) fn set_phase(&mut self, slot: u32, phase: Phase) {
-        let was = core::mem::replace(&mut self.links[slot as usize].phase, phase);
-        self.authenticating -= u64::from(was == Phase::Authenticating);
-        self.authenticating += u64::from(phase == Phase::Authenticating);
+        self.links[slot as usize].phase = phase;
     }
 
     pub(super) fn hang_up(&mut self, slot: u32) {

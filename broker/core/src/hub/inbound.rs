@@ -24,7 +24,7 @@ impl Hub {
         }
         let l = &mut self.links[slot as usize];
         if qos > 0 {
-            if l.version == Version::V5 && u64::from(l.unanswered) >= self.limits.receive_max {
+            if l.version == Version::V5 && l.unanswered >= l.announced_receive_max {
                 // [MQTT5-3.3.4-9]
                 return self.refuse(
                     now,
@@ -232,10 +232,11 @@ impl Hub {
 
     fn resolve_alias(&mut self, slot: u32, number: u16, topic: &str) -> Option<Rc<str>> {
         // [MQTT5-3.3.2-8] [MQTT5-3.3.2-9] [MQTT5-3.3.2-12]
-        if number == 0 || u64::from(number) > self.limits.topic_alias_max {
+        let l = &mut self.links[slot as usize];
+        if number == 0 || number > l.announced_alias_max {
             return None;
         }
-        let aliases = &mut self.links[slot as usize].extra().aliases_in;
+        let aliases = &mut l.extra().aliases_in;
         let at = usize::from(number) - 1;
         if topic.is_empty() {
             return aliases.get(at)?.clone();
@@ -247,7 +248,8 @@ impl Hub {
             Some(known) if **known == *topic => Rc::clone(known),
             _ => topic.into(),
         };
-        aliases[at] = Some(Rc::clone(&name));
+        // A name that will be refused for its length is not worth its memory.
+        aliases[at] = (name.len() as u64 <= self.limits.topic_bytes_max).then(|| Rc::clone(&name));
         Some(name)
     }
 

@@ -53,6 +53,7 @@ impl Hub {
 
     /// Parts a session from its connection; the session goes on if it has an expiry interval. Safe to call twice.
     pub(super) fn end(&mut self, now: Now, slot: u32, with_will: WithWill) {
+        self.answered(slot);
         let l = &mut self.links[slot as usize];
         l.paused = 0;
         let key = core::mem::replace(&mut l.session, u32::MAX);

@@ -527,8 +527,8 @@ impl Hub {
     /// unanswered stop it from being read.
     fn defer(&mut self, slot: u32) {
         let l = &mut self.links[slot as usize];
-        l.deferred += 1;
-        if u64::from(l.deferred) >= self.limits.receive_max {
+        l.deferred = l.deferred.saturating_add(1);
+        if l.deferred >= l.announced_receive_max {
             l.paused |= pause::IN_FLIGHT;
         }
     }
@@ -541,7 +541,7 @@ impl Hub {
         }
         let l = &mut self.links[link.slot as usize];
         l.deferred = l.deferred.saturating_sub(1);
-        if l.paused & pause::IN_FLIGHT != 0 && u64::from(l.deferred) * 2 <= self.limits.receive_max {
+        if l.paused & pause::IN_FLIGHT != 0 && l.deferred <= l.announced_receive_max / 2 {
             self.resume(now, link.slot, pause::IN_FLIGHT);
         }
         self.is_open(link.slot)
