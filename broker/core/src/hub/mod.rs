@@ -13,6 +13,8 @@ mod operator;
 mod send;
 mod subscribe;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 pub use operator::{LinkView, RetainedView, SessionBrief, SessionView, Totals};
 
