@@ -116,17 +116,13 @@ impl Driver {
             let event = self.store.borrow_mut().poll();
             let Some(event) = event else { break };
             match &event {
-                StoreEvent::Committed(number) => {
-                    if number.0 >= self.outstanding.get() {
-                        self.outstanding.set(0);
-                    }
-                }
+                StoreEvent::Committed(number) if number.0 >= self.outstanding.get() => self.outstanding.set(0),
                 StoreEvent::Failed(why) => {
                     self.store_failed.set(true);
                     self.outside.borrow_mut().failed(why);
                 }
                 StoreEvent::LowSpace(low) => self.outside.borrow_mut().low_space(*low),
-                StoreEvent::Page(_) => {}
+                StoreEvent::Page(_) | StoreEvent::Committed(_) => {}
             }
             self.hub.borrow_mut().stored(self.now(), event);
         }

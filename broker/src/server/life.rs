@@ -180,7 +180,7 @@ async fn seed_accounts(server: &Server, life: &Life) -> Result<(), RunError> {
         let groups: Vec<String> = seed.groups.iter().map(ToString::to_string).collect();
         let record = crate::admin::accounts::make(seed.password, &groups, &server.config.auth.passwords)?;
         let (done, waits) = oneshot::channel();
-        super::operate::put_account(life, seed.name, record, move || {
+        super::operate::put_account(life, seed.name, &record, move || {
             let _ = done.send(());
         });
         last = Some(waits);
