@@ -116,6 +116,7 @@ struct Session {
     ended: bool,
     subscriptions: Vec<Subscription>,
     got: BTreeMap<MessageId, u32>,
+    at_qos_0: BTreeMap<MessageId, u32>,
     last: HashMap<(usize, String, u8), (u64, MessageId)>,
 }
 
@@ -210,6 +211,7 @@ impl Ledger {
             ended: false,
             subscriptions: vec![],
             got: BTreeMap::new(),
+            at_qos_0: BTreeMap::new(),
             last: HashMap::new(),
         });
         SessionId(self.sessions.len() - 1)
@@ -466,18 +468,22 @@ impl Ledger {
 
     fn check_once(&mut self, session: SessionId, id: MessageId, d: &Delivery<'_>) {
         let s = &mut self.sessions[session.0];
+        let m = &self.messages[id.0];
         let count = s.got.entry(id).or_insert(0);
         *count += 1;
-        let m = &self.messages[id.0];
+        let only_qos_0_before = s.at_qos_0.get(&id).is_some_and(|n| n + 1 >= *count);
+        if d.qos == 0 {
+            *s.at_qos_0.entry(id).or_insert(0) += 1;
+        }
         // Through a QoS 1 step a message may come again: from a publisher that asked again, or marked as a retry.
         let excused = match (m.qos, d.qos) {
             (2, 2) => false,
             (2, 1) => d.dup,
             (1, 1) => d.dup || m.sends > 1,
-            // At QoS 0 it goes out before it is on disk; if the power fails in between, the publisher asks again.
-            (_, 0) => m.sends > 1,
             _ => false,
         };
+        // At QoS 0 it goes out before it is on disk; if the power fails in between, the publisher asks again.
+        let excused = excused || (m.sends > 1 && (d.qos == 0 || only_qos_0_before));
         if *count > 1 && !excused {
             let text = format!(
                 "{} got message {id:?} on {} {count} times (published at QoS {}, sent {} times; delivered at QoS {}, dup {})",

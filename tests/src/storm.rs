@@ -69,17 +69,17 @@ fn limits() -> Limits {
     Limits {
         connections_max: 4,
         packet_bytes_max: 2_048,
-        receive_max: 4,
+        receive_max: 2,
         in_flight_max: 3,
         topic_alias_max: 2,
         topic_alias_out_max: 2,
-        sessions_max: 6,
+        sessions_max: 3,
         queue_messages_max: 12,
         queue_bytes_max: 4_096,
         memory_queue_messages_max: 6,
         memory_queue_bytes_max: 4_096,
-        output_bytes_max: 16_384,
-        retained_messages_max: 4,
+        output_bytes_max: 2_048,
+        retained_messages_max: 2,
         retained_bytes_max: 2_048,
         subscriptions_per_session_max: 4,
         subscriptions_max: 12,
@@ -451,7 +451,8 @@ fn some_packet(input: &mut Input<'_>, version: Version, greeted: bool) -> Vec<u8
             if v5 {
                 properties(input, &mut body, &[0x01, 0x02, 0x03, 0x08, 0x09, 0x23, 0x26]);
             }
-            let size = usize::from(input.byte()) * 4;
+            let size = usize::from(input.byte());
+            let size = if size >= 240 { size * 8 } else { size / 4 };
             body.resize(body.len() + size, b'p');
             0x30 | flags
         }
