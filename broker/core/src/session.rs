@@ -172,13 +172,13 @@ pub(crate) struct PageCursor {
 /// State of one delivery that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
-    /// QoS 1: PUBACK is awaited.
+    /// QoS 1: PUBACK is awaited [MQTT5-4.3.2-3] [MQTT3-4.3.2-1].
     PubAck(u32),
-    /// QoS 2: PUBREC is awaited.
+    /// QoS 2: PUBREC is awaited [MQTT5-4.3.3-3] [MQTT3-4.3.3-1].
     PubRec(u32),
     /// QoS 2: PUBREC came and waits for the disk, then PUBREL is sent.
     Storing,
-    /// QoS 2: PUBREL was sent, PUBCOMP is awaited.
+    /// QoS 2: PUBREL was sent, PUBCOMP is awaited [MQTT5-4.3.3-5].
     PubComp,
     /// Done; it leaves when everything before it is done.
     Done,
@@ -213,12 +213,16 @@ pub(crate) struct RetainedWish {
 }
 
 impl Flow {
+    /// Its identifier is in use by no other, since the window is shorter than there are identifiers [MQTT5-2.2.1-4]
+    /// [MQTT5-4.3.2-1] [MQTT5-4.3.3-1] [MQTT3-2.3.1-4] [MQTT3-4.3.2-1].
+    ///
     /// The index of the next delivery.
     pub(crate) fn next(&self) -> u64 {
         self.head + self.slots.len() as u64
     }
 
-    /// Whether another delivery may be sent.
+    /// Whether another delivery may be sent [MQTT5-3.3.4-9] [MQTT5-4.9.0-2]; all else may in any case [MQTT5-3.3.4-10]
+    /// [MQTT5-4.9.0-3].
     pub(crate) fn has_credit(&self, receive_max: u16) -> bool {
         self.in_flight < receive_max && (self.slots.len() as u64) < IDS - 1
     }

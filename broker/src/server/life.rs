@@ -271,7 +271,8 @@ fn open_door(server: &Server, driver: &Rc<Driver>, door: &Door) -> Result<JoinHa
     Ok(tokio::task::spawn_local(task))
 }
 
-/// Accepts connections that need no handshake beyond their first bytes.
+/// Accepts connections that need no handshake beyond their first bytes: TCP, ordered and lossless [MQTT5-4.2.0-1]
+/// [MQTT3-4.2.0-1].
 async fn accept(
     driver: Rc<Driver>,
     listener: tokio::net::TcpListener,

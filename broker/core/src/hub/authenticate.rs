@@ -28,12 +28,14 @@ impl Hub {
                 let who = self.who_is(&account, groups);
                 self.establish(now, slot, pending, who, data.as_deref());
             }
+            // [MQTT5-4.12.0-1] [MQTT5-4.12.0-4]
             (Phase::Authenticating, AuthAnswer::Refuse { reason, text, label }) => {
                 self.counters.auth.add(label);
                 self.links[slot as usize].extra().exchange = 0;
                 self.refuse_connect(now, slot, reason, label, text);
             }
             (Phase::Authenticating | Phase::Open, AuthAnswer::Continue { data }) => {
+                // [MQTT5-4.12.0-2]
                 self.send_auth(slot, ReasonCode::CONTINUE_AUTHENTICATION, Some(&data));
                 self.resume(now, slot, pause::HANDSHAKE);
             }

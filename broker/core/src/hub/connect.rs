@@ -43,6 +43,8 @@ impl Hub {
             self.counters.limits.add("connections_max");
             return self.refuse_connect(now, slot, ReasonCode::SERVER_BUSY, "connections_max", "too many connections");
         }
+        // All of 1 to 23 letters and digits pass [MQTT5-3.1.3-5] [MQTT3-3.1.3-5]; a longer identifier is refused
+        // [MQTT5-3.1.3-8] [MQTT3-3.1.3-9].
         if c.client_id.len() as u64 > self.limits.client_id_bytes_max {
             return self.refuse_connect(
                 now,
@@ -72,6 +74,7 @@ impl Hub {
             Ok(will) => will.map(Box::new),
             Err((reason, label, text)) => return self.refuse_connect(now, slot, reason, label, text),
         };
+        // Clean Session of 3.1.1 is a session of the length of its connection [MQTT3-3.1.2-6]; without it, it has no end.
         let session_expiry_secs = match c.version {
             Version::V5 => p.session_expiry_interval_secs().unwrap_or(0),
             Version::V311 if c.clean_start => 0,
@@ -114,6 +117,7 @@ impl Hub {
         }
         let mut properties = vec![];
         for property in w.properties.iter() {
+            // In their order [MQTT5-3.1.3-10].
             if !matches!(property, Property::WillDelayInterval(_) | Property::MessageExpiryInterval(_)) {
                 property.encode(&mut properties);
             }
@@ -257,6 +261,7 @@ impl Hub {
         }
         let cap = u32::try_from(self.limits.session_expiry_max_secs).unwrap_or(u32::MAX);
         let expiry_secs = pending.session_expiry_secs.min(cap);
+        // The client identifier names the session [MQTT5-3.1.3-2] [MQTT3-3.1.3-2].
         let mut found = self.find_session(&pending.client_id);
         if let Some(key) = found {
             if self.sessions[key as usize].who.account != who.account {
@@ -276,6 +281,7 @@ impl Hub {
             found = self.find_session(&pending.client_id);
         }
         if let Some(key) = found
+            // [MQTT5-3.1.4-4] [MQTT3-3.1.2-6] [MQTT3-3.1.4-3]
             && (pending.clean_start || self.is_overdue(now, key))
         {
             self.end_session(now, key, WithWill::Yes);
@@ -286,7 +292,9 @@ impl Hub {
         {
             return self.refuse_connect(now, slot, ReasonCode::QUOTA_EXCEEDED, label, text);
         }
+        // After a clean start there is none [MQTT5-3.2.2-2] [MQTT5-3.2.2-3] [MQTT3-3.2.2-1] [MQTT3-3.2.2-2] [MQTT3-3.2.2-3].
         let session_present = found.is_some();
+        // [MQTT5-3.1.2-5] [MQTT5-3.1.2-6] [MQTT3-3.1.2-4]
         let key = found.unwrap_or_else(|| self.begin_session(&pending.client_id, &who));
         self.attach(slot, key, &mut pending, who, expiry_secs);
         let bytes = self.connack(slot, key, &pending, session_present, expiry_secs, auth_data);
@@ -374,8 +382,10 @@ impl Hub {
         s.expiry_secs = expiry_secs;
         // A will that was waiting is not sent once the session goes on [MQTT5-3.1.3-9].
         let had_will = s.will.take().is_some();
+        // [MQTT5-3.1.2-7] [MQTT3-3.1.2-8]; without Will Flag there is none [MQTT3-3.1.2-12].
         s.will = pending.will.take();
         self.online += 1;
+        // What must outlive the connection is kept on disk [MQTT5-3.1.2-23] [MQTT3-3.1.2-4] [MQTT3-4.1.0-1].
         if expiry_secs > 0 && self.sessions[key as usize].durable.is_none() {
             let no = SessionNo(self.next_session);
             self.next_session += 1;
@@ -432,12 +442,12 @@ impl Hub {
             put(Property::MaximumPacketSize(u32::try_from(self.limits.packet_bytes_max).unwrap_or(u32::MAX)));
             let client_id = &self.sessions[key as usize].client_id;
             if pending.assigned {
-                put(Property::AssignedClientIdentifier(client_id)); // [MQTT5-3.2.2-16]
+                put(Property::AssignedClientIdentifier(client_id)); // [MQTT5-3.1.3-7] [MQTT5-3.2.2-16]
             }
             if l.announced_alias_max != 0 {
                 put(Property::TopicAliasMaximum(l.announced_alias_max));
             }
-            // The server's value, if it is not the client's (it was written into `keep_alive_ms`) [MQTT5-3.1.2-21].
+            // Where there is a bound the client is told what holds; else its own value does [MQTT5-3.2.2-22].
             if self.limits.keep_alive_max_secs != 0 {
                 put(Property::ServerKeepAlive(pending.keep_alive_secs));
             }
@@ -464,6 +474,9 @@ impl Hub {
         bytes.into()
     }
 
+    /// Only here is a CONNECT accepted, and nothing is sent to the client before this [MQTT5-3.1.4-5] [MQTT5-3.2.0-1]
+    /// [MQTT5-3.2.0-2] [MQTT3-3.1.4-4] [MQTT3-3.2.0-1].
+    ///
     /// CONNACK goes out and the session is live.
     pub(super) fn open_session(&mut self, now: Now, slot: u32, connack: &[u8]) {
         if connack.len() as u64 > u64::from(self.links[slot as usize].packet_max) {
@@ -505,7 +518,7 @@ impl Hub {
         self.hang_up(slot);
     }
 
-    /// Ends a connection with a reason, if there is a way to say it, and counts why [MQTT5-4.13.1-1].
+    /// Ends a connection with a reason, if there is a way to say it, and counts why [MQTT5-4.13.1-1] [MQTT3-4.8.0-1].
     pub(super) fn refuse(&mut self, now: Now, slot: u32, reason: ReasonCode, label: &'static str, text: &str) {
         self.counters.refused.add(label);
         if self.limits.value(label).is_some() {
@@ -519,6 +532,9 @@ impl Hub {
         self.end(now, slot, WithWill::Yes);
     }
 
+    /// Before an accepting CONNACK there is no DISCONNECT [MQTT5-3.14.0-1]; after either the connection is closed
+    /// [MQTT5-3.14.4-2] [MQTT5-4.13.2-1].
+    ///
     /// DISCONNECT (5.0) and the end of the socket; the session is dealt with by the caller.
     pub(super) fn dismiss(&mut self, slot: u32, reason: ReasonCode, text: &str) {
         let l = &self.links[slot as usize];
@@ -546,6 +562,8 @@ impl Hub {
         self.end(now, slot, WithWill::Yes);
     }
 
+    /// The connection is closed whatever was wrong; 3.1.1 hears nothing but of its version [MQTT5-3.1.4-1] [MQTT5-4.13.1-1]
+    /// [MQTT3-3.1.4-1] [MQTT3-3.2.2-6] [MQTT3-4.8.0-1].
     pub(super) fn on_malformed(&mut self, now: Now, slot: u32, error: &DecodeError, named: Option<Version>) {
         let reason = error.reason();
         let text = error.to_string();
@@ -574,6 +592,7 @@ impl Hub {
         self.links[slot as usize].phase = phase;
     }
 
+    /// Nothing that comes after this is processed [MQTT5-3.1.4-6] [MQTT3-3.1.4-5].
     pub(super) fn hang_up(&mut self, slot: u32) {
         if self.links[slot as usize].phase != Phase::Closing {
             self.set_phase(slot, Phase::Closing);

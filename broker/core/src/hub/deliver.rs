@@ -153,6 +153,7 @@ impl Hub {
             self.recipients = bytes;
             spread.outcome.durable = true;
         }
+        // What is not to be retained leaves the retained message alone [MQTT5-3.3.1-8] [MQTT3-3.3.1-12].
         if m.retain {
             self.retain(m);
             spread.outcome.durable = true;
@@ -163,6 +164,7 @@ impl Hub {
     /// Sets or clears the retained message of a topic [MQTT5-3.3.1-5] [MQTT5-3.3.1-6] [MQTT3-3.3.1-5].
     fn retain(&mut self, m: &Incoming<'_>) {
         let topic = m.message.topic;
+        // [MQTT5-3.3.1-7] [MQTT3-3.3.1-10] [MQTT3-3.3.1-11]
         if m.message.payload.is_empty() {
             if self.retained.clear(topic) {
                 self.batch.push(&Fact::RetainClear { topic });
@@ -171,10 +173,12 @@ impl Hub {
         }
         let message = Rc::new(Message::new(topic, m.message.properties, m.message.payload, m.message.expires_at_ms));
         self.batch.push(&Fact::Retain { qos: m.qos, publisher: m.publisher, message: m.message });
+        // Whatever its QoS, the one before is gone [MQTT3-3.3.1-7].
         self.retained.set(Retained { message, qos: m.qos, publisher: Rc::clone(m.publisher), volatile: false });
     }
 
-    /// Picks the member of a shared group that gets the message [MQTT5-4.8.2-4].
+    /// Picks the member of a shared group that gets the message. It is that member's from then on: it waits for it to
+    /// come back and goes to nobody else [MQTT5-4.8.2-4] [MQTT5-4.8.2-5].
     fn deliver_shared(&mut self, now: Now, m: &Incoming<'_>, group: crate::router::GroupKey, spread: &mut Spread) {
         let (sessions, links, access) = (&self.sessions, &self.links, &self.access);
         let member = self.router.groups().pick(group, |member| {
@@ -199,6 +203,7 @@ impl Hub {
         }
         let recipient = Recipient {
             session: member.session,
+            // [MQTT5-4.8.2-3]
             qos: member.options.qos(),
             retain_as_published: member.options.retain_as_published(),
             no_local: NoLocal::None,
@@ -211,7 +216,7 @@ impl Hub {
     fn deliver(&mut self, now: Now, m: &Incoming<'_>, recipient: &Recipient, spread: &mut Spread) {
         let key = recipient.session.0;
         let qos = m.qos.min(recipient.qos); // [MQTT5-3.8.4-8] [MQTT3-3.8.4-6]
-        let retain = m.retain && recipient.retain_as_published; // [MQTT5-3.3.1-12] [MQTT5-3.3.1-13]
+        let retain = m.retain && recipient.retain_as_published; // [MQTT5-3.3.1-12] [MQTT5-3.3.1-13] [MQTT3-3.3.1-9]
         let output_max = self.output_max();
         let Some(s) = self.sessions.get_mut(key as usize) else { return };
         let link = s.link;
@@ -234,6 +239,7 @@ impl Hub {
         let waits = s.flow.as_ref().is_some_and(|f| !f.waiting.is_empty());
         // An empty output takes any one packet.
         let room = l.unsent() == 0 || l.unsent() + m.message.cost() + 64 <= output_max;
+        // [MQTT5-3.3.4-9] [MQTT5-4.9.0-2]
         let credit = qos == 0 || s.flow.as_ref().is_none_or(|f| f.has_credit(l.receive_max));
         if waits || !credit || !room {
             if qos == 0 && !waits {
@@ -248,6 +254,8 @@ impl Hub {
             self.wait_in_memory(now, key, m, qos, retain, recipient, spread);
             return;
         }
+        // Sent for the first time: DUP is 0, whatever the publisher's was [MQTT5-3.3.1-3] [MQTT5-4.3.1-1] [MQTT5-4.3.2-2]
+        // [MQTT5-4.3.3-2] [MQTT3-3.3.1-3] [MQTT3-4.3.1-1] [MQTT3-4.3.2-1].
         let packet_id = (qos > 0).then(|| packet_id_of(s.flow.get_or_insert_default().next()));
         let form = Form { qos, retain, dup: false, packet_id, subscription_ids: &recipient.subscription_ids };
         match self.send_message(link, &m.message, form, now.wall_ms, spread.shared) {
@@ -263,6 +271,7 @@ impl Hub {
         }
     }
 
+    /// As if it had been sent [MQTT5-3.1.2-25].
     fn drop_too_large(&mut self, now: Now, key: u32) {
         self.counters.dropped.add("packet_too_large");
         let client = &self.sessions[key as usize].client_id;
@@ -325,6 +334,7 @@ impl Hub {
         if d.queued_bytes + cost as u64 > self.limits.queue_bytes_max {
             return self.drop_queue_full(now, key, "queue_bytes_max", spread);
         }
+        // [MQTT5-4.5.0-1] [MQTT3-3.1.2-5] [MQTT3-4.5.0-1]
         let index = d.tail;
         d.tail += 1;
         d.queued += 1;
@@ -369,6 +379,9 @@ impl Hub {
         }
     }
 
+    /// Each in the order it came in [MQTT5-4.6.0-5] [MQTT5-4.6.0-6] [MQTT3-4.6.0-5] [MQTT3-4.6.0-6], which is the order of
+    /// those that are sent again as well [MQTT3-4.6.0-1].
+    ///
     /// Sends what may be sent now: first what waits in memory, then the queue on disk in its order.
     pub(super) fn pump(&mut self, now: Now, key: u32) {
         let Some(s) = self.sessions.get(key as usize) else { return };
@@ -542,10 +555,11 @@ impl Hub {
     ) {
         let cost = narrow(message.cost());
         let known = self.sessions[key as usize].durable.as_ref().map_or((0, 0), |d| (d.sent, d.uncertain_until));
-        let dup = index < known.0; // [MQTT5-3.3.1-1]
+        let dup = index < known.0; // [MQTT5-3.3.1-1] [MQTT3-3.3.1-1]
         let begun = dup && index >= known.1;
         let form = Form { qos, retain, dup, packet_id: Some(packet_id_of(index)), subscription_ids: ids };
-        // A delivery that was begun must be finished, expired or not [MQTT5-4.4.0-1], if its client may still see it.
+        // A delivery that was begun must be finished, expired or not [MQTT5-4.3.3-7] [MQTT5-4.4.0-1] [MQTT3-4.4.0-1],
+        // if its client may still see it.
         let may_go = if begun { self.may_deliver(key, message.topic) } else { self.is_deliverable(now, key, message) };
         let slot = if may_go {
             match self.send_message(link, message, form, now.wall_ms, false) {
@@ -570,6 +584,8 @@ impl Hub {
         }
     }
 
+    /// PUBREL, on resumption in place of the PUBLISH [MQTT5-4.3.3-6] [MQTT5-4.4.0-1], in the order of PUBREC
+    /// [MQTT3-4.6.0-4].
     pub(super) fn send_pubrel(&mut self, link: u32, index: u64) {
         let ack = Ack { packet_id: packet_id_of(index), reason: ReasonCode::SUCCESS, properties: Properties::EMPTY };
         self.send(link, &Packet::PubRel(ack));

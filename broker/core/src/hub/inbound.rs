@@ -25,7 +25,7 @@ impl Hub {
         let l = &mut self.links[slot as usize];
         if qos > 0 {
             if l.version == Version::V5 && l.unanswered >= l.announced_receive_max {
-                // [MQTT5-3.3.4-9]
+                // [MQTT5-3.3.4-7]
                 return self.refuse(
                     now,
                     slot,
@@ -115,6 +115,9 @@ impl Hub {
         self.conclude(now, slot, key, p, outcome);
     }
 
+    /// PUBACK for QoS 1 and PUBREC for QoS 2, when the message is ours [MQTT5-3.3.4-1] [MQTT5-4.3.2-4] [MQTT5-4.3.3-8]
+    /// [MQTT5-4.3.3-13] [MQTT3-3.3.4-1] [MQTT3-4.3.2-2].
+    ///
     /// Answers an accepted PUBLISH, at once or when it is on disk.
     fn conclude(&mut self, now: Now, slot: u32, key: u32, p: &Publish<'_>, outcome: Outcome) {
         let Some(packet_id) = p.packet_id else {
@@ -131,6 +134,7 @@ impl Hub {
         };
         let mut durable = outcome.durable;
         let kind = if p.qos == QoS::AtLeastOnce { AckKind::PubAck } else { AckKind::PubRec };
+        // A QoS 1 identifier, and one refused in PUBREC, is free at once [MQTT5-4.3.2-5] [MQTT5-4.3.3-9].
         if kind == AckKind::PubRec && !reason.is_error() {
             let s = &mut self.sessions[key as usize];
             s.inbound_add(packet_id);
@@ -145,6 +149,9 @@ impl Hub {
         }
     }
 
+    /// Under the identifier of the packet it answers [MQTT5-2.2.1-5] [MQTT3-2.3.1-6] and in the order of those
+    /// [MQTT3-4.6.0-2] [MQTT3-4.6.0-3].
+    ///
     /// Sends an acknowledgement: after the disk if it must wait, and never before one that already waits.
     fn acknowledge(
         &mut self,
@@ -284,6 +291,7 @@ impl Hub {
         self.arm(now.ms + wait_ms, Timer::Rate(link));
     }
 
+    /// PUBACK ends a QoS 1 delivery, with an error as well [MQTT5-4.3.2-3] [MQTT5-4.4.0-2] [MQTT5-4.8.2-6] [MQTT3-4.3.2-1].
     pub(super) fn on_puback(&mut self, now: Now, slot: u32, ack: &Ack<'_>) {
         let key = self.links[slot as usize].session;
         let Some(flow) = self.flow_of(key) else { return self.unknown_id() };
@@ -305,7 +313,9 @@ impl Hub {
         let key = self.links[slot as usize].session;
         let found = self.flow_of(key).and_then(|f| f.index_of(ack.packet_id).map(|index| (index, f.slot(index))));
         match found {
+            // Refused: done, and no other session gets it instead [MQTT5-4.4.0-2] [MQTT5-4.8.2-6].
             Some((index, Slot::PubRec(cost))) if ack.reason.is_error() => self.done(now, key, index, cost),
+            // [MQTT5-4.3.3-4] [MQTT3-4.3.3-1]
             Some((index, Slot::PubRec(cost))) => self.received(now, slot, key, index, cost),
             // PUBREC again: PUBREL again [MQTT5-4.3.3-5].
             Some((index, Slot::PubComp)) => self.send_pubrel(slot, index),
@@ -344,6 +354,7 @@ impl Hub {
         self.after_commit(now, After::PubRel { session: key, generation, index });
     }
 
+    /// Only PUBCOMP ends what PUBREL began [MQTT5-4.3.3-5] [MQTT3-4.3.3-1].
     pub(super) fn on_pubcomp(&mut self, now: Now, slot: u32, ack: &Ack<'_>) {
         let key = self.links[slot as usize].session;
         let found = self.flow_of(key).and_then(|f| f.index_of(ack.packet_id).map(|index| (index, f.slot(index))));
@@ -379,6 +390,7 @@ impl Hub {
         let l = &self.links[slot as usize];
         let (key, version) = (l.session, l.version);
         let s = &mut self.sessions[key as usize];
+        // PUBCOMP, and the identifier means a new message from now on [MQTT5-4.3.3-11] [MQTT5-4.3.3-12] [MQTT3-4.3.3-2].
         if s.inbound_remove(ack.packet_id) {
             let durable = s.durable.as_ref().map(|d| d.no);
             if let Some(no) = durable {
@@ -396,6 +408,8 @@ impl Hub {
     }
 }
 
+/// Untouched and in their order [MQTT5-3.3.2-4] [MQTT5-3.3.2-15] [MQTT5-3.3.2-16] [MQTT5-3.3.2-18] [MQTT5-3.3.2-20].
+///
 /// The properties that go on to subscribers, and the Message Expiry Interval, which is counted down instead.
 fn forwardable<'a>(properties: Properties<'a>, kept: &'a mut Vec<u8>) -> (&'a [u8], Option<u32>) {
     if properties.is_empty() {

@@ -26,7 +26,7 @@ impl Hub {
         };
         if let Some(expiry_secs) = d.properties.session_expiry_interval_secs() {
             if s.expiry_secs == 0 && expiry_secs != 0 {
-                // [MQTT5-3.14.2-2]
+                // Section 3.14.2.2.2.
                 return self.refuse(
                     now,
                     slot,
@@ -38,7 +38,7 @@ impl Hub {
             let cap = u32::try_from(self.limits.session_expiry_max_secs).unwrap_or(u32::MAX);
             s.expiry_secs = expiry_secs.min(cap);
         }
-        // [MQTT5-3.1.2-10] [MQTT5-3.14.4-3] [MQTT3-3.14.4-3]: only 0x04 (or an error) keeps the will.
+        // [MQTT5-3.1.2-10] [MQTT5-3.14.4-3] [MQTT3-3.1.2-10] [MQTT3-3.14.4-3]: only 0x04 (or an error) keeps the will.
         let with_will = if d.reason == ReasonCode::SUCCESS { WithWill::No } else { WithWill::Yes };
         self.end(now, slot, with_will);
         self.hang_up(slot);
@@ -72,6 +72,7 @@ impl Hub {
         if with_will == WithWill::No && s.will.take().is_some() {
             self.batch.push(&Fact::WillClear { client_id: &s.client_id });
         }
+        // [MQTT5-4.1.0-2] [MQTT3-3.1.2-6]
         if s.expiry_secs == 0 {
             return self.end_session(now, key, WithWill::Yes);
         }
@@ -84,6 +85,7 @@ impl Hub {
         self.store_session(key);
         self.schedule_expiry(now, key, u64::from(expiry_secs) * 1000);
         let Some(delay_secs) = self.sessions[key as usize].will.as_ref().map(|w| w.delay_secs) else { return };
+        // [MQTT5-3.1.2-8] [MQTT3-3.1.2-8]
         if delay_secs == 0 {
             self.publish_will(now, key);
         } else {
@@ -129,6 +131,8 @@ impl Hub {
         flow.waiting_bytes = 0;
     }
 
+    /// Retained messages stay [MQTT3-3.1.2-7].
+    ///
     /// The session is over: subscriptions, queue and identifiers go; its will is published if it still waits
     /// [MQTT5-3.1.2-8].
     pub(super) fn end_session(&mut self, now: Now, key: u32, with_will: WithWill) {
@@ -168,6 +172,7 @@ impl Hub {
     /// The deadline that counts has come; by the clock that nobody sets, so that a session does not stay for ever when
     /// the time of day is put back.
     pub(super) fn session_expired(&mut self, now: Now, key: u32) {
+        // A session does not end before its connection [MQTT5-4.1.0-1] [MQTT3-4.1.0-2].
         if !self.sessions[key as usize].is_online() {
             self.end_session(now, key, WithWill::Yes);
         }
@@ -179,7 +184,7 @@ impl Hub {
         }
     }
 
-    /// Publishes a session's will and forgets it [MQTT5-3.1.2-7].
+    /// Publishes a session's will and forgets it [MQTT5-3.1.2-10] [MQTT3-3.1.2-10].
     fn publish_will(&mut self, now: Now, key: u32) {
         let s = &mut self.sessions[key as usize];
         let Some(will) = s.will.take() else { return };
@@ -206,6 +211,7 @@ impl Hub {
                 format!("the will of client {client_id:?} is sent and not retained: {reason:?} ({limit})")
             });
         }
+        // [MQTT5-3.1.2-14] [MQTT5-3.1.2-15] [MQTT3-3.1.2-16] [MQTT3-3.1.2-17]
         let retain = will.retain && refusal.is_none();
         let from = u32::MAX;
         self.spread(now, None, &Incoming { message, qos: will.qos, retain, from, publisher: &who.account });

@@ -292,12 +292,14 @@ impl Hub {
             (Phase::Open, Packet::PubComp(ack)) => self.on_pubcomp(now, slot, ack),
             (Phase::Open, Packet::Subscribe(subscribe)) => self.on_subscribe(now, slot, subscribe),
             (Phase::Open, Packet::Unsubscribe(unsubscribe)) => self.on_unsubscribe(now, slot, unsubscribe),
+            // [MQTT5-3.12.4-1] [MQTT3-3.12.4-1]
             (Phase::Open, Packet::PingReq) => self.send(slot, &Packet::PingResp),
             (Phase::Open | Phase::Authenticating, Packet::Disconnect(d)) => self.on_disconnect(now, slot, d),
             (Phase::Open | Phase::Authenticating, Packet::Auth(auth)) => self.on_auth(now, slot, auth),
             (Phase::Connecting, Packet::Connect(connect)) => self.on_connect(now, slot, connect),
             // The first packet must be CONNECT [MQTT5-3.1.0-1] [MQTT3-3.1.0-1].
             (Phase::Connecting, _) => self.abort(now, slot, "first_packet_not_connect"),
+            // Nothing behind a refused CONNECT, or a DISCONNECT [MQTT5-3.1.4-6] [MQTT5-3.14.4-1] [MQTT3-3.1.4-5].
             (Phase::Closing, _) => {}
             // A second CONNECT [MQTT5-3.1.0-2] [MQTT3-3.1.0-2], or a packet only a server sends.
             (Phase::Open | Phase::Opening | Phase::Authenticating, _) => {

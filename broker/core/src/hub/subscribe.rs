@@ -19,6 +19,9 @@ const RETAINED_QUEUED: u64 = 1_024;
 pub(super) type Wishes = std::collections::BTreeMap<Box<str>, RetainedWish>;
 
 impl Hub {
+    /// Filter by filter, with one SUBACK for all that has its identifier and their codes in order [MQTT5-2.2.1-6]
+    /// [MQTT5-3.8.4-1] [MQTT5-3.8.4-2] [MQTT5-3.8.4-5] [MQTT5-3.8.4-6] [MQTT5-3.8.4-7] [MQTT5-3.9.3-1] [MQTT3-2.3.1-7]
+    /// [MQTT3-3.8.4-1] [MQTT3-3.8.4-2] [MQTT3-3.8.4-4] [MQTT3-3.8.4-5] [MQTT3-3.9.3-1].
     pub(super) fn on_subscribe(&mut self, now: Now, slot: u32, p: &Subscribe<'_>) {
         let id = p.properties.subscription_identifier().unwrap_or(0);
         let mut reasons = vec![];
@@ -39,7 +42,7 @@ impl Hub {
                 Ok(new) => {
                     reasons.push(options.qos as u8);
                     let bits = Options(options.to_bits());
-                    // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]; none for shared ones (section 4.8.2).
+                    // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11] [MQTT5-3.8.4-4]; none for shared ones (4.8.2).
                     let wanted = match bits.retain_handling() {
                         0 => true,
                         1 => new,
@@ -140,6 +143,9 @@ impl Hub {
         Ok(place.is_err())
     }
 
+    /// Filters are compared as they are, and one UNSUBACK answers all [MQTT5-2.2.1-6] [MQTT5-3.10.4-1] [MQTT5-3.10.4-4]
+    /// [MQTT5-3.10.4-5] [MQTT5-3.10.4-6] [MQTT5-3.11.3-1] [MQTT3-2.3.1-7] [MQTT3-3.10.4-1] [MQTT3-3.10.4-4]
+    /// [MQTT3-3.10.4-5] [MQTT3-3.10.4-6].
     pub(super) fn on_unsubscribe(&mut self, now: Now, slot: u32, p: &Unsubscribe<'_>) {
         let key = self.links[slot as usize].session;
         let mut reasons = vec![];
@@ -153,10 +159,12 @@ impl Hub {
                 if let Some(d) = &s.durable {
                     self.batch.push(&Fact::Unsubscribe { no: d.no, filter });
                 }
+                // Nothing new is queued from now on, what is queued is sent [MQTT5-3.10.4-2] [MQTT5-3.10.4-3] [MQTT3-3.10.4-2]
+                // [MQTT3-3.10.4-3].
                 self.router.unsubscribe(Self::session_key(key), filter);
                 ReasonCode::SUCCESS.0
             } else {
-                ReasonCode::NO_SUBSCRIPTION_EXISTED.0 // [MQTT5-3.11.3-1]
+                ReasonCode::NO_SUBSCRIPTION_EXISTED.0 // [MQTT5-3.11.3-2]
             });
         }
         let packet = UnsubAck { packet_id: p.packet_id, properties: Properties::EMPTY, reasons: &reasons };
@@ -165,7 +173,8 @@ impl Hub {
         self.answer_session(now, slot, After::Bytes { link, bytes });
     }
 
-    /// Sends the retained messages that match new subscriptions, with the retain flag set [MQTT5-3.3.1-8] [MQTT3-3.3.1-8].
+    /// Sends the retained messages that match new subscriptions, with the retain flag set [MQTT5-3.3.1-9]
+    /// [MQTT3-3.3.1-6] [MQTT3-3.3.1-8].
     pub(super) fn send_retained(&mut self, now: Now, slot: u32, mut wishes: Wishes) {
         let key = self.links[slot as usize].session;
         let Some(s) = self.sessions.get_mut(key as usize) else { return };

@@ -105,6 +105,7 @@ impl Router {
             let plain = &mut place(&mut self.nodes[node as usize], below).plain;
             let entry = Entry { session, options, id };
             match plain.binary_search_by_key(&session, |e| e.session) {
+                // In its place, so that no message misses it [MQTT5-3.8.4-4].
                 Ok(at) => {
                     plain[at] = entry;
                     false
@@ -148,7 +149,8 @@ impl Router {
         removed
     }
 
-    /// Everybody whose filters match `name`.
+    /// Everybody whose filters match `name`, byte by byte [MQTT5-3.3.2-3] [MQTT5-4.7.3-4] [MQTT3-3.3.2-3]
+    /// [MQTT3-4.7.3-4].
     pub fn route(&self, name: &str) -> Route {
         let (mut plain, mut groups) = (vec![], vec![]);
         self.visit(name, |subscribers| {
