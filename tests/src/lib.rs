@@ -6,4 +6,5 @@ pub mod faulty;
 pub mod kill;
 pub mod raw;
 pub mod server;
+pub mod storm;
 pub mod world;

@@ -2,6 +2,9 @@
 //!
 //! `SEED=n` repeats one world; `PARLOR_SIM_SEEDS=n` runs so many (default 150 over the reference store).
 
+#[path = "sim/storm.rs"]
+mod storm;
+
 use parlor_core::limits::Limits;
 use parlor_tests::checkers::Class;
 use parlor_tests::disk::KEEPS;
@@ -31,7 +34,7 @@ fn promises_hold_over_the_reference_store() {
 
 #[test]
 fn promises_hold_over_a_disk_that_loses_power() {
-    for seed in seeds(60) {
+    for seed in seeds(40) {
         let report = run(&Plan::random(seed), &mut OnDisk::new(seed, None));
         report.expect_clean("promises over the store on disk", seed);
         if std::env::var_os("SEED").is_some() {

@@ -10,7 +10,7 @@ use parlor_core::store::bytes::{DecodeError, Reader, put_bytes, put_int};
 use redb::{Database, ReadTransaction, ReadableTable};
 
 use super::StoreError;
-use super::disk::{DirDisk, DirError, sync_path};
+use super::disk::{DirDisk, DirError, parent_of, sync_path};
 use super::schema::{
     self, ACCOUNTS, BODIES, BODY_REFS, CHUNKS, META, QUEUES, RETAINED, SESSIONS, SUBSCRIPTIONS, WILLS, meta,
 };
@@ -342,12 +342,11 @@ pub fn restore(input: &mut (impl Read + Seek), dir: &Path) -> Result<Restored, R
         drop(std::fs::remove_dir_all(&building));
         return Err(error);
     }
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if has_old {
         std::fs::rename(dir, &replaced).map_err(RestoreError::Swap)?;
     }
     std::fs::rename(&building, dir).map_err(RestoreError::Swap)?;
-    sync_path(parent).map_err(RestoreError::Swap)?;
+    sync_path(parent_of(dir)).map_err(RestoreError::Swap)?;
     drop(old);
     Ok(Restored { progress, replaced: has_old.then_some(replaced) })
 }

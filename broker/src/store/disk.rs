@@ -96,9 +96,7 @@ impl DirDisk {
             Err(TryLockError::Error(source)) => return Err(unusable(source)),
         }
         // The directory's own name must survive as well as what will be in it.
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_path(parent).map_err(unusable)?;
-        }
+        sync_path(parent_of(&path)).map_err(unusable)?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -106,6 +104,11 @@ impl DirDisk {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The directory that holds `path`.
+pub(super) fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 pub(super) fn sync_path(path: &Path) -> io::Result<()> {

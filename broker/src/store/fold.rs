@@ -89,7 +89,7 @@ impl Net {
                     self.session(no.0).subscriptions.insert(filter.to_owned(), None);
                 }
                 Fact::Enqueue { recipients, .. } => {
-                    for to in recipients.iter() {
+                    for to in &recipients {
                         let session = self.session(to.session.0);
                         session.tail = session.tail.max(to.index.0 + 1);
                     }

@@ -200,6 +200,10 @@ impl Drop for StoreThreads {
 impl Store for StoreThreads {
     fn submit(&mut self, number: BatchNo, batch: Batch) {
         let mut inbox = lock(&self.shared.inbox);
+        if inbox.ended {
+            // `Failed` was reported; nothing more becomes durable, and nothing more is kept.
+            return;
+        }
         inbox.batches.push(batch);
         inbox.last = Some(number);
         if inbox.since.is_none() {
@@ -210,7 +214,12 @@ impl Store for StoreThreads {
     }
 
     fn load(&mut self, load: Load) {
-        lock(&self.shared.inbox).loads.push_back(load);
+        let mut inbox = lock(&self.shared.inbox);
+        if inbox.ended {
+            return;
+        }
+        inbox.loads.push_back(load);
+        drop(inbox);
         self.shared.bell.notify_one();
     }
 
@@ -311,10 +320,11 @@ impl Worker {
                 self.folding = false;
                 self.engine.finish_fold(done)?;
             }
-            self.answer_views()?;
+            // Before views are looked at: what this turn holds was taken when commits were allowed.
             if !turn.batches.is_empty() {
                 self.commit(&turn.batches, turn.last, turn.since)?;
             }
+            self.answer_views()?;
             for load in &turn.loads {
                 let page = self.engine.load(load)?;
                 self.report(StoreEvent::Page(page));

@@ -28,8 +28,7 @@ fn accounts_change_while_it_runs() {
     with_password(&["account", "add", "bob"], &broker, "short").ends(2).complains("8");
     with_password(&["account", "passwd", "nobody"], &broker, "other-password").ends(3);
     assert_eq!(list(&broker), "alice\nlamp   devices, home\n");
-    let rows: Json =
-        serde_json::from_str(&on(&broker, &["account", "list", "--json"]).ends(0).out).expect("JSON");
+    let rows: Json = serde_json::from_str(&on(&broker, &["account", "list", "--json"]).ends(0).out).expect("JSON");
     assert_eq!(rows[1]["name"], "lamp");
 
     let mut lamp = user("lamp", "first-password").to(&broker);

@@ -2,8 +2,8 @@
 
 use super::tools::*;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Names and groups of the accounts, as the command line lists them.
 fn accounts(broker: &Broker) -> String {
@@ -174,11 +174,7 @@ fn a_damaged_backup_is_refused() {
     }
     assert!(!broker.data().join("store.restoring").exists() && !broker.data().join("store.replaced").exists());
     assert!(!broker.data().join("restore.upload").exists());
-    let said = parlor_in(
-        &["restore", "--data", &broker.data().display().to_string(), &dir.name("good")],
-        "no\n",
-        &[],
-    );
+    let said = parlor_in(&["restore", "--data", &broker.data().display().to_string(), &dir.name("good")], "no\n", &[]);
     said.ends(1).complains("nothing was changed");
     assert!(broker.stop().success());
     for file in &files {

@@ -146,9 +146,8 @@ fn half_open_connections_delay_nobody() {
     there.quiet();
     assert_eq!(http(broker.http(), "GET", "/healthz", &[], b"").status, 200);
     drop(held);
-    operator.until("all of them are gone", |operator| {
-        (operator.metrics().count("parlor_connections") <= 2).then_some(())
-    });
+    operator
+        .until("all of them are gone", |operator| (operator.metrics().count("parlor_connections") <= 2).then_some(()));
     there.quiet();
 }
 
@@ -168,8 +167,7 @@ fn silent_connections_are_closed() {
 /// A client that publishes faster than it may hears so (MQTT 5), and others are not held up.
 #[test]
 fn a_publisher_is_held_to_its_rate() {
-    let broker =
-        Broker::start(&["--set", "limits.publish_rate_max=1", "--set", "limits.publish_burst_max=5"]);
+    let broker = Broker::start(&["--set", "limits.publish_rate_max=1", "--set", "limits.publish_burst_max=5"]);
     let mut fast = Connect::v5("fast").to(&broker);
     let mut other = Connect::v5("other").to(&broker);
     let codes: Vec<u8> = (0..20).map(|_| fast.say(1, "t", "x")).collect();

@@ -217,9 +217,7 @@ fn rules_decide_about_delivery() {
     let dir = Dir::new();
     let before = "[[rule]]\naccount = \"boss\"\nallow = \"all\"\ntopic = \"#\"\n[[rule]]\ngroup = \"readers\"\n\
                   allow = \"subscribe\"\ntopic = \"in/#\"\n";
-    let after = format!(
-        "[[rule]]\ngroup = \"readers\"\ndeny = \"subscribe\"\ntopic = \"in/secret/#\"\n{before}"
-    );
+    let after = format!("[[rule]]\ngroup = \"readers\"\ndeny = \"subscribe\"\ntopic = \"in/secret/#\"\n{before}");
     let broker = guarded(&dir, "HS256", SECRET, before);
     let reader = |id: &str| login(&pass("eve", &["readers"]), id);
     let mut boss = login(&pass("boss", &[]), "boss").to(&broker);

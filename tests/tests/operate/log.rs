@@ -43,7 +43,12 @@ fn no_secret_is_ever_logged() {
             assert_ne!(unknown.refused(&broker), 0);
         }
         // Credentials in the wrong place, and malformed ones.
-        Connect::v5("x").username("alice").password("wrong-secret-10").trailing(b"tail-secret-11").send_to(&broker).closed();
+        Connect::v5("x")
+            .username("alice")
+            .password("wrong-secret-10")
+            .trailing(b"tail-secret-11")
+            .send_to(&broker)
+            .closed();
         let method = Connect::v5("x").with(prop::auth_method("SCRAM-SHA-256"));
         let mut scram = method.with(prop::auth_data("n,,n=alice,r=nonce-secret-12")).send_to(&broker);
         assert!(matches!(scram.recv(), Packet::Auth { .. }));
@@ -96,5 +101,9 @@ fn a_line_is_a_line() {
     client.closed();
     Connect::v5("fence").to(&broker).quiet();
     on(&broker, &["session", "kick", "x\nERROR y"]);
-    assert!(!broker.log().lines().any(|line| line.starts_with("2026-01-01") || line.starts_with("ERROR")), "{}", broker.log());
+    assert!(
+        !broker.log().lines().any(|line| line.starts_with("2026-01-01") || line.starts_with("ERROR")),
+        "{}",
+        broker.log()
+    );
 }

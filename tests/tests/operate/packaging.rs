@@ -48,7 +48,8 @@ fn the_dockerfile_is_right() {
     let (entry, command) = (list("ENTRYPOINT "), list("CMD "));
     let line: Vec<&str> = entry.iter().chain(&command).map(String::as_str).collect();
     check_command(&line);
-    for line in file.lines().filter(|line| line.starts_with("COPY ") && !line.contains("--from") && *line != "COPY . .") {
+    for line in file.lines().filter(|line| line.starts_with("COPY ") && !line.contains("--from") && *line != "COPY . .")
+    {
         let words: Vec<&str> = line.split_whitespace().skip(1).collect();
         for source in &words[..words.len() - 1] {
             assert!(repository().join(source).exists(), "{source} is copied");

@@ -78,7 +78,9 @@ fn flags_stay_in_force() {
 #[test]
 fn rules_change_while_clients_are_there() {
     let rule = |effect: &str| {
-        format!("[[rule]]\nanonymous = true\n{effect} = \"all\"\ntopic = \"a/#\"\n[[rule]]\neverybody = true\nallow = \"all\"\ntopic = \"#\"\n")
+        format!(
+            "[[rule]]\nanonymous = true\n{effect} = \"all\"\ntopic = \"a/#\"\n[[rule]]\neverybody = true\nallow = \"all\"\ntopic = \"#\"\n"
+        )
     };
     let at = Reloaded::start(&rule("allow"), &[]);
     let mut client = Connect::v5("there").to(&at.broker);

@@ -150,10 +150,8 @@ fn certificates_change_without_dropping_anyone() {
 fn every_transport_reaches_every_other() {
     let (dir, ca) = (Dir::new(), Ca::new("servers"));
     let flags = server(&dir, &ca);
-    let broker = start(
-        &flags,
-        &["--listen", TLS, "--listen", "ws://127.0.0.1:0/mqtt", "--listen", "wss://127.0.0.1:0/mqtt"],
-    );
+    let broker =
+        start(&flags, &["--listen", TLS, "--listen", "ws://127.0.0.1:0/mqtt", "--listen", "wss://127.0.0.1:0/mqtt"]);
     let tls = Way::tls(&ca.client(None));
     let mut clients = [
         Connect::v5("tcp").to(&broker),

@@ -1,10 +1,11 @@
 //! The store's threads: order, failure, room on the disk, an orderly end, power cuts.
 
-use std::sync::Arc;
+use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use parlor::store::disk::{DirDisk, DirError, Disk};
+use parlor::store::disk::{DirDisk, DirError, Disk, DiskFile};
 use parlor::store::{Engine, Options, StoreThreads};
 use parlor_core::store::memory::MemoryStore;
 use parlor_core::store::{Batch, BatchNo, Snapshot, Store, StoreEvent};
@@ -131,7 +132,7 @@ fn a_disk_that_fails_stops_the_store() {
     running.store.submit(BatchNo(2), traffic.batch(3));
     match running.next() {
         Some(StoreEvent::Failed(text)) => {
-            assert!(text.contains("journal-0") && text.contains("check the disk"), "{text}")
+            assert!(text.contains("journal-0") && text.contains("check the disk"), "{text}");
         }
         other => panic!("{other:?}"),
     }
@@ -210,4 +211,104 @@ fn a_real_directory_holds_what_was_committed() {
         }
         running.committed(number - from);
     }
+}
+
+/// A disk on which the index cannot be synced until the gate opens.
+#[derive(Debug)]
+struct Gated(SimDisk, Arc<Gate>);
+
+#[derive(Debug, Default)]
+struct Gate {
+    is_closed: Mutex<bool>,
+    opened: Condvar,
+}
+
+#[derive(Debug)]
+struct GatedFile(Arc<dyn DiskFile>, Arc<Gate>);
+
+impl Disk for Gated {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.0.open(name)?;
+        Ok(if name.starts_with("index") { Arc::new(GatedFile(file, Arc::clone(&self.1))) } else { file })
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        self.0.sync_dir()
+    }
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.0.free_bytes()
+    }
+}
+
+impl DiskFile for GatedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, out)
+    }
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, data)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        let mut closed = self.1.is_closed.lock().unwrap();
+        while *closed {
+            closed = self.1.opened.wait(closed).unwrap();
+        }
+        drop(closed);
+        self.0.sync_data()
+    }
+}
+
+#[test]
+fn a_fold_that_hangs_stops_commits_at_a_bound_and_never_loads() {
+    let (disk, gate) = (SimDisk::new(), Arc::new(Gate::default()));
+    let (mut running, _) = Running::open(Arc::new(Gated(disk.clone(), Arc::clone(&gate))), &small());
+    *gate.is_closed.lock().unwrap() = true;
+    let (mut traffic, mut model) = (Traffic::new(5), MemoryStore::new());
+    let figures = running.store.figures();
+    let mut number = 0;
+    // Until a batch is left waiting because three full segments are.
+    loop {
+        let batch = traffic.batch(12);
+        number += 1;
+        running.store.submit(BatchNo(number), copy(&batch));
+        let until = Instant::now() + Duration::from_secs(20);
+        while figures.read().waiting_batches > 0 && figures.read().frozen_segments < 3 {
+            assert!(Instant::now() < until, "{:?}", figures.read());
+            std::thread::yield_now();
+        }
+        if figures.read().waiting_batches > 0 {
+            break;
+        }
+        running.committed(number);
+        model.apply(&batch).unwrap();
+        assert!(number < 5000, "commits never stop: {:?}", figures.read());
+    }
+    let files = disk.list().unwrap();
+    assert!(files.iter().filter(|name| name.starts_with("journal")).count() <= 5, "{files:?}");
+    let all = loads(&model, &mut traffic.seed);
+    assert!(!all.is_empty());
+    for load in all {
+        running.store.load(load);
+        match running.next() {
+            Some(StoreEvent::Page(page)) => same_page(&load, &model.page(&load), &page).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    *gate.is_closed.lock().unwrap() = false;
+    gate.opened.notify_all();
+    running.committed(number);
+    running.store.close().unwrap();
 }

@@ -1,0 +1,12 @@
+//! The program as its users have it: the demo, stock clients, TLS, and kill -9.
+
+#[path = "e2e/demo.rs"]
+mod demo;
+#[path = "e2e/kill.rs"]
+mod kill;
+#[path = "e2e/peer.rs"]
+mod peer;
+#[path = "e2e/stock.rs"]
+mod stock;
+#[path = "e2e/tls.rs"]
+mod tls;

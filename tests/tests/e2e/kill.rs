@@ -1,0 +1,61 @@
+//! kill -9 in the middle of traffic, again and again; and brokers that break a promise, which the same loop must notice.
+
+use parlor_tests::checkers::Class;
+use parlor_tests::server::Broker;
+use std::process::Command;
+
+fn rounds() -> u32 {
+    std::env::var("PARLOR_KILL_ROUNDS").map_or(25, |n| n.parse().expect("PARLOR_KILL_ROUNDS is a number"))
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_9() {
+    let rounds = rounds();
+    let seed = std::env::var("SEED").map_or(1, |n| n.parse().expect("SEED is a number"));
+    let outcome = parlor_tests::kill::run(rounds, seed, |line| eprintln!("{line}"));
+    let broken: Vec<String> = outcome.violations.iter().map(|v| format!("{:?}: {}", v.class, v.text)).collect();
+    assert!(broken.is_empty(), "after {} rounds (SEED={seed}):\n{}", outcome.rounds, broken.join("\n"));
+    assert_eq!(outcome.rounds, rounds);
+    // Three subscribers take every message; less would mean that the rounds had no traffic.
+    assert!(outcome.messages as u64 >= 20 * u64::from(rounds), "{} messages", outcome.messages);
+    assert!(outcome.deliveries >= 3 * outcome.messages as u64, "{} deliveries", outcome.deliveries);
+}
+
+/// The same loop with a store that breaks one promise must end with a violation of that class.
+fn caught(fault: &str, class: Class) {
+    let loop_program = Broker::binary().with_file_name("kill_loop");
+    let broken_broker = Broker::binary().with_file_name("parlor-faulty");
+    for program in [&loop_program, &broken_broker] {
+        assert!(program.exists(), "{} is missing: run `cargo build -p parlor-tests --bins`", program.display());
+    }
+    let output = Command::new(loop_program)
+        .args(["12", "1"])
+        .env("PARLOR_BIN", broken_broker)
+        .env("FAULT", fault)
+        .output()
+        .expect("the loop runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let wanted = format!("BROKEN {class:?}");
+    let found = text.lines().find(|line| line.starts_with(&wanted));
+    assert!(
+        !output.status.success() && found.is_some(),
+        "{fault} was not noticed:\n{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    eprintln!("{fault}: {}", found.unwrap_or_default());
+}
+
+#[test]
+fn a_broker_that_acknowledges_before_the_commit_is_caught() {
+    caught("ack-early", Class::Lost);
+}
+
+#[test]
+fn a_broker_that_forgets_qos_2_identifiers_is_caught() {
+    caught("forget-inbound", Class::Duplicated);
+}
+
+#[test]
+fn a_broker_that_forgets_acknowledgements_is_caught() {
+    caught("forget-acked", Class::Duplicated);
+}
