@@ -124,7 +124,9 @@ impl Driver {
                     if let Packet::Connect(connect) = &packet {
                         conn.version.set(connect.version);
                         conn.announced_max.set(Some(self.packet_bytes_max.get()));
+                        tracing::debug!(peer = %conn.arrival.peer, client_id = connect.client_id, "CONNECT");
                     }
+                    tracing::trace!(peer = %conn.arrival.peer, packet_type = bytes[at] >> 4, size, "packet");
                     hub.packet(now, conn.link, &packet, size);
                     at += size;
                 }

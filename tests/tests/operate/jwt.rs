@@ -70,7 +70,7 @@ fn check_algorithm(algorithm: &str, key: &str, sign: &dyn Fn(&[u8]) -> Vec<u8>) 
     refused(std::str::from_utf8(&changed).expect("text"));
     let (_, signature) = good.rsplit_once('.').expect("three parts");
     let other = token(algorithm, &json!({ "sub": "boss", "exp": now_secs() + 3_600 }), |_| Vec::new());
-    refused(&format!("{}{signature}", other));
+    refused(&format!("{other}{signature}"));
     refused(&token(algorithm, &json!({ "sub": "lamp", "exp": now_secs() - 1 }), sign));
     refused(&token("none", &claims, |_| Vec::new()));
     if algorithm != "HS256" {
