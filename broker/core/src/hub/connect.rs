@@ -39,7 +39,6 @@ impl Hub {
             );
         }
         if self.links.len() as u64 > self.limits.connections_max {
-            self.counters.limits.add("connections_max");
             return self.refuse_connect(now, slot, ReasonCode::SERVER_BUSY, "connections_max", "too many connections");
         }
         if c.client_id.len() as u64 > self.limits.client_id_bytes_max {

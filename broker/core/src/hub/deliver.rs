@@ -532,8 +532,10 @@ impl Hub {
         let dup = index < known.0; // [MQTT5-3.3.1-1]
         let begun = dup && index >= known.1;
         let form = Form { qos, retain, dup, packet_id: Some(packet_id_of(index)), subscription_ids: ids };
-        // A delivery that was begun must be finished, expired or not [MQTT5-4.4.0-1].
-        let slot = if begun || self.is_deliverable(now, key, message) {
+        // A delivery that was begun must be finished, expired or not [MQTT5-4.4.0-1]; but what the client may no longer
+        // read is not sent to it again either.
+        let finish = begun && self.may_deliver(key, message.topic);
+        let slot = if finish || self.is_deliverable(now, key, message) {
             match self.send_message(link, message, form, now.wall_ms, false) {
                 Sent::Yes if qos == 1 => Slot::PubAck(cost),
                 Sent::Yes => Slot::PubRec(cost),
