@@ -40,7 +40,6 @@ impl Hub {
             );
         }
         if self.links.len() as u64 > self.limits.connections_max {
-            self.counters.limits.add("connections_max");
             return self.refuse_connect(now, slot, ReasonCode::SERVER_BUSY, "connections_max", "too many connections");
         }
         // All of 1 to 23 letters and digits pass [MQTT5-3.1.3-5] [MQTT3-3.1.3-5]; a longer identifier is refused
