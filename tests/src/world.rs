@@ -50,7 +50,7 @@ pub struct Plan {
 impl Plan {
     /// A plan drawn from a seed.
     pub fn random(seed: u64) -> Self {
-        let mut rng = Rng::new(seed ^ 0xC0FFEE);
+        let mut rng = Rng::new(seed ^ 0x00C0_FFEE);
         let chaos_ms = rng.between(1_500, 6_000);
         let times = |rng: &mut Rng, most: u64| (0..rng.below(most + 1)).map(|_| rng.between(300, chaos_ms)).collect();
         let mut limits = Limits { receive_max: rng.between(2, 40), ..Limits::default() };

@@ -69,6 +69,7 @@ pub struct WillOf {
 
 /// The client.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, and all combinations occur")]
 pub struct Client {
     /// What it is like.
     pub character: Character,
