@@ -2,6 +2,8 @@
 //!
 //! `SEED=n` repeats one world; `PARLOR_SIM_SEEDS=n` runs so many (default 150 over the reference store).
 
+#[path = "sim/answers.rs"]
+mod answers;
 #[path = "sim/storm.rs"]
 mod storm;
 
