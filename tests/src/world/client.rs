@@ -417,6 +417,7 @@ impl Client {
             self.new_session(ledger);
         }
         self.confirmed = true;
+        ledger.settled(&self.character.name);
         // What was begun is gone on with under the same identifiers, in the same order [MQTT5-4.4.0-1] [MQTT3-4.4.0-1].
         for o in self.outgoing.clone() {
             match o.step {
