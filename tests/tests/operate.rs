@@ -6,8 +6,17 @@
 #![allow(clippy::doc_markdown, reason = "QoS and its like are the specification's words")]
 
 mod operate {
+    mod accounts;
+    mod backup;
+    mod bounds;
     mod config;
     mod http;
+    mod jwt;
+    mod log;
+    mod packaging;
+    mod reload;
     mod stop;
+    mod tls;
     mod tools;
+    mod transport;
 }

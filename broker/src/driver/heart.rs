@@ -22,12 +22,19 @@ pub(crate) struct Signal {
 impl Signal {
     /// Makes the heart beat; cheap when it is about to anyway.
     pub(crate) fn wake(&self) {
-        if !self.set.swap(true, Ordering::AcqRel)
+        if !self.set.swap(true, Ordering::SeqCst)
             && let Ok(waker) = self.waker.lock()
             && let Some(waker) = &*waker
         {
             waker.wake_by_ref();
         }
+    }
+
+    /// Says that the heart beats now. A swap and not a store: what was done before a wake that this hides is seen by
+    /// the beat that follows. A plain store could still be on its way out while the beat reads already, and then a
+    /// commit that was reported in between would wait for the next event.
+    fn clear(&self) {
+        self.set.swap(false, Ordering::SeqCst);
     }
 
     fn arm(&self, cx: &Context<'_>) {
@@ -59,7 +66,7 @@ impl Future for Heart {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let driver = Rc::clone(&self.driver);
         driver.signal.arm(cx);
-        driver.signal.set.store(false, Ordering::Release);
+        driver.signal.clear();
         driver.beat();
         let now = driver.now();
         let due = driver.hub.borrow().deadline().unwrap_or(now.ms + 60_000);
@@ -109,16 +116,13 @@ impl Driver {
             let event = self.store.borrow_mut().poll();
             let Some(event) = event else { break };
             match &event {
-                StoreEvent::Committed(number) => {
-                    if number.0 >= self.outstanding.get() {
-                        self.outstanding.set(0);
-                    }
-                }
+                StoreEvent::Committed(number) if number.0 >= self.outstanding.get() => self.outstanding.set(0),
                 StoreEvent::Failed(why) => {
                     self.store_failed.set(true);
                     self.outside.borrow_mut().failed(why);
                 }
-                _ => {}
+                StoreEvent::LowSpace(low) => self.outside.borrow_mut().low_space(*low),
+                StoreEvent::Page(_) | StoreEvent::Committed(_) => {}
             }
             self.hub.borrow_mut().stored(self.now(), event);
         }

@@ -15,6 +15,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
+/// Bytes of a layer that may wait for a full socket before its peer is not read any more. Above what one step of
+/// writing makes, so that a slow reader's acknowledgements still come in.
+const WIRE_BYTES: usize = 256 * 1024;
+
 /// What the tasks of the thread know of one connection. An idle one owns no buffer.
 pub(super) struct Conn {
     pub(super) link: LinkId,
@@ -25,6 +29,8 @@ pub(super) struct Conn {
     /// Bytes of the layer for the socket (not used without a layer).
     wire: RefCell<Vec<u8>>,
     version: Cell<Version>,
+    /// Largest packet the client was told it may send; a reload changes that for later clients.
+    announced_max: Cell<Option<u32>>,
     /// The socket had no room; the task waits for it.
     blocked: Cell<bool>,
     /// The hub has ended it: what is left is written, then the socket is closed.
@@ -56,6 +62,7 @@ impl Conn {
             partial: RefCell::new(early),
             wire: RefCell::default(),
             version: Cell::new(Version::V311),
+            announced_max: Cell::new(None),
             blocked: Cell::new(false),
             closing: Cell::new(false),
             lingering: Cell::new(false),
@@ -101,11 +108,11 @@ impl Driver {
     /// Hands in every whole packet of `bytes`; says how many bytes that took.
     fn feed(&self, hub: &mut Hub, now: Now, conn: &Conn, bytes: &[u8]) -> (usize, Fed) {
         let mut at = 0;
-        let max = self.packet_bytes_max.get();
         loop {
             if conn.closing.get() || !hub.may_read(conn.link) {
                 return (at, Fed::Stopped);
             }
+            let max = conn.announced_max.get().unwrap_or(self.packet_bytes_max.get());
             let decoded = decode(&bytes[at..], conn.version.get(), max);
             // Some packets, properties and reason codes are the server's alone.
             let decoded = decoded.and_then(|found| match &found {
@@ -116,6 +123,7 @@ impl Driver {
                 Ok(Some((packet, size))) => {
                     if let Packet::Connect(connect) = &packet {
                         conn.version.set(connect.version);
+                        conn.announced_max.set(Some(self.packet_bytes_max.get()));
                     }
                     hub.packet(now, conn.link, &packet, size);
                     at += size;
@@ -345,6 +353,10 @@ impl Future for Task {
             conn.blocked.set(false);
             driver.retry.borrow_mut().push_back(conn.link);
             driver.wake();
+        }
+        if conn.blocked.get() && conn.wire.borrow().len() > WIRE_BYTES {
+            // It asks its layer for more than it reads (pings of WebSocket): what it says waits until it has read.
+            return Poll::Pending;
         }
         // What was left over when the hub wanted no more.
         if !conn.partial.borrow().is_empty() && driver.hub.borrow().may_read(conn.link) {

@@ -30,6 +30,8 @@ const LINGER_MS: u64 = 1_000;
 pub(crate) trait Outside {
     /// The operator's change with this number is on disk.
     fn stored(&mut self, token: u64);
+    /// The disk is nearly full, or has room again.
+    fn low_space(&mut self, low: bool);
     /// The store has failed; nothing more can be promised.
     fn failed(&mut self, why: &str);
 }

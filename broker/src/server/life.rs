@@ -3,7 +3,7 @@
 use super::side::ws_options;
 use super::{Door, RunError, Server, store_dir};
 use crate::admin::systemd::{self, Notice};
-use crate::admin::{Command, CommandError, Restored, Shutdown};
+use crate::admin::{Command, CommandError, Readiness, Restored, Shutdown};
 use crate::auth::{AccountRecord, Accounts, Authenticator, certificate_account};
 use crate::config::Config;
 use crate::driver::{Driver, Heart, Outside, Signal, now};
@@ -67,6 +67,7 @@ impl Orders {
 /// The driver's way to tell about stored changes and a failed store.
 struct Reports {
     orders: Rc<RefCell<Orders>>,
+    readiness: Arc<Readiness>,
     failed: mpsc::Sender<String>,
 }
 
@@ -81,7 +82,12 @@ impl Outside for Reports {
         }
     }
 
+    fn low_space(&mut self, low: bool) {
+        self.readiness.set_store_refuses(low);
+    }
+
     fn failed(&mut self, why: &str) {
+        self.readiness.set_store_refuses(true);
         tracing::error!("the store failed, nothing is acknowledged any more: {why}");
         self.orders.borrow_mut().failed = Some(why.to_owned());
         let _ = self.failed.try_send(why.to_owned());
@@ -129,9 +135,10 @@ pub(super) async fn live(server: &mut Server) -> Result<Ending, RunError> {
         store = wrap(store);
     }
     let hub = Hub::new(hub_settings(&server.config), snapshot, server.seed, now(server.clock));
+    server.readiness.set_store_refuses(false);
     let orders = Rc::new(RefCell::new(Orders::default()));
     let (failed, mut failures) = mpsc::channel(1);
-    let reports = Box::new(Reports { orders: Rc::clone(&orders), failed });
+    let reports = Box::new(Reports { orders: Rc::clone(&orders), readiness: Arc::clone(&server.readiness), failed });
     let packet_bytes_max = u32::try_from(server.config.limits.packet_bytes_max).unwrap_or(u32::MAX);
     let driver = Driver::new(hub, store, reports, authenticator, signal_of_heart, server.clock, packet_bytes_max);
     let started_ms = driver.now().wall_ms;
@@ -173,7 +180,7 @@ async fn seed_accounts(server: &Server, life: &Life) -> Result<(), RunError> {
         let groups: Vec<String> = seed.groups.iter().map(ToString::to_string).collect();
         let record = crate::admin::accounts::make(seed.password, &groups, &server.config.auth.passwords)?;
         let (done, waits) = oneshot::channel();
-        super::operate::put_account(life, seed.name, record, move || {
+        super::operate::put_account(life, seed.name, &record, move || {
             let _ = done.send(());
         });
         last = Some(waits);

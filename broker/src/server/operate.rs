@@ -32,10 +32,10 @@ pub(super) fn perform(server: &Server, life: &Life, command: Command) {
             order(life, reply, |hub, now, token| hub.clear_retained(now, &topic, token));
         }
         Command::AccountPut { name, record, reply } => match decode_record(&record) {
-            Ok(_) => put_account(life, &name, record, move || drop(reply.send(Ok(())))),
+            Ok(_) => put_account(life, &name, &record, move || drop(reply.send(Ok(())))),
             Err(error) => drop(reply.send(Err(error))),
         },
-        Command::AccountRemove { name, reply } => remove_account(life, name, reply),
+        Command::AccountRemove { name, reply } => remove_account(life, &name, reply),
         Command::Backup { chunks } => {
             let backups = life.backups.clone();
             tokio::task::spawn_blocking(move || {
@@ -74,11 +74,10 @@ fn order(
 }
 
 /// Stores an account; the table in memory follows when it is on disk.
-pub(super) fn put_account(life: &Life, name: &str, record: Vec<u8>, then: impl FnOnce() + 'static) {
+pub(super) fn put_account(life: &Life, name: &str, record: &[u8], then: impl FnOnce() + 'static) {
     let accounts = std::sync::Arc::clone(&life.accounts);
     let driver = Rc::clone(&life.driver);
-    let known = AccountName::parse(name).ok().zip(decode_record(&record).ok());
-    let bytes = record.clone();
+    let known = AccountName::parse(name).ok().zip(decode_record(record).ok());
     let token = life.orders.borrow_mut().wait(move || {
         if let Some((name, record)) = known {
             let disabled = record.disabled;
@@ -90,23 +89,23 @@ pub(super) fn put_account(life: &Life, name: &str, record: Vec<u8>, then: impl F
         }
         then();
     });
-    life.driver.hub.borrow_mut().put_account(life.driver.now(), name, Some(&bytes), token);
+    life.driver.hub.borrow_mut().put_account(life.driver.now(), name, Some(record), token);
 }
 
-fn remove_account(life: &Life, name: String, reply: tokio::sync::oneshot::Sender<Result<bool, CommandError>>) {
-    if life.accounts.get(&name).is_none() {
+fn remove_account(life: &Life, name: &str, reply: tokio::sync::oneshot::Sender<Result<bool, CommandError>>) {
+    if life.accounts.get(name).is_none() {
         return drop(reply.send(Ok(false)));
     }
     let accounts = std::sync::Arc::clone(&life.accounts);
     let driver = Rc::clone(&life.driver);
-    let gone = name.clone();
+    let gone = name.to_owned();
     let token = life.orders.borrow_mut().wait(move || {
         accounts.remove(&gone);
         driver.hub.borrow_mut().kick_account(driver.now(), &gone, true);
         driver.wake();
         drop(reply.send(Ok(true)));
     });
-    life.driver.hub.borrow_mut().put_account(life.driver.now(), &name, None, token);
+    life.driver.hub.borrow_mut().put_account(life.driver.now(), name, None, token);
 }
 
 fn status(server: &Server, life: &Life) -> Status {

@@ -320,10 +320,11 @@ impl Worker {
                 self.folding = false;
                 self.engine.finish_fold(done)?;
             }
-            self.answer_views()?;
+            // Before views are looked at: what this turn holds was taken when commits were allowed.
             if !turn.batches.is_empty() {
                 self.commit(&turn.batches, turn.last, turn.since)?;
             }
+            self.answer_views()?;
             for load in &turn.loads {
                 let page = self.engine.load(load)?;
                 self.report(StoreEvent::Page(page));

@@ -424,6 +424,10 @@ impl Hub {
 
     /// CONNACK goes out and the session is live.
     pub(super) fn open_session(&mut self, now: Now, slot: u32, connack: &[u8]) {
+        if connack.len() as u64 > u64::from(self.links[slot as usize].packet_max) {
+            // A client that cannot even be told that it is in cannot be served [MQTT5-3.1.2-24].
+            return self.abort(now, slot, "connack_too_large");
+        }
         self.send_bytes(slot, connack);
         let link = self.id_of(slot);
         self.set_phase(slot, Phase::Open);

@@ -47,13 +47,26 @@ impl Hub {
     /// Encodes a packet for a link.
     pub(super) fn send(&mut self, slot: u32, packet: &Packet<'_>) {
         let version = self.links[slot as usize].version;
-        self.output_of(slot, packet.encoded_len(version));
-        packet.encode(version, &mut self.links[slot as usize].out);
+        let len = packet.encoded_len(version);
+        if self.fits(slot, len) {
+            packet.encode(version, self.output_of(slot, len));
+        }
     }
 
+    /// Whether the client takes packets of this size; one that is too large is left out [MQTT5-3.1.2-24].
+    fn fits(&mut self, slot: u32, len: usize) -> bool {
+        let fits = len as u64 <= u64::from(self.links[slot as usize].packet_max);
+        if !fits {
+            self.counters.dropped.add("packet_too_large");
+        }
+        fits
+    }
+
+    /// One packet that was encoded before.
     pub(super) fn send_bytes(&mut self, slot: u32, bytes: &[u8]) {
-        self.output_of(slot, bytes.len());
-        self.links[slot as usize].out.extend_from_slice(bytes);
+        if self.fits(slot, bytes.len()) {
+            self.output_of(slot, bytes.len()).extend_from_slice(bytes);
+        }
     }
 
     /// PUBACK, PUBREC or PUBCOMP; the PUBLISH is answered finally unless this is a PUBREC without error.
