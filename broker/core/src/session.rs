@@ -2,9 +2,10 @@
 
 use crate::access::ProfileId;
 use crate::message::Message;
+use crate::router::Options;
 use crate::store::SessionNo;
 use parlor_protocol::mqtt::{PacketId, Version};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 /// No link: the client is away.
@@ -19,6 +20,8 @@ pub(crate) struct Who {
     pub(crate) account: Rc<str>,
     pub(crate) groups: Box<[String]>,
     pub(crate) profile: ProfileId,
+    /// False for sessions found at start: the groups of an account are known again when one of its clients connects.
+    pub(crate) known: bool,
 }
 
 /// One subscription as the session lists it; the router holds the other copy.
@@ -38,6 +41,8 @@ pub(crate) struct WillState {
     pub(crate) delay_secs: u32,
     /// Message Expiry Interval in milliseconds; it starts to count when the will is published.
     pub(crate) expiry_ms: u64,
+    /// The deadline that counts, on the clock of [`crate::Now::ms`]; 0: its connection lives.
+    pub(crate) timer_ms: u64,
 }
 
 /// One session.
@@ -49,6 +54,7 @@ pub(crate) struct Session {
     pub(crate) link: u32,
     pub(crate) expiry_secs: u32,
     pub(crate) version: Version,
+    /// Ascending by filter.
     pub(crate) subscriptions: Vec<Subscription>,
     /// QoS 2 packet identifiers received and not released, ascending [MQTT5-4.3.3-10].
     pub(crate) inbound: Vec<u16>,
@@ -83,6 +89,11 @@ impl Session {
         }
     }
 
+    /// Where the subscription to `filter` is, or where it would be.
+    pub(crate) fn place_of(&self, filter: &str) -> Result<usize, usize> {
+        self.subscriptions.binary_search_by(|known| (*known.filter).cmp(filter))
+    }
+
     pub(crate) fn is_online(&self) -> bool {
         self.link != NO_LINK
     }
@@ -110,6 +121,8 @@ pub(crate) struct Durable {
     pub(crate) loading: bool,
     /// Milliseconds since 1970; 0 while connected.
     pub(crate) disconnected_at_ms: u64,
+    /// The deadline of expiry that counts, on the clock of [`crate::Now::ms`]; 0: none, it is connected or stays.
+    pub(crate) expiry_timer_ms: u64,
     /// States that an earlier connection, or the store, left for the indexes from `prior_base` on.
     pub(crate) prior: VecDeque<Slot>,
     pub(crate) prior_base: u64,
@@ -185,6 +198,18 @@ pub(crate) struct Flow {
     /// Waiting in memory: sessions that are not persistent only.
     pub(crate) waiting: VecDeque<Ready>,
     pub(crate) waiting_bytes: usize,
+    /// Subscriptions whose retained messages have not all been sent, by filter: one look at the tree at a time fills
+    /// `waiting` or the queue, so that a client that asks again and again costs no more than its subscriptions.
+    pub(crate) wishes: BTreeMap<Box<str>, RetainedWish>,
+}
+
+/// A subscription whose retained messages are to be sent.
+#[derive(Debug)]
+pub(crate) struct RetainedWish {
+    pub(crate) options: Options,
+    pub(crate) id: u32,
+    /// The last topic that was sent.
+    pub(crate) after: Option<Box<str>>,
 }
 
 impl Flow {
@@ -204,9 +229,8 @@ impl Flow {
 
     /// Records the delivery of the next index.
     pub(crate) fn push(&mut self, slot: Slot) {
-        if matches!(slot, Slot::PubAck(_) | Slot::PubRec(_) | Slot::PubComp) {
-            self.in_flight += 1;
-        }
+        // As `set` takes every one that is not done off again.
+        self.in_flight += u16::from(slot != Slot::Done);
         self.slots.push_back(slot);
         if slot == Slot::Done {
             self.advance();

@@ -20,6 +20,8 @@ const LOAD_ENTRIES: u32 = 256;
 const LOAD_BYTES: u32 = 256 * 1024;
 /// Routes one publisher keeps at hand.
 const CACHED_ROUTES: usize = 4;
+/// The largest of those.
+const CACHED_ROUTE_BYTES: usize = 4 * 1024;
 
 /// A message on its way through the hub.
 pub(super) struct Incoming<'a> {
@@ -65,14 +67,22 @@ impl Hub {
             Some((g, route)) if *g == generation => Rc::clone(route),
             _ => {
                 let route = Rc::new(self.readable_route(topic));
-                if self.routes.len() >= super::ROUTES {
+                let cost = route_cost(topic, &route);
+                if self.routes.len() >= super::ROUTES || self.routes_bytes + cost > super::ROUTES_BYTES {
                     self.routes.clear();
+                    self.routes_bytes = 0;
                 }
-                self.routes.insert(topic.into(), (generation, Rc::clone(&route)));
+                self.routes_bytes += cost;
+                if let Some((_, old)) = self.routes.insert(topic.into(), (generation, Rc::clone(&route))) {
+                    self.routes_bytes -= route_cost(topic, &old);
+                }
                 route
             }
         };
-        if let Some(slot) = slot {
+        // A long list of recipients makes the search for it cheap beside its use, and an idle link must not keep it.
+        if let Some(slot) = slot
+            && route_cost(topic, &route) <= CACHED_ROUTE_BYTES
+        {
             let routes = &mut self.links[slot as usize].extra().routes;
             routes.retain(|r| r.generation == generation);
             if routes.len() >= CACHED_ROUTES {
@@ -93,9 +103,10 @@ impl Hub {
     }
 
     /// Whether the rules let this session see the topic: asked of every live, retained, queued and replayed message.
+    /// What is queued for a client whose groups are not known yet is asked about again when it is sent.
     pub(super) fn may_deliver(&self, key: u32, topic: &str) -> bool {
         let s = &self.sessions[key as usize];
-        self.access.may_read(s.who.profile, &s.who.account, &s.client_id, topic)
+        !s.who.known || self.access.may_read(s.who.profile, &s.who.account, &s.client_id, topic)
     }
 
     /// Takes a message to everybody who gets it, and keeps it if it is to be retained.
@@ -144,14 +155,14 @@ impl Hub {
         }
         // What is not to be retained leaves the retained message alone [MQTT5-3.3.1-8] [MQTT3-3.3.1-12].
         if m.retain {
-            self.retain(now, m);
+            self.retain(m);
             spread.outcome.durable = true;
         }
         spread.outcome
     }
 
     /// Sets or clears the retained message of a topic [MQTT5-3.3.1-5] [MQTT5-3.3.1-6] [MQTT3-3.3.1-5].
-    fn retain(&mut self, now: Now, m: &Incoming<'_>) {
+    fn retain(&mut self, m: &Incoming<'_>) {
         let topic = m.message.topic;
         // [MQTT5-3.3.1-7] [MQTT3-3.3.1-10] [MQTT3-3.3.1-11]
         if m.message.payload.is_empty() {
@@ -164,7 +175,6 @@ impl Hub {
         self.batch.push(&Fact::Retain { qos: m.qos, publisher: m.publisher, message: m.message });
         // Whatever its QoS, the one before is gone [MQTT3-3.3.1-7].
         self.retained.set(Retained { message, qos: m.qos, publisher: Rc::clone(m.publisher), volatile: false });
-        let _ = now;
     }
 
     /// Picks the member of a shared group that gets the message. It is that member's from then on: it waits for it to
@@ -173,7 +183,7 @@ impl Hub {
         let (sessions, links, access) = (&self.sessions, &self.links, &self.access);
         let member = self.router.groups().pick(group, |member| {
             let s = sessions.get(member.session.0 as usize)?;
-            if !access.may_read(s.who.profile, &s.who.account, &s.client_id, m.message.topic) {
+            if s.who.known && !access.may_read(s.who.profile, &s.who.account, &s.client_id, m.message.topic) {
                 return None;
             }
             let qos = m.qos.min(member.options.qos());
@@ -329,11 +339,11 @@ impl Hub {
         d.tail += 1;
         d.queued += 1;
         d.queued_bytes += cost as u64;
-        if open && !d.loading && d.ready_bytes + cost <= READY_BYTES {
+        if open && !d.loading && d.ready_bytes + ready_cost(cost) <= READY_BYTES {
             let flow_next = s.flow.as_ref().map_or(0, |f| f.next());
             let end = d.ready.back().map(|r| r.index + 1).or(d.page.as_ref().map(|p| p.next)).unwrap_or(flow_next);
             if end == index {
-                d.ready_bytes += cost;
+                d.ready_bytes += ready_cost(cost);
                 let message = Rc::clone(spread.copy.get_or_insert_with(|| copy_of(&m.message)));
                 let subscription_ids = place.subscription_ids.into();
                 d.ready.push_back(Ready { index, message, qos: place.qos, retain: place.retain, subscription_ids });
@@ -381,7 +391,7 @@ impl Hub {
         }
         let low = self.output_low();
         while self.links[link as usize].unsent() < low {
-            if !self.pump_waiting(now, key, link) && !self.pump_queue(now, key, link) {
+            if !self.pump_waiting(now, key, link) && !self.pump_queue(now, key, link) && !self.pump_wishes(now, key) {
                 break;
             }
         }
@@ -447,6 +457,9 @@ impl Hub {
         if next >= d.committed || !flow.has_credit(receive_max) {
             return false;
         }
+        if !d.prior.is_empty() && next >= d.prior_base + d.prior.len() as u64 {
+            d.prior = std::collections::VecDeque::new();
+        }
         // What an earlier connection already knew of this delivery.
         if let Some(known) = d.prior_state(next) {
             match known {
@@ -476,13 +489,13 @@ impl Hub {
         }
         if d.ready.front().is_some_and(|r| r.index < next) {
             let stale = d.ready.pop_front();
-            d.ready_bytes -= stale.map_or(0, |r| r.message.cost());
+            d.ready_bytes -= stale.map_or(0, |r| ready_cost(r.message.cost()));
             return true;
         }
         if d.ready.front().is_some_and(|r| r.index == next)
             && let Some(ready) = d.ready.pop_front()
         {
-            d.ready_bytes -= ready.message.cost();
+            d.ready_bytes -= ready_cost(ready.message.cost());
             let message = ready.message.view();
             self.send_queued(now, key, link, next, &message, ready.qos, ready.retain, &ready.subscription_ids);
             return true;
@@ -545,8 +558,10 @@ impl Hub {
         let dup = index < known.0; // [MQTT5-3.3.1-1] [MQTT3-3.3.1-1]
         let begun = dup && index >= known.1;
         let form = Form { qos, retain, dup, packet_id: Some(packet_id_of(index)), subscription_ids: ids };
-        // A delivery that was begun must be finished, expired or not [MQTT5-4.3.3-7] [MQTT5-4.4.0-1] [MQTT3-4.4.0-1].
-        let slot = if begun || self.is_deliverable(now, key, message) {
+        // A delivery that was begun must be finished, expired or not [MQTT5-4.3.3-7] [MQTT5-4.4.0-1] [MQTT3-4.4.0-1],
+        // if its client may still see it.
+        let finish = begun && self.may_deliver(key, message.topic);
+        let slot = if finish || self.is_deliverable(now, key, message) {
             match self.send_message(link, message, form, now.wall_ms, false) {
                 Sent::Yes if qos == 1 => Slot::PubAck(cost),
                 Sent::Yes => Slot::PubRec(cost),
@@ -611,7 +626,7 @@ impl Hub {
         self.pump(now, key);
     }
 
-    /// Takes a delivery's cost off the books when it is done.
+    /// The deliveries under way to a session.
     pub(super) fn flow_of(&mut self, key: u32) -> Option<&mut Flow> {
         self.sessions.get_mut(key as usize)?.flow.as_deref_mut()
     }
@@ -619,6 +634,17 @@ impl Hub {
     pub(super) fn session_key(key: u32) -> SessionKey {
         SessionKey(key)
     }
+}
+
+/// About how many bytes a route keeps in memory.
+fn route_cost(topic: &str, route: &Route) -> usize {
+    let recipients = route.recipients.len() * size_of::<Recipient>();
+    topic.len() + recipients + size_of_val(&*route.groups) + 128
+}
+
+/// What a message in memory takes, small ones included.
+fn ready_cost(cost: usize) -> usize {
+    cost + size_of::<Ready>() + 64
 }
 
 fn copy_of(m: &MessageRef<'_>) -> Rc<Message> {
