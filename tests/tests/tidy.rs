@@ -173,7 +173,13 @@ fn places_of_the_table_exist_and_cite_their_statement() {
             if is_test && !found.iter().any(|(above, lines)| lines[..*above].iter().any(|l| l.trim() == "#[test]")) {
                 problems.push(format!("{}: `{name}` in {file} is no test", row.statement));
             }
-            if !found.iter().any(|(_, lines)| lines.iter().any(|l| l.contains(&citation))) {
+            // Code moves within a file more often than a rule changes its file; a test is held to the letter.
+            let cites = if is_test {
+                found.iter().any(|(_, lines)| lines.iter().any(|l| l.contains(&citation)))
+            } else {
+                text.contains(&citation)
+            };
+            if !cites {
                 problems.push(format!("{}: `{name}` in {file} does not cite it", row.statement));
             }
         }

@@ -11,7 +11,7 @@ fn subscriber(version: Version, qos: u8) -> (Client, String, String) {
 }
 
 /// Messages arrive at the lesser of the QoS published and granted, from and to either version [MQTT5-3.8.4-8]
-/// [MQTT5-3.3.4-1] [MQTT5-4.3.1-1] [MQTT3-3.8.4-6] [MQTT3-4.3.1-1].
+/// [MQTT5-3.3.4-1] [MQTT5-4.3.1-1] [MQTT3-3.3.2-3] [MQTT3-3.3.4-1] [MQTT3-3.8.4-6] [MQTT3-4.3.1-1].
 #[test]
 fn messages_arrive_at_the_lesser_qos() {
     for (from, to) in [(V311, V311), (V311, V5), (V5, V311), (V5, V5)] {
