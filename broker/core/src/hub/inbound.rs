@@ -188,6 +188,11 @@ impl Hub {
 
     /// Refuses one PUBLISH and keeps the connection: with a reason code where there is one to give.
     fn reject(&mut self, now: Now, slot: u32, p: &Publish<'_>, reason: ReasonCode, label: &'static str) {
+        if label == "low_space" && p.packet_id.is_some() && self.links[slot as usize].version == Version::V311 {
+            // A positive answer would be a promise that is not kept; its client has the message and comes again
+            // [MQTT3-4.8.0-2].
+            return self.refuse(now, slot, reason, label, refusal_text(label));
+        }
         self.counters.refused.add(label);
         if self.limits.value(label).is_some() {
             self.counters.limits.add(label);
