@@ -279,10 +279,12 @@ impl Hub {
             }
             found = self.find_session(&pending.client_id);
         }
+        let mut ended_durable = false;
         if let Some(key) = found
             // [MQTT5-3.1.4-4] [MQTT3-3.1.2-6] [MQTT3-3.1.4-3]
             && (pending.clean_start || self.is_overdue(now, key))
         {
+            ended_durable = self.sessions[key as usize].durable.is_some();
             self.end_session(now, key, WithWill::Yes);
             found = None;
         }
@@ -299,7 +301,9 @@ impl Hub {
         let bytes = self.connack(slot, key, &pending, session_present, expiry_secs, auth_data);
         let link = self.id_of(slot);
         self.set_phase(slot, Phase::Opening);
-        let wait = self.sessions[key as usize].durable.is_some() || self.sessions[key as usize].will.is_some();
+        let wait = ended_durable
+            || self.sessions[key as usize].durable.is_some()
+            || self.sessions[key as usize].will.is_some();
         if wait {
             self.pause(slot, pause::HANDSHAKE);
             let s = &self.sessions[key as usize];
