@@ -76,7 +76,7 @@ fn limits() -> Limits {
         sessions_max: 3,
         queue_messages_max: 12,
         queue_bytes_max: 4_096,
-        memory_queue_messages_max: 6,
+        memory_queue_messages_max: 2,
         memory_queue_bytes_max: 4_096,
         output_bytes_max: 2_048,
         retained_messages_max: 2,
