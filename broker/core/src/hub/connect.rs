@@ -40,7 +40,6 @@ impl Hub {
             );
         }
         if self.links.len() as u64 > self.limits.connections_max {
-            self.counters.limits.add("connections_max");
             return self.refuse_connect(now, slot, ReasonCode::SERVER_BUSY, "connections_max", "too many connections");
         }
         // All of 1 to 23 letters and digits pass [MQTT5-3.1.3-5] [MQTT3-3.1.3-5]; a longer identifier is refused
@@ -280,10 +279,12 @@ impl Hub {
             }
             found = self.find_session(&pending.client_id);
         }
+        let mut ended_durable = false;
         if let Some(key) = found
             // [MQTT5-3.1.4-4] [MQTT3-3.1.2-6] [MQTT3-3.1.4-3]
             && (pending.clean_start || self.is_overdue(now, key))
         {
+            ended_durable = self.sessions[key as usize].durable.is_some();
             self.end_session(now, key, WithWill::Yes);
             found = None;
         }
@@ -300,7 +301,9 @@ impl Hub {
         let bytes = self.connack(slot, key, &pending, session_present, expiry_secs, auth_data);
         let link = self.id_of(slot);
         self.set_phase(slot, Phase::Opening);
-        let wait = self.sessions[key as usize].durable.is_some() || self.sessions[key as usize].will.is_some();
+        let wait = ended_durable
+            || self.sessions[key as usize].durable.is_some()
+            || self.sessions[key as usize].will.is_some();
         if wait {
             self.pause(slot, pause::HANDSHAKE);
             let s = &self.sessions[key as usize];

@@ -560,8 +560,8 @@ impl Hub {
         let form = Form { qos, retain, dup, packet_id: Some(packet_id_of(index)), subscription_ids: ids };
         // A delivery that was begun must be finished, expired or not [MQTT5-4.3.3-7] [MQTT5-4.4.0-1] [MQTT3-4.4.0-1],
         // if its client may still see it.
-        let may_go = if begun { self.may_deliver(key, message.topic) } else { self.is_deliverable(now, key, message) };
-        let slot = if may_go {
+        let finish = begun && self.may_deliver(key, message.topic);
+        let slot = if finish || self.is_deliverable(now, key, message) {
             match self.send_message(link, message, form, now.wall_ms, false) {
                 Sent::Yes if qos == 1 => Slot::PubAck(cost),
                 Sent::Yes => Slot::PubRec(cost),
