@@ -56,7 +56,7 @@ struct Process {
 }
 
 impl Process {
-    fn spawn(binary: &Path, args: &[String]) -> Self {
+    fn spawn(binary: &Path, args: &[String], data: &Path) -> Self {
         let mut child = program(binary)
             .args(args)
             .stdin(Stdio::null())
@@ -64,9 +64,11 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|e| panic!("could not start {}: {e}; run `cargo build -p parlor` first", binary.display()));
-        // The helper holds a pipe from this process: when that closes, for whatever reason, the broker is killed.
+        // The helper holds a pipe from this process: when that closes, for whatever reason, the broker is killed and its
+        // data is removed.
         let reaper = Command::new("sh")
-            .args(["-c", "read _; kill -9 \"$0\"", &child.id().to_string()])
+            .args(["-c", "read _; kill -9 \"$0\"; rm -rf -- \"$1\"", &child.id().to_string()])
+            .arg(data)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -183,7 +185,7 @@ impl Broker {
             args.push("--allow-anonymous".into());
         }
         args.extend(self.extra.iter().cloned());
-        let process = Process::spawn(&Self::binary(), &args);
+        let process = Process::spawn(&Self::binary(), &args, &self.data);
         let (mqtt, http) = (process.address("mqtt"), process.address("http"));
         let Some(mqtt) = mqtt else {
             panic!("the broker did not say where it listens:\n{}", Self::text(&process));

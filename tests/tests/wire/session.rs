@@ -46,7 +46,7 @@ fn clean_start_discards_the_session() {
 }
 
 /// Subscriptions and QoS 1 and 2 messages of a session survive its connection, in order [MQTT5-3.1.2-23]
-/// [MQTT5-4.1.0-1] [MQTT5-4.5.0-1] [MQTT3-3.1.2-5] [MQTT3-4.5.0-1].
+/// [MQTT5-4.1.0-1] [MQTT5-4.5.0-1] [MQTT3-3.1.2-5] [MQTT3-4.1.0-1] [MQTT3-4.5.0-1].
 #[test]
 fn messages_wait_for_an_absent_client() {
     for version in BOTH {
