@@ -7,7 +7,7 @@ const MALFORMED: &[u8] = &[0x81];
 const MALFORMED_OR_PROTOCOL: &[u8] = &[0x81, 0x82];
 
 /// CONNACK comes first, with Session Present 0 after a clean start [MQTT5-3.1.4-4] [MQTT5-3.1.4-5] [MQTT5-3.2.0-1]
-/// [MQTT5-3.2.2-2] [MQTT3-3.1.4-3] [MQTT3-3.1.4-4] [MQTT3-3.2.0-1] [MQTT3-3.2.2-1].
+/// [MQTT5-3.2.2-1] [MQTT5-3.2.2-2] [MQTT3-3.1.4-3] [MQTT3-3.1.4-4] [MQTT3-3.2.0-1] [MQTT3-3.2.2-1].
 #[test]
 fn clean_start_is_accepted_without_a_session() {
     for version in BOTH {

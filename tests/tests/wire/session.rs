@@ -22,8 +22,8 @@ fn session_present_is_told() {
     }
 }
 
-/// A clean start discards the session and its subscriptions and messages [MQTT5-3.1.2-4] [MQTT5-3.2.2-2]
-/// [MQTT3-3.1.2-6] [MQTT3-3.2.2-1].
+/// A clean start discards the session and its subscriptions and messages [MQTT5-3.1.2-4] [MQTT5-3.1.4-4] [MQTT5-3.2.2-2]
+/// [MQTT3-3.1.2-6] [MQTT3-3.1.4-3] [MQTT3-3.2.2-1].
 #[test]
 fn clean_start_discards_the_session() {
     for version in BOTH {
