@@ -89,6 +89,8 @@ pub struct Message {
     settled: bool,
     accepted: bool,
     must: BTreeSet<SessionId>,
+    /// One member of a shared subscription must get it.
+    group: bool,
     fate: Option<Fate>,
 }
 
@@ -114,6 +116,8 @@ struct Session {
     client: String,
     persistent: bool,
     ended: bool,
+    /// The client has given it up, and the broker may not know yet.
+    lingers: bool,
     subscriptions: Vec<Subscription>,
     got: BTreeMap<MessageId, u32>,
     at_qos_0: BTreeMap<MessageId, u32>,
@@ -209,6 +213,7 @@ impl Ledger {
             client: client.to_owned(),
             persistent,
             ended: false,
+            lingers: false,
             subscriptions: vec![],
             got: BTreeMap::new(),
             at_qos_0: BTreeMap::new(),
@@ -220,6 +225,16 @@ impl Ledger {
     /// It ends; nothing more is promised to it.
     pub fn end(&mut self, id: SessionId) {
         self.sessions[id.0].ended = true;
+        if self.sessions[id.0].subscriptions.iter().any(|s| is_shared(&s.filter)) {
+            // What this member had taken for its group goes with it, and what it takes until the broker knows.
+            self.sessions[id.0].lingers = true;
+            self.messages.iter_mut().for_each(|m| m.group = false);
+        }
+    }
+
+    /// The broker has answered a CONNECT of this client: it knows which sessions are over.
+    pub fn settled(&mut self, client: &str) {
+        self.sessions.iter_mut().filter(|s| s.client == client).for_each(|s| s.lingers = false);
     }
 
     /// A SUBSCRIBE leaves the client.
@@ -259,8 +274,12 @@ impl Ledger {
         for s in self.sessions[id.0].subscriptions.iter_mut().filter(|s| s.filter == filter) {
             s.stable = false;
         }
-        for m in self.messages.iter_mut().filter(|m| !m.accepted && topic::matches(filter, &m.topic)) {
-            m.must.remove(&id);
+        for m in self.messages.iter_mut().filter(|m| !m.accepted && matches(filter, &m.topic)) {
+            if is_shared(filter) {
+                m.group = false;
+            } else {
+                m.must.remove(&id);
+            }
         }
     }
 
@@ -281,6 +300,7 @@ impl Ledger {
             payload.resize(payload.len().max(p.size), b'a' + u8::try_from(id.0 % 26).expect("less than 26"));
         }
         let must = if p.qos == 0 || p.clears { BTreeSet::new() } else { self.entitled(&p.topic) };
+        let group = p.qos > 0 && !p.clears && self.has_group(&p.topic);
         self.places += 1;
         if p.retain {
             self.retained.entry(p.topic.clone()).or_default().push(id);
@@ -299,6 +319,7 @@ impl Ledger {
             settled: false,
             accepted: false,
             must,
+            group,
             fate: None,
         });
         id
@@ -306,11 +327,15 @@ impl Ledger {
 
     /// The sessions that a message to `topic` surely reaches at QoS 1 or 2.
     fn entitled(&self, topic: &str) -> BTreeSet<SessionId> {
-        let sure = |s: &Subscription| {
-            s.gone_ms.is_none() && s.stable && s.confirmed && s.qos > 0 && topic::matches(&s.filter, topic)
-        };
-        let of = |s: &Session| !s.ended && s.subscriptions.iter().any(sure);
+        let of =
+            |s: &Session| !s.ended && s.subscriptions.iter().any(|x| !is_shared(&x.filter) && x.surely_gets(topic));
         (0..self.sessions.len()).filter(|&at| of(&self.sessions[at])).map(SessionId).collect()
+    }
+
+    /// Whether a group with a member that stays surely gets messages to `topic`.
+    fn has_group(&self, topic: &str) -> bool {
+        let member = |s: &Session| s.subscriptions.iter().any(|x| is_shared(&x.filter) && x.surely_gets(topic));
+        self.sessions.iter().any(|s| !s.ended && s.persistent && member(s)) && !self.sessions.iter().any(|s| s.lingers)
     }
 
     /// It is sent again.
@@ -328,7 +353,7 @@ impl Ledger {
         m.settled = true;
         // The end of a session that is not persistent may have been seen by the broker before the client sees it.
         let surely = |s: &SessionId| self.sessions[s.0].persistent && !self.sessions[s.0].ended;
-        if code == 0x10 && m.must.iter().any(surely) {
+        if code == 0x10 && (m.group || m.must.iter().any(surely)) {
             let text = format!("message {id:?} on {} was answered 'no matching subscribers': {:?}", m.topic, m.must);
             self.blame(Class::Lost, text);
         }
@@ -346,6 +371,7 @@ impl Ledger {
         let m = &mut self.messages[id.0];
         m.settled = true;
         m.must.clear();
+        m.group = false;
         if m.retain
             && let Some(list) = self.retained.get_mut(&m.topic)
         {
@@ -359,6 +385,7 @@ impl Ledger {
         m.settled = true;
         if !m.accepted {
             m.must.clear();
+            m.group = false;
         }
     }
 
@@ -429,8 +456,7 @@ impl Ledger {
             .subscriptions
             .iter()
             .filter(|x| {
-                topic::matches(&x.filter, &m.topic)
-                    && x.gone_ms.is_none_or(|gone| !m.settled || gone >= m.sent_ms || m.retain)
+                matches(&x.filter, &m.topic) && x.gone_ms.is_none_or(|gone| !m.settled || gone >= m.sent_ms || m.retain)
             })
             .peekable();
         if fitting.peek().is_none() {
@@ -488,6 +514,29 @@ impl Ledger {
             let text = format!(
                 "{} got message {id:?} on {} {count} times (published at QoS {}, sent {} times; delivered at QoS {}, dup {})",
                 s.client, m.topic, m.qos, m.sends, d.qos, d.dup
+            );
+            self.blame(Class::Duplicated, text);
+        }
+        self.check_one_member(session, id);
+    }
+
+    /// A QoS 2 message goes to one member of a shared subscription [MQTT5-4.8.2-4].
+    fn check_one_member(&mut self, session: SessionId, id: MessageId) {
+        let m = &self.messages[id.0];
+        let shares = |s: &Session| {
+            let mut fitting = s.subscriptions.iter().filter(|x| matches(&x.filter, &m.topic)).peekable();
+            fitting.peek().is_some() && fitting.all(|x| is_shared(&x.filter) && x.qos > 0)
+        };
+        let here = &self.sessions[session.0];
+        if m.qos < 2 || !shares(here) {
+            return;
+        }
+        let other =
+            self.sessions.iter().enumerate().find(|(at, s)| *at != session.0 && s.got.contains_key(&id) && shares(s));
+        if let Some((_, other)) = other {
+            let text = format!(
+                "message {id:?} on {} went to two members of a group: {} and {}",
+                m.topic, other.client, here.client
             );
             self.blame(Class::Duplicated, text);
         }
@@ -553,11 +602,14 @@ impl Ledger {
     }
 
     /// Deliveries that were promised and have not arrived.
-    fn owed(&self) -> impl Iterator<Item = (usize, &Message, &Session)> {
+    fn owed(&self) -> impl Iterator<Item = (usize, &Message, &str)> {
         let promised = self.messages.iter().enumerate().filter(|(_, m)| m.accepted && m.expires_ms.is_none());
         promised.flat_map(|(at, m)| {
             let sessions = m.must.iter().map(|s| &self.sessions[s.0]);
-            sessions.filter(move |s| !s.ended && !s.got.contains_key(&MessageId(at))).map(move |s| (at, m, s))
+            let late = sessions.filter(move |s| !s.ended && !s.got.contains_key(&MessageId(at)));
+            let nobody = m.group && !self.sessions.iter().any(|s| s.got.contains_key(&MessageId(at)));
+            let group = nobody.then_some("any member of its group");
+            late.map(|s| s.client.as_str()).chain(group).map(move |who| (at, m, who))
         })
     }
 
@@ -569,14 +621,12 @@ impl Ledger {
     /// Everything has come to rest: is anything missing?
     pub fn check_complete(&mut self) {
         let mut missing = vec![];
-        for (at, m, session) in self.owed() {
+        for (at, m, who) in self.owed() {
             let class = if m.fate.is_some() { Class::Will } else { Class::Lost };
             let what = if m.fate.is_some() { "will" } else { "acknowledged message" };
             let (qos, topic, sent_ms) = (m.qos, &m.topic, m.sent_ms);
-            missing.push((
-                class,
-                format!("{what} {at} (QoS {qos} on {topic}, sent at {sent_ms} ms) never reached {}", session.client),
-            ));
+            missing
+                .push((class, format!("{what} {at} (QoS {qos} on {topic}, sent at {sent_ms} ms) never reached {who}")));
         }
         if missing.len() as u64 > self.forgiven {
             for (class, text) in missing {
@@ -584,6 +634,23 @@ impl Ledger {
             }
         }
     }
+}
+
+impl Subscription {
+    /// Whether a message to `topic` surely reaches it at QoS 1 or 2.
+    fn surely_gets(&self, topic: &str) -> bool {
+        self.gone_ms.is_none() && self.stable && self.confirmed && self.qos > 0 && matches(&self.filter, topic)
+    }
+}
+
+fn is_shared(filter: &str) -> bool {
+    filter.starts_with("$share/")
+}
+
+/// Whether a filter, shared or not, matches a topic name.
+fn matches(filter: &str, name: &str) -> bool {
+    let plain = filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')).map_or(filter, |(_, plain)| plain);
+    topic::matches(plain, name)
 }
 
 /// The number a payload carries.

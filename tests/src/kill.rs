@@ -142,7 +142,7 @@ pub fn run(rounds: u32, seed: u64, mut say: impl FnMut(&str)) -> Outcome {
     std::thread::scope(|scope| {
         for (number, part) in parts.into_iter().enumerate() {
             let stage = &stage;
-            scope.spawn(move || play(stage, number, part));
+            scope.spawn(move || play(stage, number, &part));
         }
         scope.spawn(|| tick(&stage));
         let seated = stage.wait(ROUND, || stage.seated.load(Ordering::Relaxed) == subscribers);
@@ -225,7 +225,7 @@ fn tick(stage: &Stage) {
 }
 
 /// One client, through all its connections.
-fn play(stage: &Stage, number: usize, part: Part) {
+fn play(stage: &Stage, number: usize, part: &Part) {
     let mut client = Client::new(number, part.character.clone());
     let mut chance = Rng::new(number as u64);
     while !stage.over.load(Ordering::Relaxed) {
@@ -233,7 +233,7 @@ fn play(stage: &Stage, number: usize, part: Part) {
         let open = TcpStream::connect_timeout(&addr, Duration::from_secs(2));
         match open {
             Ok(stream) => {
-                converse(stage, &mut client, &part, stream, &mut chance);
+                converse(stage, &mut client, part, stream, &mut chance);
                 client.lost_connection(&mut lock(&stage.ledger));
             }
             Err(_) => {

@@ -186,7 +186,8 @@ impl Broker {
         }
         args.extend(self.extra.iter().cloned());
         let process = Process::spawn(&Self::binary(), &args);
-        let (mqtt, http) = (process.address("mqtt"), process.address("http"));
+        let mqtt = process.address("mqtt");
+        let http = if self.extra.iter().any(|arg| arg == "off") { None } else { process.address("http") };
         let Some(mqtt) = mqtt else {
             panic!("the broker did not say where it listens:\n{}", Self::text(&process));
         };

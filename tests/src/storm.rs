@@ -293,7 +293,7 @@ impl Storm {
                 }
             }
             Effect::Authenticate(link, request) => {
-                self.waiting.push((link, request.exchange, request.method.is_some()))
+                self.waiting.push((link, request.exchange, request.method.is_some()));
             }
             Effect::Load(load) => self.store.load(load),
             Effect::Resume(link) => {
@@ -361,9 +361,7 @@ impl Storm {
             self.report();
         }
         self.open(0, true);
-        if self.lines[0].is_none() {
-            panic!("a newcomer is not let in although every connection has ended");
-        }
+        assert!(self.lines[0].is_some(), "a newcomer is not let in although every connection has ended");
         self.feed(0, b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x00\x00\x03new");
         let mut said = self.said();
         self.feed(0, b"\x82\x08\x00\x01\x00\x03new\x00");
@@ -467,7 +465,7 @@ fn some_packet(input: &mut Input<'_>, version: Version, greeted: bool) -> Vec<u8
                 body.push(if options >= 250 {
                     options
                 } else if v5 {
-                    options & 0x2F & !3 | options % 3
+                    (options & 0x2C) | (options % 3)
                 } else {
                     options % 3
                 });
@@ -524,7 +522,7 @@ fn properties(input: &mut Input<'_>, body: &mut Vec<u8>, ids: &[u8]) {
         list.push(*id);
         match id {
             0x01 | 0x17 | 0x19 => list.push(input.byte() & 1),
-            0x21 | 0x22 | 0x23 => list.extend([0, 1 + input.byte() % 5]),
+            0x21..=0x23 => list.extend([0, 1 + input.byte() % 5]),
             0x0B => list.push(1 + input.byte() % 100),
             0x27 => list.extend([0, 0, input.byte() % 4, 200]),
             0x02 | 0x11 | 0x18 => list.extend([0, 0, 0, input.byte()]),

@@ -50,7 +50,7 @@ pub struct Plan {
 impl Plan {
     /// A plan drawn from a seed.
     pub fn random(seed: u64) -> Self {
-        let mut rng = Rng::new(seed ^ 0xC0FFEE);
+        let mut rng = Rng::new(seed ^ 0x00C0_FFEE);
         let chaos_ms = rng.between(1_500, 6_000);
         let times = |rng: &mut Rng, most: u64| (0..rng.below(most + 1)).map(|_| rng.between(300, chaos_ms)).collect();
         let mut limits = Limits { receive_max: rng.between(2, 40), ..Limits::default() };
@@ -518,7 +518,7 @@ impl<'a> World<'a> {
             0..50 => self.publish_some(number),
             50..64 => {
                 let filter = self.some_filter(number);
-                let qos = self.rng.qos();
+                let qos = if filter.starts_with('$') { 2 } else { self.rng.qos() };
                 self.clients[number].subscribe(&mut self.ledger, &filter, qos);
             }
             64..67 => {
@@ -554,7 +554,11 @@ impl<'a> World<'a> {
             let retained = self.rng.chance(15);
             // One writer and one QoS a retained topic: a QoS 1 retry may come after a QoS 2 message that was sent later,
             // and then nobody could say what the last value is.
-            let topic = if retained { format!("r/{number}/{qos}") } else { format!("t/{}", self.rng.below(4)) };
+            let topic = match self.rng.below(5) {
+                _ if retained => format!("r/{number}/{qos}"),
+                4 if self.shares() => format!("s/{}", self.rng.below(2)),
+                _ => format!("t/{}", self.rng.below(4)),
+            };
             let size = if self.rng.chance(5) { self.rng.between(200, 6_000) } else { 8 };
             let p = Publication {
                 topic,
@@ -569,10 +573,18 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Half of the worlds have a shared subscription, the others one to everything: with both, nobody could tell which
+    /// of them a message came through.
+    fn shares(&self) -> bool {
+        self.plan.seed % 2 == 1
+    }
+
     fn some_filter(&mut self, number: usize) -> String {
         match self.rng.below(8) {
             0 => "t/#".into(),
-            1 => "#".into(),
+            1 if self.shares() && self.clients[number].character.persistent => "$share/g/s/+".into(),
+            1 if !self.shares() => "#".into(),
+            1 => "t/+".into(),
             2 => "r/+/1".into(),
             3 => format!("r/{number}/#"),
             n => format!("t/{}", n - 4),

@@ -118,6 +118,7 @@ impl Driver {
             let Some(event) = event else { break };
             match &event {
                 StoreEvent::Committed(number) if number.0 >= self.outstanding.get() => self.outstanding.set(0),
+                // No connection outlives its store [MQTT3-4.8.0-2].
                 StoreEvent::Failed(why) => {
                     self.store_failed.set(true);
                     self.outside.borrow_mut().failed(why);

@@ -356,10 +356,6 @@ impl Future for Task {
             driver.retry.borrow_mut().push_back(conn.link);
             driver.wake();
         }
-        if conn.blocked.get() && conn.wire.borrow().len() > WIRE_BYTES {
-            // It asks its layer for more than it reads (pings of WebSocket): what it says waits until it has read.
-            return Poll::Pending;
-        }
         // What was left over when the hub wanted no more.
         if !conn.partial.borrow().is_empty() && driver.hub.borrow().may_read(conn.link) {
             driver.take_bytes(&conn, &[]);
@@ -368,6 +364,10 @@ impl Future for Task {
             return self.poll_closing(cx);
         }
         if !driver.hub.borrow().may_read(conn.link) {
+            return Poll::Pending;
+        }
+        if conn.blocked.get() && conn.wire.borrow().len() > WIRE_BYTES {
+            // It asks its layer for more than it reads (pings of WebSocket): what it says waits until it has read.
             return Poll::Pending;
         }
         let mut buffer = driver.buffer.borrow_mut();

@@ -233,7 +233,7 @@ fn reload(server: &mut Server, life: &Life, config: Config) -> Result<(), RunErr
         tracing::warn!("{section} has changed: that takes effect at the next start");
     }
     crate::log::set_level(config.log.level);
-    life.driver.hub.borrow_mut().reload(hub_settings(&config));
+    life.driver.hub.borrow_mut().reload(life.driver.now(), hub_settings(&config));
     life.driver.set_packet_bytes_max(u32::try_from(config.limits.packet_bytes_max).unwrap_or(u32::MAX));
     // What needs a restart keeps the values that are in use.
     let (data, mut listeners, http, store) = (
@@ -284,7 +284,8 @@ fn open_door(server: &Server, life: &mut Life, door: &Door) -> Result<JoinHandle
     Ok(tokio::task::spawn_local(task))
 }
 
-/// Accepts connections that need no handshake beyond their first bytes.
+/// Accepts connections that need no handshake beyond their first bytes: TCP, ordered and lossless [MQTT5-4.2.0-1]
+/// [MQTT3-4.2.0-1].
 async fn accept(driver: Rc<Driver>, listener: tokio::net::TcpListener, number: u32, way: Rc<Way>) {
     let mut log = crate::log::RateLimited::new(Duration::from_secs(10));
     loop {

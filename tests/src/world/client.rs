@@ -69,6 +69,7 @@ pub struct WillOf {
 
 /// The client.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, and all combinations occur")]
 pub struct Client {
     /// What it is like.
     pub character: Character,
@@ -416,6 +417,7 @@ impl Client {
             self.new_session(ledger);
         }
         self.confirmed = true;
+        ledger.settled(&self.character.name);
         // What was begun is gone on with under the same identifiers, in the same order [MQTT5-4.4.0-1] [MQTT3-4.4.0-1].
         for o in self.outgoing.clone() {
             match o.step {

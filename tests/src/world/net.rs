@@ -14,6 +14,7 @@ const LINGER_MS: u64 = 1_000;
 
 /// One connection, seen from both ends.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, and all combinations occur")]
 pub(super) struct Conn {
     pub(super) client: usize,
     /// The broker's end, while it has one.

@@ -67,8 +67,8 @@ impl Demo {
             self.greeting.push('\n');
             let mut words = line.split_whitespace();
             match (words.next(), words.next()) {
-                (Some("listener"), Some(url)) if url.starts_with("ws://") => self.ws = url.to_owned(),
-                (Some("listener"), Some(url)) => self.mqtt = url.trim_start_matches("mqtt://").to_owned(),
+                (Some("listener"), Some(url)) if url.starts_with("ws://") => self.ws = url.into(),
+                (Some("listener"), Some(url)) => self.mqtt = url.trim_start_matches("mqtt://").into(),
                 (Some("parlor"), Some("session")) => return,
                 _ => {}
             }

@@ -19,7 +19,7 @@ fn too_many_connections() {
     }
     second.quiet();
     let metrics = Operator::of(&broker).metrics();
-    assert!(metrics.count("parlor_limit_reached_total{limit=\"connections_max\"}") >= 20);
+    assert_eq!(metrics.count("parlor_limit_reached_total{limit=\"connections_max\"}"), 20);
     assert_eq!(metrics.count("parlor_packets_refused_total{reason=\"connections_max\"}"), 20);
     assert_eq!(metrics.count("parlor_connections"), 2);
     assert_eq!(broker.log().matches("connections_max").count(), 2, "one line, with text and label:\n{}", broker.log());

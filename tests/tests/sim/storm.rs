@@ -63,10 +63,8 @@ fn no_bytes_break_the_hub() {
             eprintln!("{seed} of {count} seeds, then the time was up");
             break;
         }
-        match std::panic::catch_unwind(|| storm(seed)) {
-            Ok(labels) => reached.extend(labels),
-            Err(_) => panic!("repeat with SEED={seed}"),
-        }
+        let Ok(labels) = std::panic::catch_unwind(|| storm(seed)) else { panic!("repeat with SEED={seed}") };
+        reached.extend(labels);
     }
     // A storm that is refused at the door shows nothing.
     for edge in EDGES {
