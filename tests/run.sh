@@ -9,7 +9,7 @@ quick=0
 while [ $# -gt 0 ]; do
   case "$1" in
     --kill-rounds) kill_rounds=${2:?--kill-rounds needs a number}; shift 2 ;;
-    --quick) quick=1; shift ;;
+    --quick) quick=1; export PARLOR_QUICK=1; shift ;;
     *) echo "unknown option $1; see the first lines of $0" >&2; exit 2 ;;
   esac
 done

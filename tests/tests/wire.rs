@@ -17,6 +17,7 @@ mod wire {
     mod publish;
     mod restart;
     mod retained;
+    mod rights;
     mod robust;
     mod scram;
     mod session;

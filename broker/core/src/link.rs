@@ -70,6 +70,9 @@ pub(crate) struct Link {
     pub(crate) packet_max: u32,
     pub(crate) receive_max: u16,
     pub(crate) alias_out_max: u16,
+    /// Receive Maximum and Topic Alias Maximum as CONNACK announced them: a reload changes them for later clients.
+    pub(crate) announced_receive_max: u16,
+    pub(crate) announced_alias_max: u16,
     /// QoS 1 and 2 PUBLISH packets accepted and not answered finally.
     pub(crate) unanswered: u16,
     /// Acknowledgements waiting for the disk; later ones queue behind them.
@@ -89,9 +92,13 @@ pub(crate) struct Extra {
     pub(crate) pending: Option<Box<PendingConnect>>,
     /// The exchange with the authenticator that is under way; 0: none.
     pub(crate) exchange: u64,
+    /// The authenticator has been asked and has not answered.
+    pub(crate) asked: bool,
     pub(crate) auth_method: Option<Box<str>>,
     /// Milliseconds since 1970 at which the right to be connected ends.
     pub(crate) expires_at_ms: Option<u64>,
+    /// The deadline of that, on the clock of [`crate::Now::ms`].
+    pub(crate) token_timer_ms: u64,
     pub(crate) aliases_in: Vec<Option<Rc<str>>>,
     pub(crate) aliases_out: Vec<Box<str>>,
     pub(crate) routes: Vec<CachedRoute>,
@@ -136,6 +143,8 @@ impl Link {
             packet_max: u32::MAX,
             receive_max: u16::MAX,
             alias_out_max: 0,
+            announced_receive_max: u16::MAX,
+            announced_alias_max: 0,
             unanswered: 0,
             deferred: 0,
             last_packet_ms: now_ms,

@@ -2,9 +2,10 @@
 
 use crate::access::ProfileId;
 use crate::message::Message;
+use crate::router::Options;
 use crate::store::SessionNo;
 use parlor_protocol::mqtt::{PacketId, Version};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 /// No link: the client is away.
@@ -19,6 +20,8 @@ pub(crate) struct Who {
     pub(crate) account: Rc<str>,
     pub(crate) groups: Box<[String]>,
     pub(crate) profile: ProfileId,
+    /// False for sessions found at start: the groups of an account are known again when one of its clients connects.
+    pub(crate) known: bool,
 }
 
 /// One subscription as the session lists it; the router holds the other copy.
@@ -38,6 +41,8 @@ pub(crate) struct WillState {
     pub(crate) delay_secs: u32,
     /// Message Expiry Interval in milliseconds; it starts to count when the will is published.
     pub(crate) expiry_ms: u64,
+    /// The deadline that counts, on the clock of [`crate::Now::ms`]; 0: its connection lives.
+    pub(crate) timer_ms: u64,
 }
 
 /// One session.
@@ -49,6 +54,7 @@ pub(crate) struct Session {
     pub(crate) link: u32,
     pub(crate) expiry_secs: u32,
     pub(crate) version: Version,
+    /// Ascending by filter.
     pub(crate) subscriptions: Vec<Subscription>,
     /// QoS 2 packet identifiers received and not released, ascending [MQTT5-4.3.3-10].
     pub(crate) inbound: Vec<u16>,
@@ -83,6 +89,11 @@ impl Session {
         }
     }
 
+    /// Where the subscription to `filter` is, or where it would be.
+    pub(crate) fn place_of(&self, filter: &str) -> Result<usize, usize> {
+        self.subscriptions.binary_search_by(|known| (*known.filter).cmp(filter))
+    }
+
     pub(crate) fn is_online(&self) -> bool {
         self.link != NO_LINK
     }
@@ -110,6 +121,8 @@ pub(crate) struct Durable {
     pub(crate) loading: bool,
     /// Milliseconds since 1970; 0 while connected.
     pub(crate) disconnected_at_ms: u64,
+    /// The deadline of expiry that counts, on the clock of [`crate::Now::ms`]; 0: none, it is connected or stays.
+    pub(crate) expiry_timer_ms: u64,
     /// States that an earlier connection, or the store, left for the indexes from `prior_base` on.
     pub(crate) prior: VecDeque<Slot>,
     pub(crate) prior_base: u64,
@@ -159,13 +172,13 @@ pub(crate) struct PageCursor {
 /// State of one delivery that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slot {
-    /// QoS 1: PUBACK is awaited.
+    /// QoS 1: PUBACK is awaited [MQTT5-4.3.2-3] [MQTT3-4.3.2-1].
     PubAck(u32),
-    /// QoS 2: PUBREC is awaited.
+    /// QoS 2: PUBREC is awaited [MQTT5-4.3.3-3] [MQTT3-4.3.3-1].
     PubRec(u32),
     /// QoS 2: PUBREC came and waits for the disk, then PUBREL is sent.
     Storing,
-    /// QoS 2: PUBREL was sent, PUBCOMP is awaited.
+    /// QoS 2: PUBREL was sent, PUBCOMP is awaited [MQTT5-4.3.3-5].
     PubComp,
     /// Done; it leaves when everything before it is done.
     Done,
@@ -185,24 +198,39 @@ pub(crate) struct Flow {
     /// Waiting in memory: sessions that are not persistent only.
     pub(crate) waiting: VecDeque<Ready>,
     pub(crate) waiting_bytes: usize,
+    /// Subscriptions whose retained messages have not all been sent, by filter: one look at the tree at a time fills
+    /// `waiting` or the queue, so that a client that asks again and again costs no more than its subscriptions.
+    pub(crate) wishes: BTreeMap<Box<str>, RetainedWish>,
+}
+
+/// A subscription whose retained messages are to be sent.
+#[derive(Debug)]
+pub(crate) struct RetainedWish {
+    pub(crate) options: Options,
+    pub(crate) id: u32,
+    /// The last topic that was sent.
+    pub(crate) after: Option<Box<str>>,
 }
 
 impl Flow {
+    /// Its identifier is in use by no other, since the window is shorter than there are identifiers [MQTT5-2.2.1-4]
+    /// [MQTT5-4.3.2-1] [MQTT5-4.3.3-1] [MQTT3-2.3.1-4] [MQTT3-4.3.2-1].
+    ///
     /// The index of the next delivery.
     pub(crate) fn next(&self) -> u64 {
         self.head + self.slots.len() as u64
     }
 
-    /// Whether another delivery may be sent.
+    /// Whether another delivery may be sent [MQTT5-3.3.4-9] [MQTT5-4.9.0-2]; all else may in any case [MQTT5-3.3.4-10]
+    /// [MQTT5-4.9.0-3].
     pub(crate) fn has_credit(&self, receive_max: u16) -> bool {
         self.in_flight < receive_max && (self.slots.len() as u64) < IDS - 1
     }
 
     /// Records the delivery of the next index.
     pub(crate) fn push(&mut self, slot: Slot) {
-        if matches!(slot, Slot::PubAck(_) | Slot::PubRec(_) | Slot::PubComp) {
-            self.in_flight += 1;
-        }
+        // As `set` takes every one that is not done off again.
+        self.in_flight += u16::from(slot != Slot::Done);
         self.slots.push_back(slot);
         if slot == Slot::Done {
             self.advance();

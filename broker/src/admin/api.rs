@@ -306,7 +306,7 @@ impl Api {
         let sources = self.sources.clone();
         // Reading files may take as long as a disk does.
         let loaded = tokio::task::spawn_blocking(move || sources.load()).await.map_err(|_| ApiError::Gone)?;
-        let loaded = loaded.map_err(|report| ApiError::Config(report.to_string()))?;
+        let loaded = loaded.map_err(|report| ApiError::Config(report.to_string().trim_end().to_owned()))?;
         let config = Box::new(loaded.config.clone());
         self.ask(|reply| Command::Reload { config, reply }).await??;
         crate::log::set_level(loaded.config.log.level);

@@ -1,6 +1,7 @@
 //! The heart: woken once for any number of reads, it does what the hub decided.
 
 use super::Driver;
+use parlor_core::auth::AuthAnswer;
 use parlor_core::store::StoreEvent;
 use parlor_core::{Effect, LinkId};
 use std::future::Future;
@@ -117,6 +118,7 @@ impl Driver {
             let Some(event) = event else { break };
             match &event {
                 StoreEvent::Committed(number) if number.0 >= self.outstanding.get() => self.outstanding.set(0),
+                // No connection outlives its store [MQTT3-4.8.0-2].
                 StoreEvent::Failed(why) => {
                     self.store_failed.set(true);
                     self.outside.borrow_mut().failed(why);
@@ -169,7 +171,7 @@ impl Driver {
     fn authenticate(self: &Rc<Self>, link: LinkId, request: Box<parlor_core::auth::AuthRequest>) {
         let (exchange, wall_ms) = (request.exchange, self.now().wall_ms);
         if let Some(answer) = self.authenticator.answer_quickly(&request, wall_ms) {
-            self.hub.borrow_mut().authenticated(self.now(), link, exchange, answer);
+            self.answered(link, exchange, answer);
             return;
         }
         let driver = Rc::clone(self);
@@ -177,10 +179,22 @@ impl Driver {
         tokio::task::spawn_local(async move {
             let asked = tokio::task::spawn_blocking(move || authenticator.answer(&request, wall_ms)).await;
             if let Ok(answer) = asked {
-                driver.hub.borrow_mut().authenticated(driver.now(), link, exchange, answer);
+                driver.answered(link, exchange, answer);
                 driver.wake();
             }
         });
+    }
+
+    fn answered(&self, link: LinkId, exchange: u64, answer: AuthAnswer) {
+        if let Some(conn) = self.conn(link) {
+            let peer = conn.arrival.peer;
+            match &answer {
+                AuthAnswer::Accept { account, .. } => tracing::debug!(%peer, account, "let in"),
+                AuthAnswer::Refuse { label, text, .. } => tracing::debug!(%peer, label, "not let in: {text}"),
+                AuthAnswer::Continue { .. } => {}
+            }
+        }
+        self.hub.borrow_mut().authenticated(self.now(), link, exchange, answer);
     }
 
     fn log_notices(&self) {

@@ -124,7 +124,9 @@ impl Driver {
                     if let Packet::Connect(connect) = &packet {
                         conn.version.set(connect.version);
                         conn.announced_max.set(Some(self.packet_bytes_max.get()));
+                        tracing::debug!(peer = %conn.arrival.peer, client_id = connect.client_id, "CONNECT");
                     }
+                    tracing::trace!(peer = %conn.arrival.peer, packet_type = bytes[at] >> 4, size, "packet");
                     hub.packet(now, conn.link, &packet, size);
                     at += size;
                 }
@@ -354,10 +356,6 @@ impl Future for Task {
             driver.retry.borrow_mut().push_back(conn.link);
             driver.wake();
         }
-        if conn.blocked.get() && conn.wire.borrow().len() > WIRE_BYTES {
-            // It asks its layer for more than it reads (pings of WebSocket): what it says waits until it has read.
-            return Poll::Pending;
-        }
         // What was left over when the hub wanted no more.
         if !conn.partial.borrow().is_empty() && driver.hub.borrow().may_read(conn.link) {
             driver.take_bytes(&conn, &[]);
@@ -366,6 +364,10 @@ impl Future for Task {
             return self.poll_closing(cx);
         }
         if !driver.hub.borrow().may_read(conn.link) {
+            return Poll::Pending;
+        }
+        if conn.blocked.get() && conn.wire.borrow().len() > WIRE_BYTES {
+            // It asks its layer for more than it reads (pings of WebSocket): what it says waits until it has read.
             return Poll::Pending;
         }
         let mut buffer = driver.buffer.borrow_mut();

@@ -149,8 +149,9 @@ impl Driver {
     fn forget(&self, link: LinkId) {
         if let Some(place) = self.conns.borrow_mut().get_mut(link.slot as usize)
             && place.as_ref().is_some_and(|c| c.link == link)
+            && let Some(conn) = place.take()
         {
-            *place = None;
+            tracing::debug!(peer = %conn.arrival.peer, "connection ended");
         }
         self.hub.borrow_mut().closed(self.now(), link);
         self.wake();

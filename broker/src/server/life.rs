@@ -217,7 +217,7 @@ fn reload(server: &mut Server, life: &Life, config: Config) -> Result<(), RunErr
         tracing::warn!("{section} has changed: that takes effect at the next start");
     }
     crate::log::set_level(config.log.level);
-    life.driver.hub.borrow_mut().reload(hub_settings(&config));
+    life.driver.hub.borrow_mut().reload(life.driver.now(), hub_settings(&config));
     life.driver.set_packet_bytes_max(u32::try_from(config.limits.packet_bytes_max).unwrap_or(u32::MAX));
     server.side.reload_certificates();
     // What needs a restart keeps the values that are in use.
@@ -271,7 +271,8 @@ fn open_door(server: &Server, driver: &Rc<Driver>, door: &Door) -> Result<JoinHa
     Ok(tokio::task::spawn_local(task))
 }
 
-/// Accepts connections that need no handshake beyond their first bytes.
+/// Accepts connections that need no handshake beyond their first bytes: TCP, ordered and lossless [MQTT5-4.2.0-1]
+/// [MQTT3-4.2.0-1].
 async fn accept(
     driver: Rc<Driver>,
     listener: tokio::net::TcpListener,

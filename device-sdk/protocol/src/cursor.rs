@@ -185,7 +185,8 @@ impl<'a> Reader<'a> {
         self.take(usize::from(len))
     }
 
-    /// A UTF-8 Encoded String: well formed, without U+0000 [MQTT5-1.5.4-1] [MQTT5-1.5.4-2] [MQTT3-1.5.3-1] [MQTT3-1.5.3-2].
+    /// A UTF-8 Encoded String: well formed, without U+0000 [MQTT5-1.5.4-1] [MQTT5-1.5.4-2] [MQTT3-1.5.3-1]
+    /// [MQTT3-1.5.3-2], with U+FEFF where it stands [MQTT5-1.5.4-3] [MQTT3-1.5.3-3].
     #[inline]
     pub(crate) fn string(&mut self) -> Result<&'a str, DecodeError> {
         let text = core::str::from_utf8(self.binary()?).map_err(|_| DecodeError::NotUtf8)?;

@@ -1,6 +1,7 @@
 //! Backup and restore, with the broker running and without, while others publish.
 
 use super::tools::*;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -108,7 +109,6 @@ fn a_backup_under_load_comes_back_whole() {
     let acknowledged = [publishers[0].acknowledged(), publishers[1].acknowledged()];
     on(&broker, &["backup", &file.display().to_string()]).ends(0).complains("bytes backed up");
     publishers.into_iter().for_each(Publisher::end);
-    use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(&file).expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "there are password hashes in it");
     on(&broker, &["backup", &file.display().to_string()]).ends(1).complains("exists already");

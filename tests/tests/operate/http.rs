@@ -1,6 +1,7 @@
 //! The operator's HTTP: health, metrics, the JSON API, and who may ask.
 
 use super::tools::*;
+use std::os::unix::fs::PermissionsExt;
 
 /// Every metric that docs/operations.md promises.
 const METRICS: &[&str] = &[
@@ -164,7 +165,6 @@ fn strangers_are_refused() {
             assert!((400..500).contains(&answer.status) && answer.status != 401, "{host:?} {path}: {}", answer.status);
         }
     }
-    use std::os::unix::fs::PermissionsExt;
     let token = std::fs::metadata(broker.data().join("admin.token")).expect("a token");
     assert_eq!(token.permissions().mode() & 0o777, 0o600, "the token is for its owner only");
     let operator = Operator::of(&broker);

@@ -70,7 +70,7 @@ fn check_algorithm(algorithm: &str, key: &str, sign: &dyn Fn(&[u8]) -> Vec<u8>) 
     refused(std::str::from_utf8(&changed).expect("text"));
     let (_, signature) = good.rsplit_once('.').expect("three parts");
     let other = token(algorithm, &json!({ "sub": "boss", "exp": now_secs() + 3_600 }), |_| Vec::new());
-    refused(&format!("{}{signature}", other));
+    refused(&format!("{other}{signature}"));
     refused(&token(algorithm, &json!({ "sub": "lamp", "exp": now_secs() - 1 }), sign));
     refused(&token("none", &claims, |_| Vec::new()));
     if algorithm != "HS256" {
@@ -210,8 +210,8 @@ fn rules_decide_about_publish_and_subscribe() {
     assert!(metrics.count("parlor_packets_refused_total{reason=\"not_authorized\"}") >= 15, "{}", metrics.0);
 }
 
-/// What an account may no longer read is not delivered: not live, not from the queue, not as a retained message, although
-/// it was subscribed to and stored when it was allowed.
+/// What an account may no longer read is not delivered: not live, not from the queue, not sent again, not as a retained
+/// message, although it was subscribed to and stored when it was allowed.
 #[test]
 fn rules_decide_about_delivery() {
     let dir = Dir::new();
@@ -228,6 +228,7 @@ fn rules_decide_about_delivery() {
     };
     let mut live = subscribed("live");
     subscribed("queued").disconnect();
+    let mut resent = subscribed("resent");
     for (qos, text) in [(1, "1"), (2, "2")] {
         assert_eq!(boss.say(qos, "in/secret/x", format!("secret {text}")), 0);
         assert_eq!(boss.say(qos, "in/open/x", format!("open {text}")), 0);
@@ -236,6 +237,11 @@ fn rules_decide_about_delivery() {
     boss.deliver(&Publish::new("in/open/kept", "open kept").qos(1, 0).retain());
     assert_eq!(live.texts(6).len(), 6);
 
+    // Received and never answered: all of it would come again.
+    for _ in 0..6 {
+        resent.publish_packet();
+    }
+    resent.cut();
     let mark = broker.log().len();
     write_config(&dir, "HS256", &after);
     broker.signal("HUP");
@@ -244,14 +250,16 @@ fn rules_decide_about_delivery() {
     assert_eq!(boss.say(1, "in/open/x", "open live"), 0);
     assert_eq!(live.message().text(), "open live");
     live.quiet();
-    let mut queued = reader("queued").to(&broker);
-    assert!(queued.connack.present);
-    assert_eq!(queued.texts(4), ["open 1", "open 2", "open kept", "open live"]);
-    queued.quiet();
+    for id in ["queued", "resent"] {
+        let mut client = reader(id).to(&broker);
+        assert!(client.connack.present);
+        assert_eq!(client.texts(4), ["open 1", "open 2", "open kept", "open live"], "{id}");
+        client.quiet();
+    }
     let mut new = reader("new").to(&broker);
     new.subscribe("in/#", 1);
     assert_eq!(new.message().text(), "open kept");
     new.quiet();
     let dropped = Operator::of(&broker).metrics().count("parlor_messages_dropped_total{reason=\"not_authorized\"}");
-    assert!(dropped >= 3, "{dropped}");
+    assert!(dropped >= 6, "{dropped}");
 }

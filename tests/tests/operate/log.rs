@@ -76,19 +76,25 @@ fn no_secret_is_ever_logged() {
     }
 }
 
-/// At debug the log tells of each connection and each refusal, with who it was.
+/// At debug the log tells of each connection: who it was, and why it was not let in.
 #[test]
 fn debug_tells_of_each_connection() {
-    let broker = Broker::start(&["--log-level", "debug"]);
-    let mut client = Connect::v5("lamp-7").to(&broker);
-    let peer = client.stream().local_addr().expect("an address").to_string();
-    let line = broker.await_log_after(0, "lamp-7");
-    assert!(line.contains("DEBUG") && line.contains(&peer) && line.contains("anonymous"), "{line}");
+    let broker = Broker::start(&["--log-level", "debug", "--set", NO_ANONYMOUS]);
+    broker.add_account("alice", "alices-password");
     let mark = broker.log().len();
-    client.send(&frame(0xF0, []));
-    client.closed();
-    let line = broker.await_log_after(mark, "lamp-7");
-    assert!(line.contains(&peer) || line.contains("127.0.0.1"), "{line}");
+    let connect = |password: &str| Connect::v5("lamp-7").username("alice").password(password).ask(&broker);
+    let client = connect("alices-password");
+    let peer = client.stream().local_addr().expect("an address").to_string();
+    for text in ["client_id=lamp-7", "account=alice"] {
+        let line = broker.await_log_after(mark, text);
+        assert!(line.contains("DEBUG") && line.contains(&peer), "{line}");
+    }
+    client.disconnect();
+    assert!(broker.await_log_after(0, "connection ended").contains(&peer));
+    let refused = connect("another-password");
+    let peer = refused.stream().local_addr().expect("an address").to_string();
+    let line = broker.await_log_after(0, "not let in");
+    assert!(line.contains(&peer) && line.contains("label=bad_password"), "{line}");
 }
 
 /// A client cannot forge a line of the log.

@@ -69,7 +69,7 @@ fn a_client_certificate_is_an_account() {
     assert_eq!(try_connect(&broker, &without, &Connect::v5("n")), Err(Lost::Closed), "a certificate is required");
     let forged = Way::tls(&ca.client(Some(&Ca::new("clients").issue("lamp"))));
     assert_eq!(try_connect(&broker, &forged, &Connect::v5("f")), Err(Lost::Closed), "of another authority");
-    let after = operator.until("both refusals are counted", |operator| {
+    operator.until("both refusals are counted", |operator| {
         let metrics = operator.metrics();
         let moved = |label: &str| {
             let sample = format!("parlor_packets_refused_total{{reason=\"{label}\"}}");
@@ -77,7 +77,6 @@ fn a_client_certificate_is_an_account() {
         };
         (moved("tls_no_certificate") == 1 && moved("tls_bad_certificate") == 1).then_some(())
     });
-    let () = after;
     broker.await_log("tls_no_certificate");
     client.quiet();
     broker.signal("TERM");

@@ -245,7 +245,7 @@ impl Pipe {
 /// A masked binary frame (RFC 6455 s5.2).
 fn binary_frame(payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).expect("a piece is short");
-    let mut frame = vec![0x82, 0x80 | 126];
+    let mut frame = vec![0x82, 0x80 | 0x7E];
     frame.extend(length.to_be_bytes());
     let mask = [0x12, 0x34, 0x56, 0x78];
     frame.extend(mask);

@@ -157,7 +157,7 @@ fn silence_beyond_the_keep_alive_ends_the_connection() {
                 let start = Instant::now();
                 c.thrown_out(&[0x8D]);
                 let waited = start.elapsed();
-                let range = Duration::from_millis(2_900)..Duration::from_millis(4_500);
+                let range = Duration::from_millis(2_900)..Duration::from_secs(6);
                 assert!(range.contains(&waited), "{version:?}: closed after {waited:?}, wanted 3 s");
             })
         })

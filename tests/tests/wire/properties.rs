@@ -232,6 +232,19 @@ fn connack_keeps_the_maximum_packet_size() {
     }
 }
 
+/// SUBACK has a code for each filter; where that does not fit, the connection ends without it [MQTT5-3.1.2-24].
+#[test]
+fn suback_keeps_the_maximum_packet_size() {
+    let mut c = Connect::v5(&unique("c")).with(prop::max_packet_size(60_u32)).to(broker());
+    let names: Vec<String> = (0..100).map(|n| format!("t/{n}")).collect();
+    let filters: Vec<(&str, u8)> = names.iter().map(|name| (name.as_str(), 0)).collect();
+    c.send(&c.subscribe_bytes(1, &filters, &[]));
+    c.send(&[0xE0, 0]);
+    for packet in c.closed() {
+        assert!(matches!(packet, Packet::Disconnect { .. }), "{packet:?}");
+    }
+}
+
 /// No packet to a client exceeds its Maximum Packet Size; a message that would is discarded as if it were sent, and
 /// the flow goes on [MQTT5-3.1.2-24] [MQTT5-3.1.2-25].
 #[test]

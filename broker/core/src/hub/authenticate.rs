@@ -1,10 +1,9 @@
 //! Answers of the authenticator, and AUTH packets.
 
-use super::{Effect, Hub, Now, Timer};
+use super::{Effect, Hub, Now};
 use crate::auth::{AuthAnswer, AuthRequest, AuthStep};
 use crate::link::{LinkId, Phase, pause};
 use parlor_protocol::mqtt::{Auth, Packet, Properties, Property, ReasonCode, Version};
-use std::cmp::Reverse;
 
 impl Hub {
     /// The authenticator has answered.
@@ -17,6 +16,8 @@ impl Hub {
         if l.extra().exchange != exchange {
             return;
         }
+        self.answered(slot);
+        let l = &self.links[slot as usize];
         match (l.phase, answer) {
             (Phase::Authenticating, AuthAnswer::Accept { account, groups, expires_at_ms, data }) => {
                 self.counters.auth.add("accepted");
@@ -27,16 +28,18 @@ impl Hub {
                 let who = self.who_is(&account, groups);
                 self.establish(now, slot, pending, who, data.as_deref());
             }
+            // [MQTT5-4.12.0-1] [MQTT5-4.12.0-4]
             (Phase::Authenticating, AuthAnswer::Refuse { reason, text, label }) => {
                 self.counters.auth.add(label);
                 self.links[slot as usize].extra().exchange = 0;
                 self.refuse_connect(now, slot, reason, label, text);
             }
             (Phase::Authenticating | Phase::Open, AuthAnswer::Continue { data }) => {
+                // [MQTT5-4.12.0-2]
                 self.send_auth(slot, ReasonCode::CONTINUE_AUTHENTICATION, Some(&data));
-                self.resume(slot, pause::HANDSHAKE);
+                self.resume(now, slot, pause::HANDSHAKE);
             }
-            (Phase::Open, AuthAnswer::Accept { account, expires_at_ms, data, .. }) => {
+            (Phase::Open, AuthAnswer::Accept { account, groups, expires_at_ms, data }) => {
                 let key = self.links[slot as usize].session;
                 if *self.sessions[key as usize].who.account != *account {
                     return self.refuse(
@@ -48,12 +51,13 @@ impl Hub {
                     );
                 }
                 self.counters.auth.add("reauthenticated");
+                let who = self.who_is(&account, groups);
+                self.sessions[key as usize].who = who;
+                self.router.invalidate();
                 let extra = self.links[slot as usize].extra();
                 extra.exchange = 0;
                 extra.expires_at_ms = expires_at_ms;
-                if let Some(at) = expires_at_ms {
-                    self.timers.push(Reverse((now.ms + at.saturating_sub(now.wall_ms), Timer::Token(link))));
-                }
+                self.arm_token(now, link);
                 self.send_auth(slot, ReasonCode::SUCCESS, data.as_deref());
             }
             (Phase::Open, AuthAnswer::Refuse { reason, text, label }) => {
@@ -94,7 +98,8 @@ impl Hub {
             );
         }
         let (step, exchange) = match (auth.reason, phase, extra.exchange) {
-            (ReasonCode::CONTINUE_AUTHENTICATION, _, 1..) => (AuthStep::Continue, extra.exchange),
+            // One step at a time: the next is not due before this one was answered.
+            (ReasonCode::CONTINUE_AUTHENTICATION, _, 1..) if !extra.asked => (AuthStep::Continue, extra.exchange),
             (ReasonCode::RE_AUTHENTICATE, Phase::Open, 0) => {
                 self.next_exchange += 1;
                 (AuthStep::ReAuthenticate, self.next_exchange)
@@ -133,7 +138,23 @@ impl Hub {
         if phase == Phase::Authenticating {
             self.pause(slot, pause::HANDSHAKE);
         }
+        self.ask(slot, request);
+    }
+
+    /// Asks the authenticator; the link counts as waiting until the answer comes or it ends.
+    pub(super) fn ask(&mut self, slot: u32, request: AuthRequest) {
+        self.links[slot as usize].extra().asked = true;
+        self.authenticating += 1;
         let link = self.id_of(slot);
         self.effects.push_back(Effect::Authenticate(link, Box::new(request)));
+    }
+
+    /// The authenticator has answered, or nobody waits for its answer any more.
+    pub(super) fn answered(&mut self, slot: u32) {
+        if let Some(extra) = &mut self.links[slot as usize].extra
+            && core::mem::take(&mut extra.asked)
+        {
+            self.authenticating -= 1;
+        }
     }
 }

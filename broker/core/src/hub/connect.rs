@@ -10,7 +10,6 @@ use crate::store::{Fact, SessionNo};
 use parlor_protocol::mqtt::{
     ConnAck, Connect, DecodeError, Disconnect, Packet, Properties, Property, ReasonCode, Version, Will,
 };
-use std::cmp::Reverse;
 use std::rc::Rc;
 
 /// The account of clients that present no credentials, where that is allowed.
@@ -28,6 +27,8 @@ impl Hub {
             let aliases = p.topic_alias_maximum().unwrap_or(0);
             l.alias_out_max = aliases.min(u16::try_from(self.limits.topic_alias_out_max).unwrap_or(u16::MAX));
         }
+        l.announced_receive_max = u16::try_from(self.limits.receive_max).unwrap_or(u16::MAX);
+        l.announced_alias_max = u16::try_from(self.limits.topic_alias_max).unwrap_or(u16::MAX);
         l.receive_max = l.receive_max.min(u16::try_from(self.limits.in_flight_max).unwrap_or(u16::MAX));
         if self.stopping {
             return self.refuse_connect(
@@ -39,9 +40,10 @@ impl Hub {
             );
         }
         if self.links.len() as u64 > self.limits.connections_max {
-            self.counters.limits.add("connections_max");
             return self.refuse_connect(now, slot, ReasonCode::SERVER_BUSY, "connections_max", "too many connections");
         }
+        // All of 1 to 23 letters and digits pass [MQTT5-3.1.3-5] [MQTT3-3.1.3-5]; a longer identifier is refused
+        // [MQTT5-3.1.3-8] [MQTT3-3.1.3-9].
         if c.client_id.len() as u64 > self.limits.client_id_bytes_max {
             return self.refuse_connect(
                 now,
@@ -71,6 +73,7 @@ impl Hub {
             Ok(will) => will.map(Box::new),
             Err((reason, label, text)) => return self.refuse_connect(now, slot, reason, label, text),
         };
+        // Clean Session of 3.1.1 is a session of the length of its connection [MQTT3-3.1.2-6]; without it, it has no end.
         let session_expiry_secs = match c.version {
             Version::V5 => p.session_expiry_interval_secs().unwrap_or(0),
             Version::V311 if c.clean_start => 0,
@@ -113,6 +116,7 @@ impl Hub {
         }
         let mut properties = vec![];
         for property in w.properties.iter() {
+            // In their order [MQTT5-3.1.3-10].
             if !matches!(property, Property::WillDelayInterval(_) | Property::MessageExpiryInterval(_)) {
                 property.encode(&mut properties);
             }
@@ -123,6 +127,7 @@ impl Hub {
             retain: w.retain,
             delay_secs,
             expiry_ms: u64::from(w.properties.message_expiry_secs().unwrap_or(0)) * 1000,
+            timer_ms: 0,
         })
     }
 
@@ -183,25 +188,58 @@ impl Hub {
         extra.exchange = exchange;
         extra.auth_method = method.map(Into::into);
         self.pause(slot, pause::HANDSHAKE);
-        let link = self.id_of(slot);
-        self.effects.push_back(Effect::Authenticate(link, Box::new(request)));
+        self.ask(slot, request);
     }
 
     pub(super) fn who_is(&mut self, account: &str, groups: Vec<String>) -> Rc<Who> {
         if let Some(who) = self.who.get(account)
             && *who.groups == *groups
+            && who.known
         {
             return Rc::clone(who);
         }
         let profile = self.access.profile(account, &groups);
         let account: Rc<str> = account.into();
-        let who = Rc::new(Who { account: Rc::clone(&account), groups: groups.into(), profile });
+        let who = Rc::new(Who { account: Rc::clone(&account), groups: groups.into(), profile, known: true });
         self.who.insert(account, Rc::clone(&who));
         who
     }
 
-    /// The client is known and may come in: take over, resume or begin its session [MQTT5-3.1.2-4] [MQTT5-3.1.2-5].
+    /// The account of something found at start.
+    pub(super) fn who_was(&mut self, account: &str) -> Rc<Who> {
+        if let Some(who) = self.who.get(account) {
+            return Rc::clone(who);
+        }
+        let profile = self.access.profile(account, &[]);
+        let account: Rc<str> = account.into();
+        let who = Rc::new(Who { account: Rc::clone(&account), groups: Box::default(), profile, known: false });
+        self.who.insert(account, Rc::clone(&who));
+        who
+    }
+
+    /// Forgets an account that has no session.
+    pub(super) fn forget_unused(&mut self, account: &Rc<str>) {
+        if !self.terminals.contains_key(account) {
+            self.who.remove(account);
+        }
+    }
+
+    /// The client is known and may come in, if there is nothing else against it.
     pub(super) fn establish(
+        &mut self,
+        now: Now,
+        slot: u32,
+        pending: Box<PendingConnect>,
+        who: Rc<Who>,
+        auth_data: Option<&[u8]>,
+    ) {
+        let account = Rc::clone(&who.account);
+        self.establish_as(now, slot, pending, who, auth_data);
+        self.forget_unused(&account);
+    }
+
+    /// Takes over, resumes or begins a session [MQTT5-3.1.2-4] [MQTT5-3.1.2-5].
+    fn establish_as(
         &mut self,
         now: Now,
         slot: u32,
@@ -222,6 +260,7 @@ impl Hub {
         }
         let cap = u32::try_from(self.limits.session_expiry_max_secs).unwrap_or(u32::MAX);
         let expiry_secs = pending.session_expiry_secs.min(cap);
+        // The client identifier names the session [MQTT5-3.1.3-2] [MQTT3-3.1.3-2].
         let mut found = self.find_session(&pending.client_id);
         if let Some(key) = found {
             if self.sessions[key as usize].who.account != who.account {
@@ -240,9 +279,12 @@ impl Hub {
             }
             found = self.find_session(&pending.client_id);
         }
+        let mut ended_durable = false;
         if let Some(key) = found
+            // [MQTT5-3.1.4-4] [MQTT3-3.1.2-6] [MQTT3-3.1.4-3]
             && (pending.clean_start || self.is_overdue(now, key))
         {
+            ended_durable = self.sessions[key as usize].durable.is_some();
             self.end_session(now, key, WithWill::Yes);
             found = None;
         }
@@ -251,13 +293,17 @@ impl Hub {
         {
             return self.refuse_connect(now, slot, ReasonCode::QUOTA_EXCEEDED, label, text);
         }
+        // After a clean start there is none [MQTT5-3.2.2-2] [MQTT5-3.2.2-3] [MQTT3-3.2.2-1] [MQTT3-3.2.2-2] [MQTT3-3.2.2-3].
         let session_present = found.is_some();
+        // [MQTT5-3.1.2-5] [MQTT5-3.1.2-6] [MQTT3-3.1.2-4]
         let key = found.unwrap_or_else(|| self.begin_session(&pending.client_id, &who));
-        self.attach(now, slot, key, &mut pending, who, expiry_secs);
+        self.attach(slot, key, &mut pending, who, expiry_secs);
         let bytes = self.connack(slot, key, &pending, session_present, expiry_secs, auth_data);
         let link = self.id_of(slot);
         self.set_phase(slot, Phase::Opening);
-        let wait = self.sessions[key as usize].durable.is_some() || self.sessions[key as usize].will.is_some();
+        let wait = ended_durable
+            || self.sessions[key as usize].durable.is_some()
+            || self.sessions[key as usize].will.is_some();
         if wait {
             self.pause(slot, pause::HANDSHAKE);
             let s = &self.sessions[key as usize];
@@ -311,10 +357,12 @@ impl Hub {
         let hash_of = |id: &str| core::hash::BuildHasher::hash_one(hasher, id);
         self.by_client_id.insert_unique(hash_of(client_id), key, |k| hash_of(&sessions[*k as usize].client_id));
         *self.terminals.entry(Rc::clone(&who.account)).or_insert(0) += 1;
+        // Ending an earlier session of this client may have forgotten its account.
+        self.who.entry(Rc::clone(&who.account)).or_insert_with(|| Rc::clone(who));
         key
     }
 
-    fn attach(&mut self, now: Now, slot: u32, key: u32, pending: &mut PendingConnect, who: Rc<Who>, expiry_secs: u32) {
+    fn attach(&mut self, slot: u32, key: u32, pending: &mut PendingConnect, who: Rc<Who>, expiry_secs: u32) {
         let l = &mut self.links[slot as usize];
         l.session = key;
         let version = l.version;
@@ -327,13 +375,20 @@ impl Hub {
         pending.keep_alive_secs = keep_alive_secs;
         let s = &mut self.sessions[key as usize];
         s.link = slot;
+        let rights_changed = s.who.profile != who.profile || s.who.known != who.known;
         s.who = who;
+        if rights_changed && !s.subscriptions.is_empty() {
+            self.router.invalidate();
+        }
+        let s = &mut self.sessions[key as usize];
         s.version = version;
         s.expiry_secs = expiry_secs;
         // A will that was waiting is not sent once the session goes on [MQTT5-3.1.3-9].
         let had_will = s.will.take().is_some();
+        // [MQTT5-3.1.2-7] [MQTT3-3.1.2-8]; without Will Flag there is none [MQTT3-3.1.2-12].
         s.will = pending.will.take();
         self.online += 1;
+        // What must outlive the connection is kept on disk [MQTT5-3.1.2-23] [MQTT3-3.1.2-4] [MQTT3-4.1.0-1].
         if expiry_secs > 0 && self.sessions[key as usize].durable.is_none() {
             let no = SessionNo(self.next_session);
             self.next_session += 1;
@@ -352,6 +407,7 @@ impl Hub {
                 page: None,
                 loading: false,
                 disconnected_at_ms: 0,
+                expiry_timer_ms: 0,
                 prior: std::collections::VecDeque::new(),
                 prior_base: 0,
             }));
@@ -361,10 +417,10 @@ impl Hub {
         }
         if let Some(d) = &mut self.sessions[key as usize].durable {
             d.disconnected_at_ms = 0;
+            d.expiry_timer_ms = 0;
         }
         self.store_session(key);
         self.store_will(key, had_will);
-        let _ = now;
     }
 
     fn connack(
@@ -383,19 +439,18 @@ impl Hub {
             if expiry_secs != pending.session_expiry_secs {
                 put(Property::SessionExpiryInterval(expiry_secs));
             }
-            let receive_max = u16::try_from(self.limits.receive_max).unwrap_or(u16::MAX);
-            if receive_max != u16::MAX {
-                put(Property::ReceiveMaximum(receive_max));
+            if l.announced_receive_max != u16::MAX {
+                put(Property::ReceiveMaximum(l.announced_receive_max));
             }
             put(Property::MaximumPacketSize(u32::try_from(self.limits.packet_bytes_max).unwrap_or(u32::MAX)));
             let client_id = &self.sessions[key as usize].client_id;
             if pending.assigned {
-                put(Property::AssignedClientIdentifier(client_id)); // [MQTT5-3.2.2-16]
+                put(Property::AssignedClientIdentifier(client_id)); // [MQTT5-3.1.3-7] [MQTT5-3.2.2-16]
             }
-            if self.limits.topic_alias_max != 0 {
-                put(Property::TopicAliasMaximum(u16::try_from(self.limits.topic_alias_max).unwrap_or(u16::MAX)));
+            if l.announced_alias_max != 0 {
+                put(Property::TopicAliasMaximum(l.announced_alias_max));
             }
-            // The server's value, if it is not the client's (it was written into `keep_alive_ms`) [MQTT5-3.1.2-21].
+            // Where there is a bound the client is told what holds; else its own value does [MQTT5-3.2.2-22].
             if self.limits.keep_alive_max_secs != 0 {
                 put(Property::ServerKeepAlive(pending.keep_alive_secs));
             }
@@ -422,6 +477,9 @@ impl Hub {
         bytes.into()
     }
 
+    /// Only here is a CONNECT accepted, and nothing is sent to the client before this [MQTT5-3.1.4-5] [MQTT5-3.2.0-1]
+    /// [MQTT5-3.2.0-2] [MQTT3-3.1.4-4] [MQTT3-3.2.0-1].
+    ///
     /// CONNACK goes out and the session is live.
     pub(super) fn open_session(&mut self, now: Now, slot: u32, connack: &[u8]) {
         if connack.len() as u64 > u64::from(self.links[slot as usize].packet_max) {
@@ -435,13 +493,10 @@ impl Hub {
         l.last_packet_ms = now.ms;
         let (key, keep_alive_ms) = (l.session, l.keep_alive_ms);
         if keep_alive_ms != 0 {
-            self.timers.push(Reverse((now.ms + u64::from(keep_alive_ms), Timer::KeepAlive(link))));
+            self.arm(now.ms + u64::from(keep_alive_ms), Timer::KeepAlive(link));
         }
-        let expires = self.links[slot as usize].extra.as_ref().and_then(|e| e.expires_at_ms);
-        if let Some(at) = expires {
-            self.timers.push(Reverse((now.ms + at.saturating_sub(now.wall_ms), Timer::Token(link))));
-        }
-        self.resume(slot, pause::HANDSHAKE);
+        self.arm_token(now, link);
+        self.resume(now, slot, pause::HANDSHAKE);
         self.pump(now, key);
     }
 
@@ -466,7 +521,7 @@ impl Hub {
         self.hang_up(slot);
     }
 
-    /// Ends a connection with a reason, if there is a way to say it, and counts why [MQTT5-4.13.1-1].
+    /// Ends a connection with a reason, if there is a way to say it, and counts why [MQTT5-4.13.1-1] [MQTT3-4.8.0-1].
     pub(super) fn refuse(&mut self, now: Now, slot: u32, reason: ReasonCode, label: &'static str, text: &str) {
         self.counters.refused.add(label);
         if self.limits.value(label).is_some() {
@@ -480,6 +535,9 @@ impl Hub {
         self.end(now, slot, WithWill::Yes);
     }
 
+    /// Before an accepting CONNACK there is no DISCONNECT [MQTT5-3.14.0-1]; after either the connection is closed
+    /// [MQTT5-3.14.4-2] [MQTT5-4.13.2-1].
+    ///
     /// DISCONNECT (5.0) and the end of the socket; the session is dealt with by the caller.
     pub(super) fn dismiss(&mut self, slot: u32, reason: ReasonCode, text: &str) {
         let l = &self.links[slot as usize];
@@ -507,6 +565,8 @@ impl Hub {
         self.end(now, slot, WithWill::Yes);
     }
 
+    /// The connection is closed whatever was wrong; 3.1.1 hears nothing but of its version [MQTT5-3.1.4-1] [MQTT5-4.13.1-1]
+    /// [MQTT3-3.1.4-1] [MQTT3-3.2.2-6] [MQTT3-4.8.0-1].
     pub(super) fn on_malformed(&mut self, now: Now, slot: u32, error: &DecodeError, named: Option<Version>) {
         let reason = error.reason();
         let text = error.to_string();
@@ -532,11 +592,10 @@ impl Hub {
     }
 
     pub(super) fn set_phase(&mut self, slot: u32, phase: Phase) {
-        let was = core::mem::replace(&mut self.links[slot as usize].phase, phase);
-        self.authenticating -= u64::from(was == Phase::Authenticating);
-        self.authenticating += u64::from(phase == Phase::Authenticating);
+        self.links[slot as usize].phase = phase;
     }
 
+    /// Nothing that comes after this is processed [MQTT5-3.1.4-6] [MQTT3-3.1.4-5].
     pub(super) fn hang_up(&mut self, slot: u32) {
         if self.links[slot as usize].phase != Phase::Closing {
             self.set_phase(slot, Phase::Closing);

@@ -20,6 +20,8 @@ const LOAD_ENTRIES: u32 = 256;
 const LOAD_BYTES: u32 = 256 * 1024;
 /// Routes one publisher keeps at hand.
 const CACHED_ROUTES: usize = 4;
+/// The largest of those.
+const CACHED_ROUTE_BYTES: usize = 4 * 1024;
 
 /// A message on its way through the hub.
 pub(super) struct Incoming<'a> {
@@ -65,14 +67,22 @@ impl Hub {
             Some((g, route)) if *g == generation => Rc::clone(route),
             _ => {
                 let route = Rc::new(self.readable_route(topic));
-                if self.routes.len() >= super::ROUTES {
+                let cost = route_cost(topic, &route);
+                if self.routes.len() >= super::ROUTES || self.routes_bytes + cost > super::ROUTES_BYTES {
                     self.routes.clear();
+                    self.routes_bytes = 0;
                 }
-                self.routes.insert(topic.into(), (generation, Rc::clone(&route)));
+                self.routes_bytes += cost;
+                if let Some((_, old)) = self.routes.insert(topic.into(), (generation, Rc::clone(&route))) {
+                    self.routes_bytes -= route_cost(topic, &old);
+                }
                 route
             }
         };
-        if let Some(slot) = slot {
+        // A long list of recipients makes the search for it cheap beside its use, and an idle link must not keep it.
+        if let Some(slot) = slot
+            && route_cost(topic, &route) <= CACHED_ROUTE_BYTES
+        {
             let routes = &mut self.links[slot as usize].extra().routes;
             routes.retain(|r| r.generation == generation);
             if routes.len() >= CACHED_ROUTES {
@@ -93,9 +103,10 @@ impl Hub {
     }
 
     /// Whether the rules let this session see the topic: asked of every live, retained, queued and replayed message.
+    /// What is queued for a client whose groups are not known yet is asked about again when it is sent.
     pub(super) fn may_deliver(&self, key: u32, topic: &str) -> bool {
         let s = &self.sessions[key as usize];
-        self.access.may_read(s.who.profile, &s.who.account, &s.client_id, topic)
+        !s.who.known || self.access.may_read(s.who.profile, &s.who.account, &s.client_id, topic)
     }
 
     /// Takes a message to everybody who gets it, and keeps it if it is to be retained.
@@ -142,16 +153,18 @@ impl Hub {
             self.recipients = bytes;
             spread.outcome.durable = true;
         }
+        // What is not to be retained leaves the retained message alone [MQTT5-3.3.1-8] [MQTT3-3.3.1-12].
         if m.retain {
-            self.retain(now, m);
+            self.retain(m);
             spread.outcome.durable = true;
         }
         spread.outcome
     }
 
     /// Sets or clears the retained message of a topic [MQTT5-3.3.1-5] [MQTT5-3.3.1-6] [MQTT3-3.3.1-5].
-    fn retain(&mut self, now: Now, m: &Incoming<'_>) {
+    fn retain(&mut self, m: &Incoming<'_>) {
         let topic = m.message.topic;
+        // [MQTT5-3.3.1-7] [MQTT3-3.3.1-10] [MQTT3-3.3.1-11]
         if m.message.payload.is_empty() {
             if self.retained.clear(topic) {
                 self.batch.push(&Fact::RetainClear { topic });
@@ -160,16 +173,17 @@ impl Hub {
         }
         let message = Rc::new(Message::new(topic, m.message.properties, m.message.payload, m.message.expires_at_ms));
         self.batch.push(&Fact::Retain { qos: m.qos, publisher: m.publisher, message: m.message });
+        // Whatever its QoS, the one before is gone [MQTT3-3.3.1-7].
         self.retained.set(Retained { message, qos: m.qos, publisher: Rc::clone(m.publisher), volatile: false });
-        let _ = now;
     }
 
-    /// Picks the member of a shared group that gets the message [MQTT5-4.8.2-4].
+    /// Picks the member of a shared group that gets the message. It is that member's from then on: it waits for it to
+    /// come back and goes to nobody else [MQTT5-4.8.2-4] [MQTT5-4.8.2-5].
     fn deliver_shared(&mut self, now: Now, m: &Incoming<'_>, group: crate::router::GroupKey, spread: &mut Spread) {
         let (sessions, links, access) = (&self.sessions, &self.links, &self.access);
         let member = self.router.groups().pick(group, |member| {
             let s = sessions.get(member.session.0 as usize)?;
-            if !access.may_read(s.who.profile, &s.who.account, &s.client_id, m.message.topic) {
+            if s.who.known && !access.may_read(s.who.profile, &s.who.account, &s.client_id, m.message.topic) {
                 return None;
             }
             let qos = m.qos.min(member.options.qos());
@@ -189,6 +203,7 @@ impl Hub {
         }
         let recipient = Recipient {
             session: member.session,
+            // [MQTT5-4.8.2-3]
             qos: member.options.qos(),
             retain_as_published: member.options.retain_as_published(),
             no_local: NoLocal::None,
@@ -201,7 +216,7 @@ impl Hub {
     fn deliver(&mut self, now: Now, m: &Incoming<'_>, recipient: &Recipient, spread: &mut Spread) {
         let key = recipient.session.0;
         let qos = m.qos.min(recipient.qos); // [MQTT5-3.8.4-8] [MQTT3-3.8.4-6]
-        let retain = m.retain && recipient.retain_as_published; // [MQTT5-3.3.1-12] [MQTT5-3.3.1-13]
+        let retain = m.retain && recipient.retain_as_published; // [MQTT5-3.3.1-12] [MQTT5-3.3.1-13] [MQTT3-3.3.1-9]
         let output_max = self.output_max();
         let Some(s) = self.sessions.get_mut(key as usize) else { return };
         let link = s.link;
@@ -224,6 +239,7 @@ impl Hub {
         let waits = s.flow.as_ref().is_some_and(|f| !f.waiting.is_empty());
         // An empty output takes any one packet.
         let room = l.unsent() == 0 || l.unsent() + m.message.cost() + 64 <= output_max;
+        // [MQTT5-3.3.4-9] [MQTT5-4.9.0-2]
         let credit = qos == 0 || s.flow.as_ref().is_none_or(|f| f.has_credit(l.receive_max));
         if waits || !credit || !room {
             if qos == 0 && !waits {
@@ -238,6 +254,8 @@ impl Hub {
             self.wait_in_memory(now, key, m, qos, retain, recipient, spread);
             return;
         }
+        // Sent for the first time: DUP is 0, whatever the publisher's was [MQTT5-3.3.1-3] [MQTT5-4.3.1-1] [MQTT5-4.3.2-2]
+        // [MQTT5-4.3.3-2] [MQTT3-3.3.1-3] [MQTT3-4.3.1-1] [MQTT3-4.3.2-1].
         let packet_id = (qos > 0).then(|| packet_id_of(s.flow.get_or_insert_default().next()));
         let form = Form { qos, retain, dup: false, packet_id, subscription_ids: &recipient.subscription_ids };
         match self.send_message(link, &m.message, form, now.wall_ms, spread.shared) {
@@ -253,6 +271,7 @@ impl Hub {
         }
     }
 
+    /// As if it had been sent [MQTT5-3.1.2-25].
     fn drop_too_large(&mut self, now: Now, key: u32) {
         self.counters.dropped.add("packet_too_large");
         let client = &self.sessions[key as usize].client_id;
@@ -315,15 +334,16 @@ impl Hub {
         if d.queued_bytes + cost as u64 > self.limits.queue_bytes_max {
             return self.drop_queue_full(now, key, "queue_bytes_max", spread);
         }
+        // [MQTT5-4.5.0-1] [MQTT3-3.1.2-5] [MQTT3-4.5.0-1]
         let index = d.tail;
         d.tail += 1;
         d.queued += 1;
         d.queued_bytes += cost as u64;
-        if open && !d.loading && d.ready_bytes + cost <= READY_BYTES {
+        if open && !d.loading && d.ready_bytes + ready_cost(cost) <= READY_BYTES {
             let flow_next = s.flow.as_ref().map_or(0, |f| f.next());
             let end = d.ready.back().map(|r| r.index + 1).or(d.page.as_ref().map(|p| p.next)).unwrap_or(flow_next);
             if end == index {
-                d.ready_bytes += cost;
+                d.ready_bytes += ready_cost(cost);
                 let message = Rc::clone(spread.copy.get_or_insert_with(|| copy_of(&m.message)));
                 let subscription_ids = place.subscription_ids.into();
                 d.ready.push_back(Ready { index, message, qos: place.qos, retain: place.retain, subscription_ids });
@@ -359,6 +379,9 @@ impl Hub {
         }
     }
 
+    /// Each in the order it came in [MQTT5-4.6.0-5] [MQTT5-4.6.0-6] [MQTT3-4.6.0-5] [MQTT3-4.6.0-6], which is the order of
+    /// those that are sent again as well [MQTT3-4.6.0-1].
+    ///
     /// Sends what may be sent now: first what waits in memory, then the queue on disk in its order.
     pub(super) fn pump(&mut self, now: Now, key: u32) {
         let Some(s) = self.sessions.get(key as usize) else { return };
@@ -368,7 +391,7 @@ impl Hub {
         }
         let low = self.output_low();
         while self.links[link as usize].unsent() < low {
-            if !self.pump_waiting(now, key, link) && !self.pump_queue(now, key, link) {
+            if !self.pump_waiting(now, key, link) && !self.pump_queue(now, key, link) && !self.pump_wishes(now, key) {
                 break;
             }
         }
@@ -434,6 +457,9 @@ impl Hub {
         if next >= d.committed || !flow.has_credit(receive_max) {
             return false;
         }
+        if !d.prior.is_empty() && next >= d.prior_base + d.prior.len() as u64 {
+            d.prior = std::collections::VecDeque::new();
+        }
         // What an earlier connection already knew of this delivery.
         if let Some(known) = d.prior_state(next) {
             match known {
@@ -463,13 +489,13 @@ impl Hub {
         }
         if d.ready.front().is_some_and(|r| r.index < next) {
             let stale = d.ready.pop_front();
-            d.ready_bytes -= stale.map_or(0, |r| r.message.cost());
+            d.ready_bytes -= stale.map_or(0, |r| ready_cost(r.message.cost()));
             return true;
         }
         if d.ready.front().is_some_and(|r| r.index == next)
             && let Some(ready) = d.ready.pop_front()
         {
-            d.ready_bytes -= ready.message.cost();
+            d.ready_bytes -= ready_cost(ready.message.cost());
             let message = ready.message.view();
             self.send_queued(now, key, link, next, &message, ready.qos, ready.retain, &ready.subscription_ids);
             return true;
@@ -529,11 +555,13 @@ impl Hub {
     ) {
         let cost = narrow(message.cost());
         let known = self.sessions[key as usize].durable.as_ref().map_or((0, 0), |d| (d.sent, d.uncertain_until));
-        let dup = index < known.0; // [MQTT5-3.3.1-1]
+        let dup = index < known.0; // [MQTT5-3.3.1-1] [MQTT3-3.3.1-1]
         let begun = dup && index >= known.1;
         let form = Form { qos, retain, dup, packet_id: Some(packet_id_of(index)), subscription_ids: ids };
-        // A delivery that was begun must be finished, expired or not [MQTT5-4.4.0-1].
-        let slot = if begun || self.is_deliverable(now, key, message) {
+        // A delivery that was begun must be finished, expired or not [MQTT5-4.3.3-7] [MQTT5-4.4.0-1] [MQTT3-4.4.0-1],
+        // if its client may still see it.
+        let finish = begun && self.may_deliver(key, message.topic);
+        let slot = if finish || self.is_deliverable(now, key, message) {
             match self.send_message(link, message, form, now.wall_ms, false) {
                 Sent::Yes if qos == 1 => Slot::PubAck(cost),
                 Sent::Yes => Slot::PubRec(cost),
@@ -556,6 +584,8 @@ impl Hub {
         }
     }
 
+    /// PUBREL, on resumption in place of the PUBLISH [MQTT5-4.3.3-6] [MQTT5-4.4.0-1], in the order of PUBREC
+    /// [MQTT3-4.6.0-4].
     pub(super) fn send_pubrel(&mut self, link: u32, index: u64) {
         let ack = Ack { packet_id: packet_id_of(index), reason: ReasonCode::SUCCESS, properties: Properties::EMPTY };
         self.send(link, &Packet::PubRel(ack));
@@ -596,7 +626,7 @@ impl Hub {
         self.pump(now, key);
     }
 
-    /// Takes a delivery's cost off the books when it is done.
+    /// The deliveries under way to a session.
     pub(super) fn flow_of(&mut self, key: u32) -> Option<&mut Flow> {
         self.sessions.get_mut(key as usize)?.flow.as_deref_mut()
     }
@@ -604,6 +634,17 @@ impl Hub {
     pub(super) fn session_key(key: u32) -> SessionKey {
         SessionKey(key)
     }
+}
+
+/// About how many bytes a route keeps in memory.
+fn route_cost(topic: &str, route: &Route) -> usize {
+    let recipients = route.recipients.len() * size_of::<Recipient>();
+    topic.len() + recipients + size_of_val(&*route.groups) + 128
+}
+
+/// What a message in memory takes, small ones included.
+fn ready_cost(cost: usize) -> usize {
+    cost + size_of::<Ready>() + 64
 }
 
 fn copy_of(m: &MessageRef<'_>) -> Rc<Message> {

@@ -7,7 +7,6 @@ use crate::session::Slot;
 use crate::store::{Fact, MessageRef, QueueIndex};
 use parlor_protocol::mqtt::{Ack, Packet, PacketId, Properties, Property, Publish, QoS, ReasonCode, Version};
 use parlor_protocol::topic;
-use std::cmp::Reverse;
 use std::rc::Rc;
 
 impl Hub {
@@ -25,8 +24,8 @@ impl Hub {
         }
         let l = &mut self.links[slot as usize];
         if qos > 0 {
-            if l.version == Version::V5 && u64::from(l.unanswered) >= self.limits.receive_max {
-                // [MQTT5-3.3.4-9]
+            if l.version == Version::V5 && l.unanswered >= l.announced_receive_max {
+                // [MQTT5-3.3.4-7]
                 return self.refuse(
                     now,
                     slot,
@@ -116,6 +115,9 @@ impl Hub {
         self.conclude(now, slot, key, p, outcome);
     }
 
+    /// PUBACK for QoS 1 and PUBREC for QoS 2, when the message is ours [MQTT5-3.3.4-1] [MQTT5-4.3.2-4] [MQTT5-4.3.3-8]
+    /// [MQTT5-4.3.3-13] [MQTT3-3.3.4-1] [MQTT3-4.3.2-2].
+    ///
     /// Answers an accepted PUBLISH, at once or when it is on disk.
     fn conclude(&mut self, now: Now, slot: u32, key: u32, p: &Publish<'_>, outcome: Outcome) {
         let Some(packet_id) = p.packet_id else {
@@ -132,6 +134,7 @@ impl Hub {
         };
         let mut durable = outcome.durable;
         let kind = if p.qos == QoS::AtLeastOnce { AckKind::PubAck } else { AckKind::PubRec };
+        // A QoS 1 identifier, and one refused in PUBREC, is free at once [MQTT5-4.3.2-5] [MQTT5-4.3.3-9].
         if kind == AckKind::PubRec && !reason.is_error() {
             let s = &mut self.sessions[key as usize];
             s.inbound_add(packet_id);
@@ -146,6 +149,9 @@ impl Hub {
         }
     }
 
+    /// Under the identifier of the packet it answers [MQTT5-2.2.1-5] [MQTT3-2.3.1-6] and in the order of those
+    /// [MQTT3-4.6.0-2] [MQTT3-4.6.0-3].
+    ///
     /// Sends an acknowledgement: after the disk if it must wait, and never before one that already waits.
     fn acknowledge(
         &mut self,
@@ -156,25 +162,18 @@ impl Hub {
         reason: ReasonCode,
         durable: bool,
     ) {
-        let l = &mut self.links[slot as usize];
+        let l = &self.links[slot as usize];
         if durable || l.deferred > 0 {
-            l.deferred += 1;
-            let full = u64::from(l.deferred) >= self.limits.receive_max;
+            self.defer(slot);
             let link = self.id_of(slot);
             self.after_commit(now, After::Ack { link, kind, packet_id, reason });
-            if full && self.links[slot as usize].deferred > 0 {
-                self.pause(slot, pause::IN_FLIGHT);
-            }
         } else {
             self.answer(slot, kind, packet_id, reason);
-            // A client that does not read its answers is not read either.
-            if self.links[slot as usize].unsent() > self.output_max() {
-                self.pause(slot, pause::OUTPUT);
-            }
         }
     }
 
-    fn slow_down_for_disk(&mut self, slot: u32) {
+    /// Stops reading a link whose facts come faster than the disk takes them.
+    pub(super) fn slow_down_for_disk(&mut self, slot: u32) {
         if self.backlog() > self.limits.commit_bytes_max {
             self.counters.limits.add("commit_bytes_max");
             if self.links[slot as usize].paused & pause::DISK == 0 {
@@ -216,11 +215,13 @@ impl Hub {
         l.unanswered = l.unanswered.saturating_sub(1);
     }
 
-    fn retained_refusal(&self, m: &MessageRef<'_>) -> Option<(ReasonCode, &'static str)> {
+    /// Whether a message may not be retained, and why.
+    pub(super) fn retained_refusal(&self, m: &MessageRef<'_>) -> Option<(ReasonCode, &'static str)> {
         if m.payload.is_empty() {
             return None;
         }
-        let old = self.retained.get(m.topic).map_or((0, 0), |r| (1, r.message.cost() as u64));
+        let counted = self.retained.get(m.topic).filter(|r| !r.volatile);
+        let old = counted.map_or((0, 0), |r| (1, r.message.cost() as u64));
         if self.retained.messages() + 1 - old.0 > self.limits.retained_messages_max {
             return Some((ReasonCode::QUOTA_EXCEEDED, "retained_messages_max"));
         }
@@ -238,10 +239,11 @@ impl Hub {
 
     fn resolve_alias(&mut self, slot: u32, number: u16, topic: &str) -> Option<Rc<str>> {
         // [MQTT5-3.3.2-8] [MQTT5-3.3.2-9] [MQTT5-3.3.2-12]
-        if number == 0 || u64::from(number) > self.limits.topic_alias_max {
+        let l = &mut self.links[slot as usize];
+        if number == 0 || number > l.announced_alias_max {
             return None;
         }
-        let aliases = &mut self.links[slot as usize].extra().aliases_in;
+        let aliases = &mut l.extra().aliases_in;
         let at = usize::from(number) - 1;
         if topic.is_empty() {
             return aliases.get(at)?.clone();
@@ -253,7 +255,8 @@ impl Hub {
             Some(known) if **known == *topic => Rc::clone(known),
             _ => topic.into(),
         };
-        aliases[at] = Some(Rc::clone(&name));
+        // A name that will be refused for its length is not worth its memory.
+        aliases[at] = (name.len() as u64 <= self.limits.topic_bytes_max).then(|| Rc::clone(&name));
         Some(name)
     }
 
@@ -285,9 +288,10 @@ impl Hub {
         let owed = u64::try_from(1000 - extra.tokens).unwrap_or(0);
         let wait_ms = owed.div_ceil(self.limits.publish_rate_max.max(1));
         let link = self.id_of(slot);
-        self.timers.push(Reverse((now.ms + wait_ms, Timer::Rate(link))));
+        self.arm(now.ms + wait_ms, Timer::Rate(link));
     }
 
+    /// PUBACK ends a QoS 1 delivery, with an error as well [MQTT5-4.3.2-3] [MQTT5-4.4.0-2] [MQTT5-4.8.2-6] [MQTT3-4.3.2-1].
     pub(super) fn on_puback(&mut self, now: Now, slot: u32, ack: &Ack<'_>) {
         let key = self.links[slot as usize].session;
         let Some(flow) = self.flow_of(key) else { return self.unknown_id() };
@@ -309,7 +313,9 @@ impl Hub {
         let key = self.links[slot as usize].session;
         let found = self.flow_of(key).and_then(|f| f.index_of(ack.packet_id).map(|index| (index, f.slot(index))));
         match found {
+            // Refused: done, and no other session gets it instead [MQTT5-4.4.0-2] [MQTT5-4.8.2-6].
             Some((index, Slot::PubRec(cost))) if ack.reason.is_error() => self.done(now, key, index, cost),
+            // [MQTT5-4.3.3-4] [MQTT3-4.3.3-1]
             Some((index, Slot::PubRec(cost))) => self.received(now, slot, key, index, cost),
             // PUBREC again: PUBREL again [MQTT5-4.3.3-5].
             Some((index, Slot::PubComp)) => self.send_pubrel(slot, index),
@@ -348,6 +354,7 @@ impl Hub {
         self.after_commit(now, After::PubRel { session: key, generation, index });
     }
 
+    /// Only PUBCOMP ends what PUBREL began [MQTT5-4.3.3-5] [MQTT3-4.3.3-1].
     pub(super) fn on_pubcomp(&mut self, now: Now, slot: u32, ack: &Ack<'_>) {
         let key = self.links[slot as usize].session;
         let found = self.flow_of(key).and_then(|f| f.index_of(ack.packet_id).map(|index| (index, f.slot(index))));
@@ -369,7 +376,7 @@ impl Hub {
             }
             self.batch.push(&Fact::Acked { no: d.no, index: QueueIndex(index) });
         }
-        let idle = s.durable.is_none() && s.flow.as_ref().is_some_and(|f| f.waiting.is_empty());
+        let idle = s.durable.is_none() && s.flow.as_ref().is_some_and(|f| f.waiting.is_empty() && f.wishes.is_empty());
         if !idle {
             self.pump(now, key);
         }
@@ -383,6 +390,7 @@ impl Hub {
         let l = &self.links[slot as usize];
         let (key, version) = (l.session, l.version);
         let s = &mut self.sessions[key as usize];
+        // PUBCOMP, and the identifier means a new message from now on [MQTT5-4.3.3-11] [MQTT5-4.3.3-12] [MQTT3-4.3.3-2].
         if s.inbound_remove(ack.packet_id) {
             let durable = s.durable.as_ref().map(|d| d.no);
             if let Some(no) = durable {
@@ -400,6 +408,8 @@ impl Hub {
     }
 }
 
+/// Untouched and in their order [MQTT5-3.3.2-4] [MQTT5-3.3.2-15] [MQTT5-3.3.2-16] [MQTT5-3.3.2-18] [MQTT5-3.3.2-20].
+///
 /// The properties that go on to subscribers, and the Message Expiry Interval, which is counted down instead.
 fn forwardable<'a>(properties: Properties<'a>, kept: &'a mut Vec<u8>) -> (&'a [u8], Option<u32>) {
     if properties.is_empty() {

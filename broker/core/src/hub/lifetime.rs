@@ -4,10 +4,9 @@ use super::deliver::Incoming;
 use super::{Effect, Hub, Now, Timer};
 use crate::link::{LinkId, Phase, pause};
 use crate::message::Message;
-use crate::session::{Durable, NO_LINK, Session, Slot, WillState};
+use crate::session::{Durable, NO_LINK, Session, Slot, Who, WillState};
 use crate::store::{Fact, QueueState, SessionRecord, WillRecord};
 use parlor_protocol::mqtt::{Disconnect, ReasonCode, Version};
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -27,7 +26,7 @@ impl Hub {
         };
         if let Some(expiry_secs) = d.properties.session_expiry_interval_secs() {
             if s.expiry_secs == 0 && expiry_secs != 0 {
-                // [MQTT5-3.14.2-2]
+                // Section 3.14.2.2.2.
                 return self.refuse(
                     now,
                     slot,
@@ -39,7 +38,7 @@ impl Hub {
             let cap = u32::try_from(self.limits.session_expiry_max_secs).unwrap_or(u32::MAX);
             s.expiry_secs = expiry_secs.min(cap);
         }
-        // [MQTT5-3.1.2-10] [MQTT5-3.14.4-3] [MQTT3-3.14.4-3]: only 0x04 (or an error) keeps the will.
+        // [MQTT5-3.1.2-10] [MQTT5-3.14.4-3] [MQTT3-3.1.2-10] [MQTT3-3.14.4-3]: only 0x04 (or an error) keeps the will.
         let with_will = if d.reason == ReasonCode::SUCCESS { WithWill::No } else { WithWill::Yes };
         self.end(now, slot, with_will);
         self.hang_up(slot);
@@ -54,6 +53,7 @@ impl Hub {
 
     /// Parts a session from its connection; the session goes on if it has an expiry interval. Safe to call twice.
     pub(super) fn end(&mut self, now: Now, slot: u32, with_will: WithWill) {
+        self.answered(slot);
         let l = &mut self.links[slot as usize];
         l.paused = 0;
         let key = core::mem::replace(&mut l.session, u32::MAX);
@@ -72,6 +72,7 @@ impl Hub {
         if with_will == WithWill::No && s.will.take().is_some() {
             self.batch.push(&Fact::WillClear { client_id: &s.client_id });
         }
+        // [MQTT5-4.1.0-2] [MQTT3-3.1.2-6]
         if s.expiry_secs == 0 {
             return self.end_session(now, key, WithWill::Yes);
         }
@@ -84,11 +85,15 @@ impl Hub {
         self.store_session(key);
         self.schedule_expiry(now, key, u64::from(expiry_secs) * 1000);
         let Some(delay_secs) = self.sessions[key as usize].will.as_ref().map(|w| w.delay_secs) else { return };
+        // [MQTT5-3.1.2-8] [MQTT3-3.1.2-8]
         if delay_secs == 0 {
             self.publish_will(now, key);
         } else {
             let delay_ms = u64::from(delay_secs) * 1000;
-            self.timers.push(Reverse((now.ms + delay_ms, Timer::Will { session: key, generation })));
+            if let Some(will) = &mut self.sessions[key as usize].will {
+                will.timer_ms = now.ms + delay_ms;
+            }
+            self.arm(now.ms + delay_ms, Timer::Will { session: key, generation });
             let s = &self.sessions[key as usize];
             if let Some(will) = &s.will {
                 Self::push_will(&mut self.batch, s, will, now.wall_ms + delay_ms);
@@ -97,31 +102,37 @@ impl Hub {
     }
 
     fn schedule_expiry(&mut self, now: Now, key: u32, left_ms: u64) {
-        let s = &self.sessions[key as usize];
+        let s = &mut self.sessions[key as usize];
+        let Some(d) = &mut s.durable else { return };
         if s.expiry_secs != u32::MAX {
-            let timer = Timer::SessionExpiry { session: key, generation: s.generation };
-            self.timers.push(Reverse((now.ms + left_ms, timer)));
+            d.expiry_timer_ms = (now.ms + left_ms).max(1);
+            let (at_ms, timer) = (d.expiry_timer_ms, Timer::SessionExpiry { session: key, generation: s.generation });
+            self.arm(at_ms, timer);
         }
     }
 
     /// Keeps what this connection knew of its deliveries for the next one, and nothing else in memory.
     fn detach_queue(&mut self, key: u32) {
         let s = &mut self.sessions[key as usize];
-        let (Some(flow), Some(d)) = (&mut s.flow, &mut s.durable) else { return };
+        let Some(d) = &mut s.durable else { return };
+        d.ready = VecDeque::new();
+        d.ready_bytes = 0;
+        d.page = None;
+        let Some(flow) = &mut s.flow else { return };
         let known = flow.slots.len();
         // States beyond what this connection came to are still true.
         let rest: Vec<Slot> = (flow.next()..).map_while(|index| d.prior_state(index)).collect();
         d.prior_base = flow.head;
         d.prior = flow.slots.drain(..).chain(rest).collect();
         debug_assert!(d.prior.len() >= known);
-        d.ready = VecDeque::new();
-        d.ready_bytes = 0;
-        d.page = None;
         flow.in_flight = 0;
+        flow.wishes.clear();
         flow.waiting = VecDeque::new();
         flow.waiting_bytes = 0;
     }
 
+    /// Retained messages stay [MQTT3-3.1.2-7].
+    ///
     /// The session is over: subscriptions, queue and identifiers go; its will is published if it still waits
     /// [MQTT5-3.1.2-8].
     pub(super) fn end_session(&mut self, now: Now, key: u32, with_will: WithWill) {
@@ -158,46 +169,34 @@ impl Hub {
         }
     }
 
-    pub(super) fn session_expired(&mut self, now: Now, key: u32, generation: u32) {
-        let Some(s) = self.sessions.get(key as usize) else { return };
-        if s.generation != generation || s.is_online() {
-            return;
-        }
-        let Some(d) = &s.durable else { return };
-        if s.expiry_secs == u32::MAX {
-            return;
-        }
-        // It may have been resumed and left again since this timer was set.
-        let due = d.disconnected_at_ms + u64::from(s.expiry_secs) * 1000;
-        if now.wall_ms + 1 >= due {
+    /// The deadline that counts has come; by the clock that nobody sets, so that a session does not stay for ever when
+    /// the time of day is put back.
+    pub(super) fn session_expired(&mut self, now: Now, key: u32) {
+        // A session does not end before its connection [MQTT5-4.1.0-1] [MQTT3-4.1.0-2].
+        if !self.sessions[key as usize].is_online() {
             self.end_session(now, key, WithWill::Yes);
         }
     }
 
-    pub(super) fn will_due(&mut self, now: Now, key: u32, generation: u32) {
-        let Some(s) = self.sessions.get(key as usize) else { return };
-        if s.generation != generation || s.is_online() {
-            return;
-        }
-        let (Some(will), Some(d)) = (&s.will, &s.durable) else { return };
-        if now.wall_ms + 1 >= d.disconnected_at_ms + u64::from(will.delay_secs) * 1000 {
+    pub(super) fn will_due(&mut self, now: Now, key: u32) {
+        if !self.sessions[key as usize].is_online() {
             self.publish_will(now, key);
         }
     }
 
-    /// Publishes a session's will and forgets it [MQTT5-3.1.2-7].
+    /// Publishes a session's will and forgets it [MQTT5-3.1.2-10] [MQTT3-3.1.2-10].
     fn publish_will(&mut self, now: Now, key: u32) {
         let s = &mut self.sessions[key as usize];
         let Some(will) = s.will.take() else { return };
-        let (account, client_id) = (Rc::clone(&s.who.account), s.client_id.clone());
+        let (who, client_id) = (Rc::clone(&s.who), s.client_id.clone());
         self.batch.push(&Fact::WillClear { client_id: &client_id });
-        self.send_will(now, &will, &account, &client_id);
+        self.send_will(now, &will, &who, &client_id);
     }
 
-    fn send_will(&mut self, now: Now, will: &WillState, account: &Rc<str>, client_id: &str) {
-        let profile = self.who.get(account).map(|w| w.profile);
+    fn send_will(&mut self, now: Now, will: &WillState, who: &Who, client_id: &str) {
         let mut message = will.message.view();
-        if profile.is_some_and(|p| !self.access.may_publish(p, account, client_id, message.topic)) {
+        // The right was there at CONNECT; whose groups are not known again has kept it.
+        if who.known && !self.access.may_publish(who.profile, &who.account, client_id, message.topic) {
             self.counters.refused.add("will_not_authorized");
             return;
         }
@@ -205,11 +204,17 @@ impl Hub {
             message.expires_at_ms = now.wall_ms + will.expiry_ms;
         }
         self.counters.wills += 1;
-        self.spread(
-            now,
-            None,
-            &Incoming { message, qos: will.qos, retain: will.retain, from: u32::MAX, publisher: account },
-        );
+        let refusal = if will.retain { self.retained_refusal(&message) } else { None };
+        if let Some((reason, limit)) = refusal {
+            self.counters.limits.add(limit);
+            self.notices.push(now.ms, limit, || {
+                format!("the will of client {client_id:?} is sent and not retained: {reason:?} ({limit})")
+            });
+        }
+        // [MQTT5-3.1.2-14] [MQTT5-3.1.2-15] [MQTT3-3.1.2-16] [MQTT3-3.1.2-17]
+        let retain = will.retain && refusal.is_none();
+        let from = u32::MAX;
+        self.spread(now, None, &Incoming { message, qos: will.qos, retain, from, publisher: &who.account });
     }
 
     // ---- Time --------------------------------------------------------------------------------------------------
@@ -246,7 +251,7 @@ impl Hub {
                 "nothing was heard for one and a half keep alives",
             );
         } else {
-            self.timers.push(Reverse((due, Timer::KeepAlive(link))));
+            self.arm(due, Timer::KeepAlive(link));
         }
     }
 
@@ -266,15 +271,26 @@ impl Hub {
                     "the credentials have expired; connect with new ones",
                 );
             }
-            Some(at) => self.timers.push(Reverse((now.ms + (at - now.wall_ms), Timer::Token(link)))),
+            Some(_) => self.arm_token(now, link),
             None => {}
+        }
+    }
+
+    /// Sets the deadline at which a link's right to be connected ends, if it does.
+    pub(super) fn arm_token(&mut self, now: Now, link: LinkId) {
+        if let Some(extra) = &mut self.links[link.slot as usize].extra
+            && let Some(at) = extra.expires_at_ms
+        {
+            extra.token_timer_ms = now.ms + at.saturating_sub(now.wall_ms);
+            let at_ms = extra.token_timer_ms;
+            self.arm(at_ms, Timer::Token(link));
         }
     }
 
     // ---- Start and stop ----------------------------------------------------------------------------------------
 
     pub(super) fn restore_session(&mut self, now: Now, record: SessionRecord) {
-        let who = self.who_is(&record.account, vec![]);
+        let who = self.who_was(&record.account);
         let key = self.begin_session(&record.client_id, &who);
         self.by_session_no.insert(record.no.0, key);
         self.persistent += 1;
@@ -313,13 +329,18 @@ impl Hub {
             page: None,
             loading: false,
             disconnected_at_ms,
+            expiry_timer_ms: 0,
             prior,
             prior_base: record.head.0,
         }));
         for (filter, options, id) in record.subscriptions {
             self.router.subscribe(Self::session_key(key), &filter, crate::router::Options(options), id);
             let s = &mut self.sessions[key as usize];
-            s.subscriptions.push(crate::session::Subscription { filter: filter.into(), options, id });
+            let entry = crate::session::Subscription { filter: filter.into(), options, id };
+            match s.place_of(&entry.filter) {
+                Ok(at) => s.subscriptions[at] = entry,
+                Err(at) => s.subscriptions.insert(at, entry),
+            }
         }
         if died_connected {
             self.store_session(key);
@@ -331,30 +352,30 @@ impl Hub {
     /// A will found at start: its client and the broker may have died together.
     pub(super) fn restore_will(&mut self, now: Now, record: &WillRecord) {
         let m = &record.message;
+        let due_at_ms =
+            if record.due_at_ms == 0 { now.wall_ms + u64::from(record.delay_secs) * 1000 } else { record.due_at_ms };
         let will = WillState {
             message: Rc::new(Message::new(&m.topic, &m.properties, &m.payload, 0)),
             qos: record.qos,
             retain: record.retain,
             delay_secs: record.delay_secs,
             expiry_ms: m.expires_at_ms,
+            timer_ms: (now.ms + due_at_ms.saturating_sub(now.wall_ms)).max(1),
         };
         let key = self.find_session(&record.client_id).filter(|_| record.session.is_some());
-        let due_at_ms =
-            if record.due_at_ms == 0 { now.wall_ms + u64::from(record.delay_secs) * 1000 } else { record.due_at_ms };
         match key {
             Some(key) if due_at_ms > now.wall_ms => {
                 let s: &mut Session = &mut self.sessions[key as usize];
                 Self::push_will(&mut self.batch, s, &will, due_at_ms);
-                let generation = s.generation;
+                let (generation, at_ms) = (s.generation, will.timer_ms);
                 s.will = Some(Box::new(will));
-                let timer = Timer::Will { session: key, generation };
-                self.timers.push(Reverse((now.ms + (due_at_ms - now.wall_ms), timer)));
+                self.arm(at_ms, Timer::Will { session: key, generation });
             }
             _ => {
-                let account: Rc<str> = record.account.as_str().into();
-                let who = self.who_is(&account, vec![]);
+                let who = self.who_was(&record.account);
                 self.batch.push(&Fact::WillClear { client_id: &record.client_id });
-                self.send_will(now, &will, &who.account, &record.client_id);
+                self.send_will(now, &will, &who, &record.client_id);
+                self.forget_unused(&who.account);
             }
         }
     }

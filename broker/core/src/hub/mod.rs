@@ -13,6 +13,8 @@ mod operator;
 mod send;
 mod subscribe;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 pub use operator::{LinkView, RetainedView, SessionBrief, SessionView, Totals};
 
@@ -86,7 +88,7 @@ enum After {
     SubAck {
         link: LinkId,
         bytes: Box<[u8]>,
-        retained: Box<[subscribe::RetainedWish]>,
+        retained: subscribe::Wishes,
     },
     ConnAck {
         link: LinkId,
@@ -130,8 +132,11 @@ enum Timer {
 /// Least and greatest number of output buffers kept for reuse, and the largest kept.
 const POOL: usize = 64;
 const POOLED_BYTES: usize = 128 * 1024;
-/// Routes kept by topic for all publishers together.
+/// Routes kept by topic for all publishers together, and the bytes they may take.
 const ROUTES: usize = 8_192;
+const ROUTES_BYTES: usize = 16 * 1024 * 1024;
+/// As few deadlines as this are never looked through for those that mean nothing any more.
+const TIMERS_LEAST: usize = 1_024;
 
 /// Everything the broker knows.
 pub struct Hub {
@@ -149,8 +154,12 @@ pub struct Hub {
     terminals: Map<Rc<str>, u32>,
     router: Router,
     routes: Map<Box<str>, (u64, Rc<Route>)>,
+    routes_bytes: usize,
     retained: RetainedTree,
     timers: BinaryHeap<Reverse<(u64, Timer)>>,
+    /// So many deadlines are worth a look for those that mean nothing any more.
+    timers_look_at: usize,
+    sys_armed: bool,
     effects: VecDeque<Effect>,
     dirty: Vec<u32>,
     pool: Vec<Vec<u8>>,
@@ -194,8 +203,11 @@ impl Hub {
             terminals: map(seed),
             router: Router::new(seed),
             routes: map(seed),
+            routes_bytes: 0,
             retained: RetainedTree::new(seed),
             timers: BinaryHeap::new(),
+            timers_look_at: TIMERS_LEAST,
+            sys_armed: false,
             effects: VecDeque::new(),
             dirty: vec![],
             pool: vec![],
@@ -231,9 +243,7 @@ impl Hub {
         for record in snapshot.wills {
             hub.restore_will(now, &record);
         }
-        if hub.sys_interval_secs != 0 {
-            hub.timers.push(Reverse((now.ms, Timer::Sys)));
-        }
+        hub.arm_sys(now.ms);
         hub
     }
 
@@ -250,7 +260,7 @@ impl Hub {
         let slot = self.links.insert(Link::new(self.generation, peer, now.ms));
         self.counters.connections += 1;
         let link = LinkId { slot: narrow(slot), generation: self.generation };
-        self.timers.push(Reverse((now.ms + self.limits.connect_timeout_secs * 1000, Timer::Connect(link))));
+        self.arm(now.ms + self.limits.connect_timeout_secs * 1000, Timer::Connect(link));
         Some(link)
     }
 
@@ -282,12 +292,14 @@ impl Hub {
             (Phase::Open, Packet::PubComp(ack)) => self.on_pubcomp(now, slot, ack),
             (Phase::Open, Packet::Subscribe(subscribe)) => self.on_subscribe(now, slot, subscribe),
             (Phase::Open, Packet::Unsubscribe(unsubscribe)) => self.on_unsubscribe(now, slot, unsubscribe),
+            // [MQTT5-3.12.4-1] [MQTT3-3.12.4-1]
             (Phase::Open, Packet::PingReq) => self.send(slot, &Packet::PingResp),
             (Phase::Open | Phase::Authenticating, Packet::Disconnect(d)) => self.on_disconnect(now, slot, d),
             (Phase::Open | Phase::Authenticating, Packet::Auth(auth)) => self.on_auth(now, slot, auth),
             (Phase::Connecting, Packet::Connect(connect)) => self.on_connect(now, slot, connect),
             // The first packet must be CONNECT [MQTT5-3.1.0-1] [MQTT3-3.1.0-1].
             (Phase::Connecting, _) => self.abort(now, slot, "first_packet_not_connect"),
+            // Nothing behind a refused CONNECT, or a DISCONNECT [MQTT5-3.1.4-6] [MQTT5-3.14.4-1] [MQTT3-3.1.4-5].
             (Phase::Closing, _) => {}
             // A second CONNECT [MQTT5-3.1.0-2] [MQTT3-3.1.0-2], or a packet only a server sends.
             (Phase::Open | Phase::Opening | Phase::Authenticating, _) => {
@@ -299,6 +311,14 @@ impl Hub {
                     "this packet may not be sent now",
                 );
             }
+        }
+        // A client that does not read what it is answered is not read either.
+        let output_max = self.output_max();
+        if let Some(l) = self.links.get_mut(slot as usize)
+            && l.unsent() > output_max
+            && l.phase != Phase::Closing
+        {
+            l.paused |= pause::OUTPUT;
         }
     }
 
@@ -326,7 +346,7 @@ impl Hub {
         let l = &self.links[link.slot as usize];
         let (session, unsent) = (l.session, l.unsent());
         if l.paused & pause::OUTPUT != 0 && unsent < self.output_low() {
-            self.resume(link.slot, pause::OUTPUT);
+            self.resume(now, link.slot, pause::OUTPUT);
         }
         if session != u32::MAX && unsent < self.output_low() {
             self.pump(now, session);
@@ -358,7 +378,7 @@ impl Hub {
                 break;
             }
             self.timers.pop();
-            self.fire(now, timer);
+            self.fire(now, at, timer);
         }
     }
 
@@ -462,11 +482,13 @@ impl Hub {
         self.links[slot as usize].paused |= why;
     }
 
-    fn resume(&mut self, slot: u32, why: u8) {
+    fn resume(&mut self, now: Now, slot: u32, why: u8) {
         let l = &mut self.links[slot as usize];
         let was = l.paused;
         l.paused &= !why;
         if was != 0 && l.paused == 0 {
+            // What it said meanwhile was not read: its keep alive counts from here.
+            l.last_packet_ms = now.ms;
             let link = LinkId { slot, generation: l.generation };
             self.effects.push_back(Effect::Resume(link));
         }
@@ -494,7 +516,7 @@ impl Hub {
         if !self.disk_waiters.is_empty() && self.backlog() <= self.limits.commit_bytes_max / 2 {
             for link in core::mem::take(&mut self.disk_waiters) {
                 if self.is_current(link) {
-                    self.resume(link.slot, pause::DISK);
+                    self.resume(now, link.slot, pause::DISK);
                 }
             }
         }
@@ -505,33 +527,51 @@ impl Hub {
         (self.uncommitted_bytes + self.batch.bytes.len()) as u64
     }
 
+    /// An answer of this link waits for the disk, and what it says next waits behind it. As many as it may have
+    /// unanswered stop it from being read.
+    fn defer(&mut self, slot: u32) {
+        let l = &mut self.links[slot as usize];
+        l.deferred = l.deferred.saturating_add(1);
+        if l.deferred >= l.announced_receive_max {
+            l.paused |= pause::IN_FLIGHT;
+        }
+    }
+
+    /// An answer of this link need not wait any more. False: nobody is there to hear it, or has been told to go, after
+    /// which nothing may be said [MQTT5-3.14.4-1].
+    fn undefer(&mut self, now: Now, link: LinkId) -> bool {
+        if !self.is_current(link) {
+            return false;
+        }
+        let l = &mut self.links[link.slot as usize];
+        l.deferred = l.deferred.saturating_sub(1);
+        if l.paused & pause::IN_FLIGHT != 0 && l.deferred <= l.announced_receive_max / 2 {
+            self.resume(now, link.slot, pause::IN_FLIGHT);
+        }
+        self.is_open(link.slot)
+    }
+
     fn run_after(&mut self, now: Now, after: After) {
         match after {
             After::Ack { link, kind, packet_id, reason } => {
-                if self.is_current(link) {
-                    let l = &mut self.links[link.slot as usize];
-                    l.deferred -= 1;
-                    let resumed =
-                        l.paused & pause::IN_FLIGHT != 0 && u64::from(l.deferred) * 2 <= self.limits.receive_max;
+                if self.undefer(now, link) {
                     self.answer(link.slot, kind, packet_id, reason);
-                    if resumed {
-                        self.resume(link.slot, pause::IN_FLIGHT);
-                    }
                 }
             }
             After::Bytes { link, bytes } => {
-                if self.is_current(link) {
+                if self.undefer(now, link) {
                     self.send_bytes(link.slot, &bytes);
                 }
             }
             After::SubAck { link, bytes, retained } => {
-                if self.is_current(link) {
+                if self.undefer(now, link) {
                     self.send_bytes(link.slot, &bytes);
-                    self.send_retained(now, link.slot, &retained);
+                    self.send_retained(now, link.slot, retained);
                 }
             }
             After::ConnAck { link, bytes } => {
-                if self.is_current(link) {
+                // It may have been taken over, or told to go, while the disk was at work.
+                if self.is_current(link) && self.links[link.slot as usize].phase == Phase::Opening {
                     self.open_session(now, link.slot, &bytes);
                 }
             }
@@ -553,22 +593,69 @@ impl Hub {
         }
     }
 
-    fn fire(&mut self, now: Now, timer: Timer) {
+    /// Sets a deadline. Connections and sessions that come and go leave deadlines behind that are days away; those are
+    /// dropped whenever the list has doubled.
+    fn arm(&mut self, at_ms: u64, timer: Timer) {
+        self.timers.push(Reverse((at_ms, timer)));
+        if self.timers.len() >= self.timers_look_at {
+            let mut timers = core::mem::take(&mut self.timers).into_vec();
+            timers.retain(|Reverse((at, timer))| self.still_means(*at, *timer));
+            self.timers = timers.into();
+            self.timers_look_at = (self.timers.len() * 2).max(TIMERS_LEAST);
+        }
+    }
+
+    /// Whether a deadline is still the one that counts for what it is about.
+    fn still_means(&self, at_ms: u64, timer: Timer) -> bool {
+        match timer {
+            Timer::Connect(link) => {
+                self.is_current(link)
+                    && matches!(self.links[link.slot as usize].phase, Phase::Connecting | Phase::Authenticating)
+            }
+            Timer::KeepAlive(link) | Timer::Rate(link) => self.is_current(link),
+            Timer::Token(link) => {
+                self.is_current(link)
+                    && self.links[link.slot as usize].extra.as_ref().is_some_and(|e| e.token_timer_ms == at_ms)
+            }
+            Timer::SessionExpiry { session, generation } => self.sessions.get(session as usize).is_some_and(|s| {
+                s.generation == generation && s.durable.as_ref().is_some_and(|d| d.expiry_timer_ms == at_ms)
+            }),
+            Timer::Will { session, generation } => self
+                .sessions
+                .get(session as usize)
+                .is_some_and(|s| s.generation == generation && s.will.as_ref().is_some_and(|w| w.timer_ms == at_ms)),
+            Timer::Sys => true,
+        }
+    }
+
+    /// Sees to it that `$SYS` is published from now on, if it is to be.
+    fn arm_sys(&mut self, at_ms: u64) {
+        if self.sys_interval_secs != 0 && !self.sys_armed {
+            self.sys_armed = true;
+            self.arm(at_ms, Timer::Sys);
+        }
+    }
+
+    fn fire(&mut self, now: Now, at_ms: u64, timer: Timer) {
+        if !self.still_means(at_ms, timer) {
+            return;
+        }
         match timer {
             Timer::Connect(link) => self.connect_timeout(now, link),
             Timer::KeepAlive(link) => self.keep_alive_timeout(now, link),
             Timer::Token(link) => self.token_expired(now, link),
             Timer::Rate(link) => {
                 if self.is_current(link) {
-                    self.resume(link.slot, pause::RATE);
+                    self.resume(now, link.slot, pause::RATE);
                 }
             }
-            Timer::SessionExpiry { session, generation } => self.session_expired(now, session, generation),
-            Timer::Will { session, generation } => self.will_due(now, session, generation),
+            Timer::SessionExpiry { session, .. } => self.session_expired(now, session),
+            Timer::Will { session, .. } => self.will_due(now, session),
             Timer::Sys => {
-                self.publish_sys(now);
+                self.sys_armed = false;
                 if self.sys_interval_secs != 0 {
-                    self.timers.push(Reverse((now.ms + u64::from(self.sys_interval_secs) * 1000, Timer::Sys)));
+                    self.publish_sys(now);
+                    self.arm_sys(now.ms + u64::from(self.sys_interval_secs) * 1000);
                 }
             }
         }

@@ -250,21 +250,24 @@ impl Hub {
     }
 
     /// Takes over changed limits and rules. Connections stay; messages that may no longer be read are no longer sent.
-    pub fn reload(&mut self, settings: Settings) {
+    pub fn reload(&mut self, now: Now, settings: Settings) {
         self.limits = settings.limits;
         self.access = settings.access;
         self.sys_interval_secs = settings.sys_interval_secs;
+        self.arm_sys(now.ms);
         let old: Vec<Rc<Who>> = self.who.values().cloned().collect();
         for who in old {
             let profile = self.access.profile(&who.account, &who.groups);
             let account = Rc::clone(&who.account);
-            self.who.insert(Rc::clone(&account), Rc::new(Who { account, groups: who.groups.clone(), profile }));
+            let who = Who { account: Rc::clone(&account), groups: who.groups.clone(), profile, known: who.known };
+            self.who.insert(account, Rc::new(who));
         }
         for (_, s) in &mut self.sessions {
             let profile = self.access.profile(&s.who.account, &s.who.groups);
-            let same = self.who.get(&s.who.account).filter(|w| w.groups == s.who.groups);
+            let same = self.who.get(&s.who.account).filter(|w| w.groups == s.who.groups && w.known == s.who.known);
             s.who = same.cloned().unwrap_or_else(|| {
-                Rc::new(Who { account: Rc::clone(&s.who.account), groups: s.who.groups.clone(), profile })
+                let (account, groups) = (Rc::clone(&s.who.account), s.who.groups.clone());
+                Rc::new(Who { account, groups, profile, known: s.who.known })
             });
         }
         self.router.invalidate();

@@ -180,6 +180,7 @@ impl Hub {
         let without_alias = publish(message.topic, message.payload, properties, form).encoded_len(version);
         let mut topic = message.topic;
         // The alias property takes three bytes; a packet that just fits without it is sent without it.
+        // [MQTT5-3.1.2-27]
         if l.alias_out_max != 0 && (without_alias + 3) as u64 <= packet_max {
             let (alias, known) = alias_for(l, topic);
             if let Some(alias) = alias {
@@ -198,7 +199,8 @@ impl Hub {
         Sent::Yes
     }
 
-    /// A reason string, unless the client asked for none [MQTT5-3.1.2-29] or it would not fit [MQTT5-3.2.2-19].
+    /// A reason string, unless the client asked for none [MQTT5-3.1.2-29] or it would not fit [MQTT5-3.2.2-19]
+    /// [MQTT5-3.4.2-2] [MQTT5-3.5.2-2] [MQTT5-3.14.2-3].
     pub(super) fn reason_property(&self, slot: u32, text: &str) -> Vec<u8> {
         let l = &self.links[slot as usize];
         let mut bytes = vec![];
@@ -223,6 +225,7 @@ fn alias_for(l: &mut Link, topic: &str) -> (Option<u16>, bool) {
     if let Some(at) = aliases.iter().position(|known| **known == *topic) {
         return (number(at), true);
     }
+    // From 1 up to the client's maximum [MQTT5-3.1.2-26] [MQTT5-3.3.2-8] [MQTT5-3.3.2-11].
     if aliases.len() < max {
         aliases.push(topic.into());
         return (number(aliases.len() - 1), false);

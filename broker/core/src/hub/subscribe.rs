@@ -2,7 +2,7 @@
 
 use super::{After, Hub, Now, inbound::shorten};
 use crate::router::{Options, Retained};
-use crate::session::{Ready, Subscription};
+use crate::session::{Ready, RetainedWish, Subscription};
 use crate::store::Fact;
 use parlor_protocol::mqtt::{
     Packet, Properties, ReasonCode, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe, Version,
@@ -10,18 +10,22 @@ use parlor_protocol::mqtt::{
 use parlor_protocol::topic;
 use std::rc::Rc;
 
-/// A subscription whose retained messages are to be sent.
-pub(super) struct RetainedWish {
-    filter: Box<str>,
-    options: Options,
-    id: u32,
-}
+/// Retained messages that one look at the tree brings for one subscription.
+const RETAINED_STEP: usize = 256;
+/// No further ones are queued on disk while as many messages wait there.
+const RETAINED_QUEUED: u64 = 1_024;
+
+/// By filter.
+pub(super) type Wishes = std::collections::BTreeMap<Box<str>, RetainedWish>;
 
 impl Hub {
+    /// Filter by filter, with one SUBACK for all that has its identifier and their codes in order [MQTT5-2.2.1-6]
+    /// [MQTT5-3.8.4-1] [MQTT5-3.8.4-2] [MQTT5-3.8.4-5] [MQTT5-3.8.4-6] [MQTT5-3.8.4-7] [MQTT5-3.9.3-1] [MQTT3-2.3.1-7]
+    /// [MQTT3-3.8.4-1] [MQTT3-3.8.4-2] [MQTT3-3.8.4-4] [MQTT3-3.8.4-5] [MQTT3-3.9.3-1].
     pub(super) fn on_subscribe(&mut self, now: Now, slot: u32, p: &Subscribe<'_>) {
         let id = p.properties.subscription_identifier().unwrap_or(0);
         let mut reasons = vec![];
-        let mut wishes = vec![];
+        let mut wishes = Wishes::new();
         for (filter, options) in p.filters.iter() {
             let shared = matches!(topic::parse_shared(filter), Ok(Some(_)));
             if shared && options.no_local {
@@ -38,14 +42,14 @@ impl Hub {
                 Ok(new) => {
                     reasons.push(options.qos as u8);
                     let bits = Options(options.to_bits());
-                    // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]; none for shared ones (section 4.8.2).
+                    // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11] [MQTT5-3.8.4-4]; none for shared ones (4.8.2).
                     let wanted = match bits.retain_handling() {
                         0 => true,
                         1 => new,
                         _ => false,
                     };
                     if wanted && !shared {
-                        wishes.push(RetainedWish { filter: filter.into(), options: bits, id });
+                        wishes.insert(filter.into(), RetainedWish { options: bits, id, after: None });
                     }
                 }
                 Err((reason, label)) => {
@@ -66,15 +70,18 @@ impl Hub {
         let packet = SubAck { packet_id: p.packet_id, properties: Properties::EMPTY, reasons: &reasons };
         let bytes = self.encoded(slot, &Packet::SubAck(packet));
         let link = self.id_of(slot);
-        let after = After::SubAck { link, bytes, retained: wishes.into() };
+        let after = After::SubAck { link, bytes, retained: wishes };
         self.answer_session(now, slot, after);
     }
 
     /// Replies at once, unless the session is persistent: then what was promised must be on disk first.
     fn answer_session(&mut self, now: Now, slot: u32, after: After) {
         let l = &self.links[slot as usize];
-        if self.sessions[l.session as usize].durable.is_some() || l.deferred > 0 {
+        let waits = self.sessions[l.session as usize].durable.is_some() || l.deferred > 0;
+        self.defer(slot);
+        if waits {
             self.after_commit(now, after);
+            self.slow_down_for_disk(slot);
         } else {
             self.run_after(now, after);
         }
@@ -113,8 +120,8 @@ impl Hub {
         if !self.access.may_subscribe(s.who.profile, &s.who.account, &s.client_id, plain) {
             return Err((ReasonCode::NOT_AUTHORIZED, "not_authorized"));
         }
-        let old = s.subscriptions.iter().position(|sub| *sub.filter == *filter);
-        if old.is_none() {
+        let place = s.place_of(filter);
+        if place.is_err() {
             if s.subscriptions.len() as u64 >= self.limits.subscriptions_per_session_max {
                 return Err((ReasonCode::QUOTA_EXCEEDED, "subscriptions_per_session_max"));
             }
@@ -128,28 +135,36 @@ impl Hub {
         if let Some(d) = &s.durable {
             self.batch.push(&Fact::Subscribe { no: d.no, filter, options: bits, id });
         }
-        match old.and_then(|at| s.subscriptions.get_mut(at)) {
-            Some(sub) => (sub.options, sub.id) = (bits, id),
-            None => s.subscriptions.push(Subscription { filter: filter.into(), options: bits, id }),
+        let entry = Subscription { filter: filter.into(), options: bits, id };
+        match place {
+            Ok(at) => s.subscriptions[at] = entry,
+            Err(at) => s.subscriptions.insert(at, entry),
         }
-        Ok(old.is_none())
+        Ok(place.is_err())
     }
 
+    /// Filters are compared as they are, and one UNSUBACK answers all [MQTT5-2.2.1-6] [MQTT5-3.10.4-1] [MQTT5-3.10.4-4]
+    /// [MQTT5-3.10.4-5] [MQTT5-3.10.4-6] [MQTT5-3.11.3-1] [MQTT3-2.3.1-7] [MQTT3-3.10.4-1] [MQTT3-3.10.4-4]
+    /// [MQTT3-3.10.4-5] [MQTT3-3.10.4-6].
     pub(super) fn on_unsubscribe(&mut self, now: Now, slot: u32, p: &Unsubscribe<'_>) {
         let key = self.links[slot as usize].session;
         let mut reasons = vec![];
         for filter in p.filters.iter() {
             let s = &mut self.sessions[key as usize];
-            let at = s.subscriptions.iter().position(|sub| *sub.filter == *filter);
-            reasons.push(if let Some(at) = at {
-                s.subscriptions.swap_remove(at);
+            reasons.push(if let Ok(at) = s.place_of(filter) {
+                s.subscriptions.remove(at);
+                if let Some(flow) = &mut s.flow {
+                    flow.wishes.remove(filter);
+                }
                 if let Some(d) = &s.durable {
                     self.batch.push(&Fact::Unsubscribe { no: d.no, filter });
                 }
+                // Nothing new is queued from now on, what is queued is sent [MQTT5-3.10.4-2] [MQTT5-3.10.4-3] [MQTT3-3.10.4-2]
+                // [MQTT3-3.10.4-3].
                 self.router.unsubscribe(Self::session_key(key), filter);
                 ReasonCode::SUCCESS.0
             } else {
-                ReasonCode::NO_SUBSCRIPTION_EXISTED.0 // [MQTT5-3.11.3-1]
+                ReasonCode::NO_SUBSCRIPTION_EXISTED.0 // [MQTT5-3.11.3-2]
             });
         }
         let packet = UnsubAck { packet_id: p.packet_id, properties: Properties::EMPTY, reasons: &reasons };
@@ -158,53 +173,73 @@ impl Hub {
         self.answer_session(now, slot, After::Bytes { link, bytes });
     }
 
-    /// Sends the retained messages that match new subscriptions, with the retain flag set [MQTT5-3.3.1-8] [MQTT3-3.3.1-8].
-    pub(super) fn send_retained(&mut self, now: Now, slot: u32, wishes: &[RetainedWish]) {
+    /// Sends the retained messages that match new subscriptions, with the retain flag set [MQTT5-3.3.1-9]
+    /// [MQTT3-3.3.1-6] [MQTT3-3.3.1-8].
+    pub(super) fn send_retained(&mut self, now: Now, slot: u32, mut wishes: Wishes) {
         let key = self.links[slot as usize].session;
-        if key == u32::MAX || wishes.is_empty() {
+        let Some(s) = self.sessions.get_mut(key as usize) else { return };
+        if wishes.is_empty() {
             return;
         }
-        for wish in wishes {
-            let mut found: Vec<Retained> = vec![];
-            let mut expired: Vec<Box<str>> = vec![];
-            self.retained.visit(&wish.filter, |r| {
-                let at = r.message.expires_at_ms;
-                if at != 0 && at <= now.wall_ms {
-                    expired.push(r.message.topic().into());
-                } else {
-                    found.push(r.clone());
-                }
-            });
-            for topic in expired {
-                self.retained.clear(&topic);
-                self.batch.push(&Fact::RetainClear { topic: &topic });
+        s.flow.get_or_insert_default().wishes.append(&mut wishes);
+        self.pump(now, key);
+    }
+
+    /// Takes the next retained messages for a session that has sent those before; false if there is nothing to do now.
+    pub(super) fn pump_wishes(&mut self, now: Now, key: u32) -> bool {
+        let s = &mut self.sessions[key as usize];
+        let Some(flow) = &mut s.flow else { return false };
+        if flow.wishes.is_empty() || !flow.waiting.is_empty() {
+            return false;
+        }
+        if s.durable.as_ref().is_some_and(|d| d.queued >= RETAINED_QUEUED.min(self.limits.queue_messages_max)) {
+            return false;
+        }
+        let Some((filter, mut wish)) = flow.wishes.pop_first() else { return false };
+        let mut found: Vec<Retained> = vec![];
+        self.retained.visit_after(&filter, wish.after.as_deref(), |r| {
+            found.push(r.clone());
+            found.len() < RETAINED_STEP
+        });
+        let last = found.last().filter(|_| found.len() == RETAINED_STEP);
+        wish.after = last.map(|r| r.message.topic().into());
+        let mut ids = vec![];
+        if wish.id != 0 {
+            crate::router::put_subscription_id(&mut ids, wish.id);
+        }
+        for retained in found {
+            self.take_retained(now, key, &retained, wish.options, &ids);
+        }
+        if wish.after.is_some()
+            && let Some(flow) = &mut self.sessions[key as usize].flow
+        {
+            flow.wishes.insert(filter, wish);
+        }
+        true
+    }
+
+    /// Takes one retained message to a session's queue.
+    fn take_retained(&mut self, now: Now, key: u32, retained: &Retained, options: Options, ids: &[u8]) {
+        let topic = retained.message.topic();
+        let expires_at_ms = retained.message.expires_at_ms;
+        if expires_at_ms != 0 && expires_at_ms <= now.wall_ms {
+            if self.retained.clear(topic) {
+                self.batch.push(&Fact::RetainClear { topic });
                 self.counters.dropped.add("expired");
             }
-            let mut ids = vec![];
-            if wish.id != 0 {
-                crate::router::put_subscription_id(&mut ids, wish.id);
-            }
-            for retained in found {
-                if !self.may_deliver(key, retained.message.topic()) {
-                    continue;
-                }
-                let qos = retained.qos.min(wish.options.qos());
-                if qos > 0 && self.sessions[key as usize].durable.is_some() {
-                    self.enqueue_retained(now, key, &retained, qos, &ids);
-                    continue;
-                }
-                // These wait in memory whatever their number: each is a pointer to a message that is kept anyway.
-                let flow = self.sessions[key as usize].flow.get_or_insert_default();
-                let message = Rc::clone(&retained.message);
-                flow.waiting.push_back(Ready {
-                    index: 0,
-                    message,
-                    qos,
-                    retain: true,
-                    subscription_ids: ids.as_slice().into(),
-                });
-            }
+            return;
         }
-        self.pump(now, key);
+        if !self.may_deliver(key, topic) {
+            return;
+        }
+        let qos = retained.qos.min(options.qos());
+        let s = &mut self.sessions[key as usize];
+        if qos > 0 && s.durable.is_some() {
+            return self.enqueue_retained(now, key, retained, qos, ids);
+        }
+        let flow = s.flow.get_or_insert_default();
+        let message = Rc::clone(&retained.message);
+        flow.waiting_bytes += message.cost();
+        flow.waiting.push_back(Ready { index: 0, message, qos, retain: true, subscription_ids: ids.into() });
     }
 }

@@ -4,6 +4,7 @@ use crate::hash::{Map, map};
 use crate::message::Message;
 use parlor_protocol::topic;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::rc::Rc;
 
 /// One retained message.
@@ -103,33 +104,57 @@ impl RetainedTree {
 
     /// Calls `found` for every message whose topic matches `filter`, in topic order within a level.
     pub fn visit(&self, filter: &str, mut found: impl FnMut(&Retained)) {
+        self.visit_after(filter, None, |r| {
+            found(r);
+            true
+        });
+    }
+
+    /// As [`RetainedTree::visit`], for the topics that come after `after` in that order, until `found` says `false`.
+    /// A visit in many steps costs no more than one, and sees what is changed between them.
+    pub fn visit_after(&self, filter: &str, after: Option<&str>, mut found: impl FnMut(&Retained) -> bool) {
         let levels: Vec<&str> = topic::levels(filter).collect();
-        let mut stack = vec![(0u32, 0usize)];
-        while let Some((at, depth)) = stack.pop() {
-            let node = &self.nodes[at as usize];
-            // A wildcard at the first level does not match names that begin with `$` [MQTT5-4.7.2-1].
-            let hidden = |level: &str| depth == 0 && level.starts_with('$');
-            match levels.get(depth) {
-                None => {
-                    if let Some(value) = &node.value {
-                        found(value);
-                    }
+        let seen: Vec<&str> = after.map(topic::levels).into_iter().flatten().collect();
+        let mut walk = vec![];
+        let mut next = Some((0, 0, after.map(|_| 0)));
+        loop {
+            if let Some((at, depth, along)) = next.take() {
+                let node = &self.nodes[at as usize];
+                let level = levels.get(depth).copied();
+                let ends = level.is_none() || level == Some("#");
+                // What lies on the way to `after`, and that itself, were visited before.
+                if ends
+                    && along.is_none()
+                    && let Some(value) = &node.value
+                    && !found(value)
+                {
+                    return;
                 }
-                Some(&"#") => {
-                    if let Some(value) = &node.value {
-                        found(value);
-                    }
-                    let below = node.children.iter().rev().filter(|(level, _)| !hidden(level));
-                    stack.extend(below.map(|(_, &child)| (child, EVERYTHING)));
+                let bound = along.and_then(|along| seen.get(along).copied());
+                let from = bound.map_or(Bound::Unbounded, Bound::Included);
+                let range = match level {
+                    None if depth != EVERYTHING => None,
+                    None | Some("#" | "+") => Some((from, Bound::Unbounded)),
+                    Some(level) if bound.is_some_and(|b| level < b) => None,
+                    Some(level) => Some((Bound::Included(level), Bound::Included(level))),
+                };
+                if let Some(range) = range {
+                    let depth = if level == Some("#") || depth == EVERYTHING { EVERYTHING } else { depth + 1 };
+                    // A wildcard at the first level does not match names that begin with `$` [MQTT5-4.7.2-1].
+                    let hides = at == 0 && matches!(level, Some("#" | "+"));
+                    walk.push((node.children.range::<str, _>(range), depth, along.zip(bound), hides));
                 }
-                Some(&"+") => {
-                    let below = node.children.iter().rev().filter(|(level, _)| !hidden(level));
-                    stack.extend(below.map(|(_, &child)| (child, depth + 1)));
-                }
-                Some(level) => stack.extend(node.children.get(*level).map(|&child| (child, depth + 1))),
             }
-            if depth == EVERYTHING {
-                stack.extend(node.children.values().rev().map(|&child| (child, EVERYTHING)));
+            let Some((children, depth, way, hides)) = walk.last_mut() else { return };
+            match children.next() {
+                None => {
+                    walk.pop();
+                }
+                Some((level, _)) if *hides && level.starts_with('$') => {}
+                Some((level, &child)) => {
+                    let along = way.filter(|(_, bound)| **level == **bound).map(|(along, _)| along + 1);
+                    next = Some((child, *depth, along));
+                }
             }
         }
     }
@@ -187,6 +212,37 @@ mod tests {
             expect.sort();
             assert_eq!(got, expect, "{filter}");
         }
+    }
+
+    #[test]
+    fn a_visit_goes_on_after_any_topic_whether_it_is_still_there_or_not() {
+        let topics = ["a", "a/b", "a/b/c", "/a", "a/", "$SYS/x", "$SYS", "b/b", "a//c", "$a/b/c", "a/c", "a/b/d"];
+        let tree = tree(&topics);
+        for filter in ["#", "+", "a/#", "a/+", "+/b", "$SYS/#", "a/b", "+/+/+", "a/+/c"] {
+            let mut all = vec![];
+            tree.visit(filter, |r| all.push(r.message.topic().to_owned()));
+            for step in 1..4 {
+                let (mut got, mut after): (Vec<String>, Option<String>) = (vec![], None);
+                loop {
+                    let before = got.len();
+                    tree.visit_after(filter, after.as_deref(), |r| {
+                        got.push(r.message.topic().to_owned());
+                        got.len() < before + step
+                    });
+                    if got.len() == before {
+                        break;
+                    }
+                    after = got.last().cloned();
+                }
+                assert_eq!(got, all, "{filter} by {step}");
+            }
+        }
+        let mut rest = vec![];
+        tree.visit_after("a/#", Some("a/b/bb"), |r| {
+            rest.push(r.message.topic().to_owned());
+            true
+        });
+        assert_eq!(rest, ["a/b/c", "a/b/d", "a/c"]);
     }
 
     #[test]

@@ -102,6 +102,9 @@ fn long_fixed_header(input: &[u8]) -> Result<Option<(usize, usize)>, DecodeError
     Err(DecodeError::OverlongInteger)
 }
 
+/// 2 for PUBREL, SUBSCRIBE and UNSUBSCRIBE [MQTT5-3.6.1-1] [MQTT5-3.8.1-1] [MQTT5-3.10.1-1] [MQTT3-3.6.1-1]
+/// [MQTT3-3.8.1-1] [MQTT3-3.10.1-1], 0 for the rest [MQTT5-3.14.1-1] [MQTT5-3.15.1-1] [MQTT3-3.14.1-1].
+///
 /// The reserved flags of the fixed header [MQTT5-2.1.3-1] [MQTT3-2.2.2-1] [MQTT3-2.2.2-2].
 fn check_flags(first: u8, version: Version) -> Result<(), DecodeError> {
     let expect = match first >> 4 {
@@ -121,7 +124,9 @@ fn read_publish(first: u8, mut r: Reader<'_>, version: Version) -> Result<Publis
     if dup && qos == QoS::AtMostOnce {
         return Err(DecodeError::DupWithoutQoS);
     }
+    // First of all a topic name [MQTT5-3.3.2-1] [MQTT5-4.7.0-1] [MQTT3-3.3.2-1] [MQTT3-4.7.1-1].
     let topic = r.topic_name()?;
+    // [MQTT5-2.2.1-2] [MQTT3-2.3.1-5]
     let packet_id = if qos == QoS::AtMostOnce { None } else { Some(read_packet_id(&mut r)?) };
     let (properties, seen) = read_properties_seen(&mut r, version, PropertyPlace::Publish)?;
     if topic.is_empty() && seen & 1 << 0x23 == 0 {
@@ -219,7 +224,8 @@ fn read_connect<'a>(r: &mut Reader<'a>) -> Result<Connect<'a>, DecodeError> {
     let flags = r.u8()?;
     let keep_alive_secs = r.u16()?;
     let has_will = flags & 0x04 != 0;
-    // [MQTT5-3.1.2-3] [MQTT3-3.1.2-3]; [MQTT5-3.1.2-11] [MQTT5-3.1.2-13] [MQTT3-3.1.2-11] [MQTT3-3.1.2-15]; a password
+    // [MQTT5-3.1.2-3] [MQTT3-3.1.2-3]; [MQTT5-3.1.2-11] [MQTT5-3.1.2-13] [MQTT3-3.1.2-11] [MQTT3-3.1.2-13]
+    // [MQTT3-3.1.2-15]; a password
     // needs a user name in 3.1.1 [MQTT3-3.1.2-22].
     let orphan_password = version == Version::V311 && flags & 0xC0 == 0x40;
     if flags & 1 != 0 || (!has_will && flags & 0x38 != 0) || orphan_password {
@@ -227,7 +233,10 @@ fn read_connect<'a>(r: &mut Reader<'a>) -> Result<Connect<'a>, DecodeError> {
     }
     let will_qos = QoS::from_bits(flags >> 3 & 3).ok_or(DecodeError::BadQoS)?; // [MQTT5-3.1.2-12] [MQTT3-3.1.2-14]
     let properties = read_properties(r, version, PropertyPlace::Connect)?;
+    // In this order, each exactly when its flag says so [MQTT5-3.1.3-1] [MQTT5-3.1.3-3] [MQTT5-3.1.3-4] [MQTT3-3.1.3-1]
+    // [MQTT3-3.1.3-3] [MQTT3-3.1.3-4].
     let client_id = r.string()?;
+    // [MQTT5-3.1.2-9] [MQTT5-3.1.3-11] [MQTT3-3.1.2-9] [MQTT3-3.1.3-10]
     let will = if has_will {
         let properties = read_properties(r, version, PropertyPlace::Will)?;
         let topic = r.string()?;
@@ -236,6 +245,9 @@ fn read_connect<'a>(r: &mut Reader<'a>) -> Result<Connect<'a>, DecodeError> {
     } else {
         None
     };
+    // A field without its flag is left over, which is an error [MQTT5-3.1.2-16] [MQTT5-3.1.2-17] [MQTT5-3.1.2-18]
+    // [MQTT5-3.1.2-19] [MQTT5-3.1.3-12] [MQTT3-3.1.2-18] [MQTT3-3.1.2-19] [MQTT3-3.1.2-20] [MQTT3-3.1.2-21]
+    // [MQTT3-3.1.3-11].
     let username = if flags & 0x80 != 0 { Some(r.string()?) } else { None };
     let password = if flags & 0x40 != 0 { Some(r.binary()?) } else { None };
     let clean_start = flags & 2 != 0;

@@ -204,7 +204,7 @@ fn encode_connect(p: &Connect<'_>, out: &mut impl Sink) {
 
 fn encode_connack(p: &ConnAck<'_>, version: Version, out: &mut impl Sink) {
     frame(0x20, 2 + properties_len(p.properties, version), out);
-    // [MQTT5-3.2.2-6] [MQTT3-3.2.2-4]
+    // Session Present is the only flag [MQTT5-3.2.2-1]; no refusal has it [MQTT5-3.2.2-6] [MQTT3-3.2.2-4].
     out.put_u8(u8::from(p.session_present && p.reason == ReasonCode::SUCCESS));
     out.put_u8(match version {
         Version::V311 => p.reason.connack_v311(),

@@ -172,7 +172,9 @@ impl Form {
             Self::Four => r.u32().map(|_| true)?,
             Self::FourNotZero => r.u32()? != 0,
             Self::VarintNotZero => r.varint()? != 0,
+            // Content Type among them [MQTT5-3.3.2-19].
             Self::Text => r.string().map(|_| true)?,
+            // The Response Topic [MQTT5-3.3.2-13].
             Self::Topic => {
                 if r.topic_name()?.is_empty() {
                     return Err(DecodeError::BadTopic(TopicError::Empty));

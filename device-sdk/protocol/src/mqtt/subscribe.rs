@@ -123,7 +123,8 @@ fn read_one<'a>(r: &mut Reader<'a>, version: Version) -> Result<(&'a str, Subscr
     Ok((read_filter(r)?, SubscriptionOptions::from_bits(r.u8()?, version)?))
 }
 
-/// A filter has at least one character [MQTT5-4.7.3-1] [MQTT3-4.7.3-1].
+/// A filter is a string [MQTT5-3.8.3-1] [MQTT5-3.10.3-1] [MQTT3-3.8.3-1] [MQTT3-3.10.3-1] of at least one character
+/// [MQTT5-4.7.3-1] [MQTT3-4.7.3-1].
 fn read_filter<'a>(r: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
     let filter = r.string()?;
     if filter.is_empty() { Err(DecodeError::BadFilter) } else { Ok(filter) }
