@@ -61,7 +61,9 @@ fn no_bytes_break_the_hub() {
     let mut played = 0;
     while played < count && began.elapsed() < TIME {
         let Ok(labels) = std::panic::catch_unwind(|| storm(played)) else { panic!("repeat with SEED={played}") };
-        labels.into_iter().for_each(|label| *reached.entry(label).or_insert(0) += 1);
+        for label in labels {
+            *reached.entry(label).or_insert(0) += 1;
+        }
         played += 1;
     }
     eprintln!("{played} of {count} seeds: {reached:?}");
