@@ -14,6 +14,10 @@ const START_PATIENCE: Duration = Duration::from_secs(20);
 /// With this among the arguments, clients without credentials are not let in.
 pub const NO_ANONYMOUS: &str = "auth.allow_anonymous=false";
 
+/// With this among the arguments, listeners and who may come in are what the configuration file says. (It is a setting
+/// that changes nothing.)
+pub const LISTENERS_OF_FILE: &str = "websocket.path=/mqtt";
+
 /// What a broker has written to its standard error so far.
 #[derive(Default)]
 struct Log {
@@ -56,7 +60,7 @@ struct Process {
 }
 
 impl Process {
-    fn spawn(binary: &Path, args: &[String]) -> Self {
+    fn spawn(binary: &Path, args: &[String], data: &Path) -> Self {
         let mut child = program(binary)
             .args(args)
             .stdin(Stdio::null())
@@ -64,9 +68,11 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|e| panic!("could not start {}: {e}; run `cargo build -p parlor` first", binary.display()));
-        // The helper holds a pipe from this process: when that closes, for whatever reason, the broker is killed.
+        // The helper holds a pipe from this process: when that closes, for whatever reason, the broker is killed and its
+        // data is removed.
         let reaper = Command::new("sh")
-            .args(["-c", "read _; kill -9 \"$0\"", &child.id().to_string()])
+            .args(["-c", "read _; kill -9 \"$0\"; rm -rf -- \"$1\"", &child.id().to_string()])
+            .arg(data)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -170,21 +176,20 @@ impl Broker {
     }
 
     fn launch(&mut self) {
-        let mut args: Vec<String> = vec![
-            "serve".into(),
-            "--listen".into(),
-            format!("mqtt://{}", self.mqtt),
-            "--data".into(),
-            self.data.display().to_string(),
-            "--http".into(),
-            "127.0.0.1:0".into(),
-        ];
-        if !self.extra.iter().any(|arg| arg == NO_ANONYMOUS) {
+        let mut args: Vec<String> = vec!["serve".into(), "--data".into(), self.data.display().to_string()];
+        if !self.extra.iter().any(|arg| arg == "--http") {
+            args.extend(["--http".into(), "127.0.0.1:0".into()]);
+        }
+        if !self.extra.iter().any(|arg| arg == LISTENERS_OF_FILE) {
+            args.extend(["--listen".into(), format!("mqtt://{}", self.mqtt)]);
+        }
+        if !self.extra.iter().any(|arg| arg == NO_ANONYMOUS || arg == LISTENERS_OF_FILE) {
             args.push("--allow-anonymous".into());
         }
         args.extend(self.extra.iter().cloned());
-        let process = Process::spawn(&Self::binary(), &args);
-        let (mqtt, http) = (process.address("mqtt"), process.address("http"));
+        let process = Process::spawn(&Self::binary(), &args, &self.data);
+        let mqtt = process.address("mqtt");
+        let http = if self.extra.iter().any(|arg| arg == "off") { None } else { process.address("http") };
         let Some(mqtt) = mqtt else {
             panic!("the broker did not say where it listens:\n{}", Self::text(&process));
         };

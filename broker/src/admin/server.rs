@@ -106,7 +106,14 @@ impl Admin {
         if config.http.enabled {
             let wanted = config.http.listen;
             let listen = |error| AdminError::Listen { address: wanted, error };
-            let opened = TcpListener::bind(wanted).map_err(listen)?;
+            let opened = match TcpListener::bind(wanted) {
+                // Several brokers on one machine, started with flags alone, need no flag for this.
+                Err(error) if config.http.any_port && error.kind() == io::ErrorKind::AddrInUse => {
+                    tracing::warn!("http://{wanted} is taken, perhaps by another broker: the system chooses a port");
+                    TcpListener::bind(SocketAddr::new(wanted.ip(), 0)).map_err(listen)?
+                }
+                opened => opened.map_err(listen)?,
+            };
             opened.set_nonblocking(true).map_err(listen)?;
             let got = opened.local_addr().map_err(listen)?;
             let path = config.data.join(ADDRESS_FILE);

@@ -374,6 +374,27 @@ fn a_token_outlives_a_restart() {
 }
 
 #[test]
+fn a_taken_port_matters_only_to_who_asked_for_it() {
+    let data = std::env::temp_dir().join(format!("parlor-admin-{}-taken", std::process::id()));
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let open = |any_port| {
+        let mut config = Config::default();
+        config.data.clone_from(&data);
+        config.http.listen = held.local_addr().unwrap();
+        config.http.any_port = any_port;
+        let (commands, _) = mpsc::channel(1);
+        Admin::open(AdminSetup { config, sources: Sources::default(), commands, readiness: Arc::default() })
+    };
+    let admin = open(true).unwrap();
+    let written = std::fs::read_to_string(data.join(ADDRESS_FILE)).unwrap();
+    assert_eq!(written.trim(), admin.address().unwrap().to_string());
+    assert_ne!(admin.address(), held.local_addr().ok());
+    drop(admin);
+    assert!(matches!(open(false), Err(AdminError::Listen { .. })));
+    std::fs::remove_dir_all(&data).unwrap();
+}
+
+#[test]
 fn strangers_hosts_are_turned_away() {
     let house = House::with("hosts", |config| config.http.hosts = vec!["broker.lan".into()], Box::new(Some));
     let status =

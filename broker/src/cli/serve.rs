@@ -139,7 +139,7 @@ pub(super) fn check_config(args: CheckArgs, environment: Vec<(String, String)>) 
 
 /// Says which port of the configuration is taken, and what to do.
 fn taken(config: &Config) -> Option<String> {
-    let http = config.http.enabled.then_some(config.http.listen);
+    let http = (config.http.enabled && !config.http.any_port).then_some(config.http.listen);
     let listeners = config.listeners.iter().map(|listener| (listener.url.to_string(), listener.url.addresses().ok()));
     for (what, addresses) in listeners.chain([(String::from("http"), http.map(|address| vec![address]))]) {
         for address in addresses.into_iter().flatten().filter(|address| address.port() != 0) {

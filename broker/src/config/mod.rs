@@ -195,6 +195,8 @@ pub struct Http {
     pub enabled: bool,
     /// Where. Port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// Whether the system may choose another port when that of `listen` is taken: nobody asked for this one.
+    pub any_port: bool,
     /// Names other than loopback ones under which it may be asked for (the `Host` header).
     pub hosts: Vec<String>,
     /// Connections at the same time; one more is closed.
@@ -336,7 +338,7 @@ impl Config {
         if places(self) != places(running) {
             sections.push("listener");
         }
-        if self.http != running.http {
+        if (Http { any_port: running.http.any_port, ..self.http.clone() }) != running.http {
             sections.push("http");
         }
         if self.store != running.store {

@@ -455,11 +455,12 @@ fn log(room: &mut Room, top: &mut Section) -> Log {
 }
 
 fn http(room: &mut Room, top: &mut Section) -> Http {
-    let mut http = Http { enabled: true, listen: HTTP_LISTEN, hosts: Vec::new(), connections_max: 64 };
+    let mut http = Http { enabled: true, listen: HTTP_LISTEN, any_port: true, hosts: Vec::new(), connections_max: 64 };
     let Some(mut section) = top.section(room, "http") else { return http };
     http.enabled = section.boolean(room, "enabled").unwrap_or(true);
     let remote = section.boolean(room, "allow_remote").unwrap_or(false);
     if let Some((origin, value)) = section.text(room, "listen") {
+        http.any_port = false;
         let value = value.strip_prefix("http://").unwrap_or(&value).trim_end_matches('/').to_owned();
         match value.replace("localhost:", "127.0.0.1:").parse::<SocketAddr>() {
             Ok(address) if !address.ip().is_loopback() && !remote => {

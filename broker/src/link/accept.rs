@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -183,18 +183,20 @@ impl TlsAcceptEvent {
 /// Accepts connections of one TLS listener, does their handshakes, and hands them over. Returns when `out` is closed, or
 /// an error if the socket cannot be watched. Dropping it ends all handshakes.
 ///
-/// A peer that is slow or silent holds a place among the handshakes until its deadline, and nothing else.
+/// A peer that is slow or silent holds a place among the handshakes until its deadline, and nothing else. Each handshake
+/// follows the options as they are when it begins.
 pub async fn serve_tls(
     listener: TcpListener,
     tls: ReloadableTls,
-    options: TlsAcceptOptions,
+    options: watch::Receiver<TlsAcceptOptions>,
     out: mpsc::Sender<NewLink>,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut handshakes = Handshakes { running: BTreeMap::new(), tasks: JoinSet::new(), next: 0 };
     let mut closed = pin!(out.closed());
     loop {
-        handshakes.make_room(&options).await;
+        let now = options.borrow().clone();
+        handshakes.make_room(&now).await;
         let accepted = poll_fn(|context| {
             handshakes.collect(context);
             if closed.as_mut().poll(context).is_ready() {
@@ -205,10 +207,13 @@ pub async fn serve_tls(
         .await;
         match accepted {
             None => return Ok(()),
-            Some(Ok((stream, peer))) => handshakes.begin(stream, peer, &tls, &options, &out),
+            Some(Ok((stream, peer))) => {
+                let now = options.borrow().clone();
+                handshakes.begin(stream, peer, &tls, &now, &out);
+            }
             Some(Err(error)) => {
                 if let Some(pause) = accept_pause(&error) {
-                    (options.report)(TlsAcceptEvent::AcceptFailed { error, pause });
+                    (now.report)(TlsAcceptEvent::AcceptFailed { error, pause });
                     sleep(pause).await;
                 }
             }
@@ -449,7 +454,7 @@ mod tests {
             let theirs = tls.clone();
             let thread = std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(serve_tls(listener, theirs, options, out))
+                runtime.block_on(serve_tls(listener, theirs, watch::channel(options).1, out))
             });
             Self { address, tls, links: Some(links), events, thread: Some(thread) }
         }

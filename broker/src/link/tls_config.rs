@@ -290,7 +290,7 @@ pub struct ReloadableTls(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    files: TlsFiles,
+    files: RwLock<TlsFiles>,
     current: RwLock<Arc<ServerConfig>>,
     /// The files as they were when they were last loaded, or last failed to load.
     seen: Mutex<Vec<FileMark>>,
@@ -320,7 +320,12 @@ impl ReloadableTls {
         // The mark is taken first: a change during the load is then seen as one.
         let seen = files.fingerprint();
         let config = files.load()?;
-        let shared = Shared { files, current: RwLock::new(config), seen: Mutex::new(seen), asked: Notify::new() };
+        let shared = Shared {
+            files: RwLock::new(files),
+            current: RwLock::new(config),
+            seen: Mutex::new(seen),
+            asked: Notify::new(),
+        };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -331,14 +336,20 @@ impl ReloadableTls {
     }
 
     /// The files.
-    pub fn files(&self) -> &TlsFiles {
-        &self.0.files
+    pub fn files(&self) -> TlsFiles {
+        self.0.files.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Names other files; they are used once they have been loaded.
+    pub fn set_files(&self, files: TlsFiles) {
+        *self.0.files.write().unwrap_or_else(PoisonError::into_inner) = files;
     }
 
     /// Loads the files again; on an error what was loaded before stays in use.
     pub fn reload(&self) -> Result<(), TlsConfigError> {
-        *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = self.0.files.fingerprint();
-        let config = self.0.files.load()?;
+        let files = self.files();
+        *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = files.fingerprint();
+        let config = files.load()?;
         *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
     }
@@ -353,10 +364,10 @@ impl ReloadableTls {
     pub async fn watch(&self, period: Duration, report: impl Fn(ReloadEvent)) {
         loop {
             let asked = tokio::time::timeout(period, self.0.asked.notified()).await.is_ok();
-            if !asked && *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) == self.0.files.fingerprint() {
+            if !asked && *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) == self.files().fingerprint() {
                 continue;
             }
-            let certificate = self.0.files.certificate.clone();
+            let certificate = self.files().certificate;
             report(match self.reload() {
                 Ok(()) => ReloadEvent::Reloaded { certificate },
                 Err(error) => ReloadEvent::Kept { certificate, error },

@@ -5,7 +5,7 @@ use super::{Door, RunError, Server, store_dir};
 use crate::admin::systemd::{self, Notice};
 use crate::admin::{Command, CommandError, Readiness, Restored, Shutdown};
 use crate::auth::{AccountRecord, Accounts, Authenticator, certificate_account};
-use crate::config::Config;
+use crate::config::{Config, Listener};
 use crate::driver::{Driver, Heart, Outside, Signal, now};
 use crate::link::{Layer, NewLink, WsLayer, WsOptions, accept_pause};
 use crate::store::disk::DirDisk;
@@ -13,7 +13,7 @@ use crate::store::{BackupHandle, FiguresHandle, Options, StoreThreads};
 use parlor_core::access::Access;
 use parlor_core::store::Store;
 use parlor_core::{Hub, Settings};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,6 +40,22 @@ pub(super) struct Life {
     pub(super) backups: BackupHandle,
     pub(super) orders: Rc<RefCell<Orders>>,
     pub(super) started_ms: u64,
+    /// What of each listener without TLS can change while it is open, by its number in the configuration.
+    ways: Vec<(usize, Rc<Way>)>,
+}
+
+/// What of a listener can change while it is open.
+#[derive(Default)]
+struct Way {
+    websocket: RefCell<Option<Arc<WsOptions>>>,
+    allow_anonymous: Cell<bool>,
+}
+
+impl Way {
+    fn follow(&self, config: &Config, listener: &Listener) {
+        *self.websocket.borrow_mut() = ws_options(config, listener);
+        self.allow_anonymous.set(listener.allow_anonymous);
+    }
 }
 
 /// Orders that wait for the disk.
@@ -142,12 +158,15 @@ pub(super) async fn live(server: &mut Server) -> Result<Ending, RunError> {
     let packet_bytes_max = u32::try_from(server.config.limits.packet_bytes_max).unwrap_or(u32::MAX);
     let driver = Driver::new(hub, store, reports, authenticator, signal_of_heart, server.clock, packet_bytes_max);
     let started_ms = driver.now().wall_ms;
-    let mut life = Life { driver, accounts, figures, backups, orders, started_ms };
+    let mut life = Life { driver, accounts, figures, backups, orders, started_ms, ways: vec![] };
     let mut tasks: Vec<JoinHandle<()>> = vec![tokio::task::spawn_local(Heart::new(Rc::clone(&life.driver)))];
-    seed_accounts(server, &life).await?;
+    tokio::select! {
+        seeded = seed_accounts(server, &life) => seeded?,
+        Some(why) = failures.recv() => return Err(RunError::StoreFailed(why)),
+    }
     for door in &server.doors {
         if !server.config.listeners[door.number].url.transport.is_tls() {
-            tasks.push(open_door(server, &life.driver, door)?);
+            tasks.push(open_door(server, &mut life, door)?);
         }
     }
     server.announce();
@@ -219,28 +238,23 @@ fn reload(server: &mut Server, life: &Life, config: Config) -> Result<(), RunErr
     crate::log::set_level(config.log.level);
     life.driver.hub.borrow_mut().reload(life.driver.now(), hub_settings(&config));
     life.driver.set_packet_bytes_max(u32::try_from(config.limits.packet_bytes_max).unwrap_or(u32::MAX));
-    server.side.reload_certificates();
     // What needs a restart keeps the values that are in use.
-    let (data, listeners, http, store) = (
+    let (data, mut listeners, http, store) = (
         server.config.data.clone(),
         std::mem::take(&mut server.config.listeners),
         server.config.http.clone(),
         server.config.store.clone(),
     );
-    let anonymous: Vec<bool> = listeners
-        .iter()
-        .map(|old| {
-            config
-                .listeners
-                .iter()
-                .find(|new| new.url == old.url)
-                .map_or(old.allow_anonymous, |new| new.allow_anonymous)
-        })
-        .collect();
-    server.config = Config { data, listeners, http, store, ..config };
-    for (listener, allow_anonymous) in server.config.listeners.iter_mut().zip(anonymous) {
-        listener.allow_anonymous = allow_anonymous;
+    for old in &mut listeners {
+        if let Some(new) = config.listeners.iter().find(|new| new.url == old.url) {
+            *old = Listener { name: old.name.clone(), ..new.clone() };
+        }
     }
+    server.config = Config { data, listeners, http, store, ..config };
+    for (number, way) in &life.ways {
+        way.follow(&server.config, &server.config.listeners[*number]);
+    }
+    server.side.reload(&server.config);
     tracing::info!("the configuration was taken over");
     Ok(())
 }
@@ -261,34 +275,30 @@ fn admit(server: &Server, life: &Life, link: NewLink) {
     life.driver.admit(link, certificate, listener.allow_anonymous);
 }
 
-fn open_door(server: &Server, driver: &Rc<Driver>, door: &Door) -> Result<JoinHandle<()>, RunError> {
+fn open_door(server: &Server, life: &mut Life, door: &Door) -> Result<JoinHandle<()>, RunError> {
     let listener = &server.config.listeners[door.number];
     let socket = door.listener.try_clone().map_err(RunError::Runtime)?;
     let socket = tokio::net::TcpListener::from_std(socket).map_err(RunError::Runtime)?;
-    let websocket = ws_options(&server.config, listener);
+    let way = Rc::new(Way::default());
+    way.follow(&server.config, listener);
+    life.ways.push((door.number, Rc::clone(&way)));
     let number = u32::try_from(door.number).unwrap_or(u32::MAX);
-    let task = accept(Rc::clone(driver), socket, number, websocket, listener.allow_anonymous);
+    let task = accept(Rc::clone(&life.driver), socket, number, way);
     Ok(tokio::task::spawn_local(task))
 }
 
 /// Accepts connections that need no handshake beyond their first bytes: TCP, ordered and lossless [MQTT5-4.2.0-1]
 /// [MQTT3-4.2.0-1].
-async fn accept(
-    driver: Rc<Driver>,
-    listener: tokio::net::TcpListener,
-    number: u32,
-    websocket: Option<Arc<WsOptions>>,
-    allow_anonymous: bool,
-) {
+async fn accept(driver: Rc<Driver>, listener: tokio::net::TcpListener, number: u32, way: Rc<Way>) {
     let mut log = crate::log::RateLimited::new(Duration::from_secs(10));
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let layer = match &websocket {
+                let layer = match &*way.websocket.borrow() {
                     None => Layer::Plain,
                     Some(options) => Layer::WebSocket(Box::new(WsLayer::new(Arc::clone(options)))),
                 };
-                driver.admit_stream(stream, peer, number, layer, vec![], None, allow_anonymous);
+                driver.admit_stream(stream, peer, number, layer, vec![], None, way.allow_anonymous.get());
             }
             Err(error) => {
                 if let Some(pause) = accept_pause(&error) {

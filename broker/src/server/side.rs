@@ -11,7 +11,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How often certificate files are looked at.
 const WATCH: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ pub(super) struct Work<'a> {
 
 /// The running side thread; dropping it ends it.
 pub(super) struct Side {
-    certificates: Vec<ReloadableTls>,
+    ways: Vec<TlsWay>,
     refused: Arc<Mutex<Tally>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -36,40 +36,47 @@ pub(super) struct Side {
 struct TlsDoor {
     listener: TcpListener,
     tls: ReloadableTls,
-    options: TlsAcceptOptions,
+    options: watch::Receiver<TlsAcceptOptions>,
+}
+
+/// What of a TLS listener can change while it is open.
+struct TlsWay {
+    /// Number of the listener in the configuration.
+    number: usize,
+    tls: ReloadableTls,
+    options: watch::Sender<TlsAcceptOptions>,
 }
 
 impl Side {
     pub(super) fn start(work: Work<'_>) -> Result<Self, RunError> {
         let refused = Arc::new(Mutex::new(Tally::default()));
-        let mut certificates: Vec<(usize, ReloadableTls)> = vec![];
+        let mut ways: Vec<TlsWay> = vec![];
         let mut doors = vec![];
         for door in work.doors {
             let listener = &work.config.listeners[door.number];
             let Some(files) = &listener.tls else { continue };
-            let known = certificates.iter().find(|(number, _)| *number == door.number).map(|(_, tls)| tls.clone());
-            let tls = match known {
-                Some(tls) => tls,
+            // A name may stand for several addresses: one listener, several sockets.
+            let at = match ways.iter().position(|way| way.number == door.number) {
+                Some(at) => at,
                 None => {
                     let url = listener.url.clone();
                     let tls = ReloadableTls::load(tls_files(files, listener))
                         .map_err(|error| RunError::Tls { url, error })?;
-                    certificates.push((door.number, tls.clone()));
-                    tls
+                    let options = accept_options(work.config, listener, door.number, &refused);
+                    ways.push(TlsWay { number: door.number, tls, options: watch::Sender::new(options) });
+                    ways.len() - 1
                 }
             };
             let socket = door.listener.try_clone().map_err(RunError::Runtime)?;
-            let options = accept_options(work.config, listener, door.number, &refused);
-            doors.push(TlsDoor { listener: socket, tls, options });
+            doors.push(TlsDoor { listener: socket, tls: ways[at].tls.clone(), options: ways[at].options.subscribe() });
         }
-        let certificates: Vec<ReloadableTls> = certificates.into_iter().map(|(_, tls)| tls).collect();
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(2)
             .build()
             .map_err(RunError::Runtime)?;
-        let watched = certificates.clone();
+        let watched: Vec<ReloadableTls> = ways.iter().map(|way| way.tls.clone()).collect();
         let admin = work.admin;
         let links = work.links;
         let body = move || {
@@ -96,12 +103,23 @@ impl Side {
             runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new().name("side".to_owned()).spawn(body).map_err(RunError::Runtime)?;
-        Ok(Self { certificates, refused, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { ways, refused, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Reads every certificate again now.
-    pub(super) fn reload_certificates(&self) {
-        self.certificates.iter().for_each(ReloadableTls::ask_reload);
+    /// Follows the configuration from now on, and reads every certificate again.
+    pub(super) fn reload(&self, config: &Config) {
+        for way in &self.ways {
+            let Some(listener) = config.listeners.get(way.number) else { continue };
+            if let Some(files) = &listener.tls {
+                way.tls.set_files(tls_files(files, listener));
+            }
+            way.options.send_modify(|options| {
+                options.websocket = ws_options(config, listener);
+                options.connect_timeout = connect_timeout(config);
+                options.handshakes_max = handshakes_max(config);
+            });
+            way.tls.ask_reload();
+        }
     }
 
     /// What did not become a link, by reason.
@@ -147,6 +165,14 @@ pub(super) fn ws_options(config: &Config, listener: &Listener) -> Option<Arc<WsO
     })
 }
 
+fn connect_timeout(config: &Config) -> Duration {
+    Duration::from_secs(config.limits.connect_timeout_secs)
+}
+
+fn handshakes_max(config: &Config) -> usize {
+    usize::try_from(config.limits.handshakes_max).unwrap_or(usize::MAX)
+}
+
 fn accept_options(
     config: &Config,
     listener: &Listener,
@@ -158,8 +184,8 @@ fn accept_options(
     TlsAcceptOptions {
         listener: number,
         websocket: ws_options(config, listener),
-        connect_timeout: Duration::from_secs(config.limits.connect_timeout_secs),
-        handshakes_max: usize::try_from(config.limits.handshakes_max).unwrap_or(usize::MAX),
+        connect_timeout: connect_timeout(config),
+        handshakes_max: handshakes_max(config),
         report: Arc::new(move |event: TlsAcceptEvent| {
             let label = event.label();
             refused.lock().unwrap_or_else(PoisonError::into_inner).add(label);

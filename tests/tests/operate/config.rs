@@ -1,6 +1,7 @@
 //! The configuration end to end: `check-config`, environment and flags, and a start from flags alone.
 
 use super::tools::*;
+use std::net::SocketAddr;
 
 /// A good file is answered OK and a summary of what it does.
 #[test]
@@ -104,4 +105,24 @@ fn nobody_comes_in_unless_it_is_said() {
     let broker = Broker::start(&["--set", NO_ANONYMOUS]);
     assert_eq!(Connect::v5("c").refused(&broker), 0x87);
     assert_eq!(Connect::v311("c").refused(&broker), 5);
+}
+
+/// IPv6 and IPv4, by address and by name, each where it was asked for.
+#[test]
+fn both_families_of_addresses() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        // A machine without IPv6 has nothing to listen on.
+        return;
+    }
+    let broker = Broker::start(&["--listen", "mqtt://[::1]:0", "--listen", "ws://localhost:0/mqtt"]);
+    let log = broker.log();
+    let v6 = log.split("listening on mqtt://[::1]:").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let v6: SocketAddr = format!("[::1]:{}", v6.expect("it listens on IPv6")).parse().expect("an address");
+    let mut six = Connect::v5("six").to(v6);
+    let mut four = Connect::v5("four").to(&broker);
+    six.subscribe("t", 1);
+    assert_eq!(four.say(1, "t", "x"), 0);
+    assert_eq!(six.message().text(), "x");
+    let seen = Operator::of(&broker).see("/sessions/six");
+    assert!(seen["connection"]["peer"].as_str().is_some_and(|peer| peer.starts_with("[::1]:")), "{seen}");
 }

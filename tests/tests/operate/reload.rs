@@ -1,6 +1,9 @@
 //! SIGHUP and `parlor reload`: what changes at once, what needs a restart, and what a broken configuration does: nothing.
 
 use super::tools::*;
+use super::transport::{Ca, Way};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
 
 /// What the log says of a reload.
 const TAKEN: &str = "configuration was taken over";
@@ -95,19 +98,87 @@ fn rules_change_while_clients_are_there() {
     assert_eq!(client.message().text(), "3");
 }
 
-/// Anonymous clients can be shut out and let in again.
+/// Anonymous clients can be shut out and let in again, and pages of other sites as well; on every kind of listener.
 #[test]
-fn the_door_can_be_closed() {
+fn doors_are_closed_and_opened() {
+    let ca = Ca::new("servers");
+    let issued = ca.issue("localhost");
     let dir = Dir::new();
-    let file = dir.put("parlor.toml", "[auth]\nallow_anonymous = true\n").display().to_string();
-    // Without a flag for it, the file decides.
-    let broker = Broker::start(&["--config", &file, "--set", NO_ANONYMOUS]);
-    assert_eq!(Connect::v5("flag").refused(&broker), 0x87, "the flag wins");
-    let own = "[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n";
-    drop(broker);
-    dir.put("parlor.toml", format!("{own}allow_anonymous = true\n"));
-    let said = parlor(&["check-config", &file]).ends(0);
-    assert!(said.out.contains("anonymous clients allowed"), "{said:?}");
+    dir.put("server.pem", &issued.certificate);
+    dir.put("server.key", &issued.key);
+    let text = |anonymous: bool, origins: &str| {
+        let listener = |url: &str| format!("[[listener]]\nurl = \"{url}\"\nallow_anonymous = {anonymous}\n");
+        let tls =
+            format!("[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n", dir.name("server.pem"), dir.name("server.key"));
+        let urls = ["mqtt://127.0.0.1:0", "mqtts://127.0.0.1:0", "ws://127.0.0.1:0/mqtt", "wss://127.0.0.1:0/mqtt"];
+        let listeners: String = urls.into_iter().map(listener).collect();
+        format!("{listeners}{tls}[websocket]\norigins = [{origins}]\n")
+    };
+    let at = Reloaded::start(&text(true, ""), &["--set", LISTENERS_OF_FILE]);
+    let broker = &at.broker;
+    let tls = Way::tls(&ca.client(None));
+    let ways =
+        [("mqtt", Way::plain()), ("mqtts", tls.clone()), ("ws", Way::plain().websocket()), ("wss", tls.websocket())];
+    let probe = |code: u8| {
+        for (scheme, way) in &ways {
+            let client = Connect::v5("probe").ask(&way.to(broker.address(scheme)));
+            assert_eq!(client.connack.code, code, "{scheme}");
+        }
+    };
+    probe(0);
+    at.command(&text(false, "")).ends(0).complains("configuration taken over\n");
+    probe(0x87);
+    at.command(&text(true, "")).ends(0);
+    probe(0);
+    let page = |scheme: &str| {
+        let request = "GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Protocol: mqtt\r\nOrigin: https://evil.example\r\n\r\n";
+        let way = Way { websocket: None, ..ways.iter().find(|(s, _)| *s == scheme).expect("a way").1.clone() };
+        let mut stream = TcpStream::connect(SocketAddr::from(&way.to(broker.address(scheme)))).expect("a bridge");
+        stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).expect("an answer");
+        line.split(' ').nth(1).map(str::to_owned)
+    };
+    assert_eq!([page("ws"), page("wss")].map(Option::unwrap), ["101", "101"]);
+    at.command(&text(true, "\"https://good.example\"")).ends(0);
+    assert_eq!([page("ws"), page("wss")].map(Option::unwrap), ["403", "403"]);
+}
+
+/// A listener follows other certificate files, and the rules for those of clients, without being opened again.
+#[test]
+fn other_certificate_files_are_followed() {
+    let (first, second, clients) = (Ca::new("first"), Ca::new("second"), Ca::new("clients"));
+    let dir = Dir::new();
+    for (name, ca) in [("first", &first), ("second", &second)] {
+        let issued = ca.issue("localhost");
+        dir.put(&format!("{name}.pem"), &issued.certificate);
+        dir.put(&format!("{name}.key"), &issued.key);
+    }
+    dir.put("clients.pem", &clients.certificate);
+    let text = |name: &str, more: &str| {
+        let path = |end: &str| dir.name(&format!("{name}.{end}"));
+        format!("[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n{more}", path("pem"), path("key"))
+    };
+    let at = Reloaded::start(&text("first", ""), &["--listen", "mqtts://127.0.0.1:0"]);
+    let address = at.broker.address("mqtts");
+    let mut old = Connect::v5("old").to(&Way::tls(&first.client(None)).to(address));
+    let follow = |text: &str| {
+        let mark = at.broker.log().len();
+        at.command(text).ends(0);
+        at.broker.await_log_after(mark, "was read again");
+    };
+    follow(&text("second", ""));
+    Connect::v5("new").to(&Way::tls(&second.client(None)).to(address)).quiet();
+    let more = format!("client_ca = \"{}\"\nclient_certificate = \"required\"\n", dir.name("clients.pem"));
+    follow(&text("second", &more));
+    let late = Connect::v5("late").send_to(&Way::tls(&second.client(None)).to(address)).try_recv(PATIENCE);
+    assert_eq!(late, Err(Lost::Closed), "a certificate is required now");
+    at.broker.add_account("lamp", "not-used-here");
+    Connect::v5("lamp").to(&Way::tls(&second.client(Some(&clients.issue("lamp")))).to(address)).quiet();
+    old.quiet();
 }
 
 /// The level of the log changes.

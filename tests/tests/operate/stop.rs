@@ -1,6 +1,8 @@
 //! Starting and stopping: SIGTERM, SIGINT, what stays over a restart, and what keeps a broker from starting.
 
 use super::tools::*;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The shortest of a few measurements, so that a busy machine is not taken for a slow broker.
@@ -39,6 +41,8 @@ fn a_stop_is_announced_and_nothing_is_lost() {
         assert_eq!(v5.deliver(&Publish::new("stop/first", "1").qos(1, 0).retain()), 0);
         assert_eq!(v5.say(2, "stop/second", "2"), 0);
         assert_eq!(v311.message().text(), "2");
+        // Its PUBCOMP has arrived as well.
+        v311.quiet();
         broker.signal(signal);
         v5.thrown_out(&[0x8B]);
         v311.thrown_out(&[]);
@@ -111,4 +115,79 @@ fn an_unusable_directory_is_named() {
     dir.put("file", "not a directory");
     let data = dir.name("file/data");
     parlor(&["serve", "--listen", "mqtt://127.0.0.1:0", "--http", "off", "--data", &data]).ends(1).complains(&data);
+}
+
+/// After a kill nobody is looked for where nobody is: the command line goes to the store itself.
+#[test]
+fn a_killed_broker_is_not_asked() {
+    let mut broker = Broker::start(&[]);
+    broker.add_account("alice", "alices-password");
+    broker.kill();
+    assert!(broker.data().join("admin.address").exists(), "it had no time to tidy up");
+    on(&broker, &["status"]).ends(4).complains("no broker runs on");
+    assert_eq!(on(&broker, &["account", "list"]).ends(0).out, "alice\n");
+    broker.start_again();
+    assert!(on(&broker, &["status"]).ends(0).out.contains("accounts       1\n"));
+}
+
+/// Without its HTTP listener a broker serves its clients, and the command line says why it cannot reach it.
+#[test]
+fn a_broker_without_http_cannot_be_asked() {
+    let mut broker = Broker::start(&["--http", "off"]);
+    let mut client = Connect::v5("c").to(&broker);
+    client.subscribe("t", 1);
+    assert_eq!(client.say(1, "t", "x"), 0);
+    assert_eq!(client.message().text(), "x");
+    on(&broker, &["account", "list"]).ends(1).complains("in use by another broker");
+    on(&broker, &["status"]).ends(4);
+    broker.signal("TERM");
+    client.thrown_out(&[0x8B]);
+    assert_eq!(broker.ended().code(), Some(0));
+}
+
+/// A process that ends with the test.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// systemd is told when it is ready, when it reads its configuration again, and when it ends (sd_notify(3)).
+#[test]
+fn systemd_is_told() {
+    let dir = Dir::new();
+    let socket = UnixDatagram::bind(dir.path("notify")).expect("a socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("read timeout");
+    let mut command = Command::new(Broker::binary());
+    command
+        .args(["serve", "--listen", "mqtt://127.0.0.1:0", "--http", "127.0.0.1:0", "--data", &dir.name("data")])
+        .env("NOTIFY_SOCKET", dir.path("notify"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut broker = Started(command.spawn().expect("it starts"));
+    let told = |text: &str| {
+        let mut bytes = [0; 1_024];
+        loop {
+            let count = socket.recv(&mut bytes).unwrap_or_else(|error| panic!("{text} expected: {error}"));
+            if String::from_utf8_lossy(&bytes[..count]).lines().any(|line| line == text) {
+                return;
+            }
+        }
+    };
+    let signal = |name: &str, broker: &Started| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "kill -s \"$0\" \"$1\"", name, &broker.0.id().to_string()]);
+        run(command, "").ends(0);
+    };
+    told("READY=1");
+    signal("HUP", &broker);
+    told("RELOADING=1");
+    told("READY=1");
+    signal("TERM", &broker);
+    told("STOPPING=1");
+    assert_eq!(broker.0.wait().expect("it ends").code(), Some(0));
 }

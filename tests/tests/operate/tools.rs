@@ -1,7 +1,7 @@
 //! What the tests of the operator's side share.
 
 pub use parlor_tests::raw::*;
-pub use parlor_tests::server::{Broker, NO_ANONYMOUS};
+pub use parlor_tests::server::{Broker, LISTENERS_OF_FILE, NO_ANONYMOUS};
 pub use serde_json::Value as Json;
 
 use std::io::{BufRead, BufReader, Write};
