@@ -68,6 +68,7 @@ pub enum Fate {
 
 /// A message as it was sent.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Message {
     /// Who sent it.
     pub publisher: usize,

@@ -60,7 +60,7 @@ struct Process {
 }
 
 impl Process {
-    fn spawn(binary: &Path, args: &[String]) -> Self {
+    fn spawn(binary: &Path, args: &[String], data: &Path) -> Self {
         let mut child = program(binary)
             .args(args)
             .stdin(Stdio::null())
@@ -68,9 +68,11 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|e| panic!("could not start {}: {e}; run `cargo build -p parlor` first", binary.display()));
-        // The helper holds a pipe from this process: when that closes, for whatever reason, the broker is killed.
+        // The helper holds a pipe from this process: when that closes, for whatever reason, the broker is killed and its
+        // data is removed.
         let reaper = Command::new("sh")
-            .args(["-c", "read _; kill -9 \"$0\"", &child.id().to_string()])
+            .args(["-c", "read _; kill -9 \"$0\"; rm -rf -- \"$1\"", &child.id().to_string()])
+            .arg(data)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -185,7 +187,7 @@ impl Broker {
             args.push("--allow-anonymous".into());
         }
         args.extend(self.extra.iter().cloned());
-        let process = Process::spawn(&Self::binary(), &args);
+        let process = Process::spawn(&Self::binary(), &args, &self.data);
         let mqtt = process.address("mqtt");
         let http = if self.extra.iter().any(|arg| arg == "off") { None } else { process.address("http") };
         let Some(mqtt) = mqtt else {

@@ -76,7 +76,7 @@ fn limits() -> Limits {
         sessions_max: 3,
         queue_messages_max: 12,
         queue_bytes_max: 4_096,
-        memory_queue_messages_max: 6,
+        memory_queue_messages_max: 2,
         memory_queue_bytes_max: 4_096,
         output_bytes_max: 2_048,
         retained_messages_max: 2,
@@ -408,7 +408,10 @@ fn some_packet(input: &mut Input<'_>, version: Version, greeted: bool) -> Vec<u8
         _ => 0,
     };
     let v5 = version == Version::V5;
-    let id = [0, input.byte() % 8];
+    let id = match input.byte() {
+        255 => [0, 0],
+        id => [0, 1 + id % 6],
+    };
     let topics: [&[u8]; 8] = [b"a", b"a/b", b"a/b/c/d/e/f/g", b"b", b"$SYS/x", b"+/b", b"#", b"$share/g/a"];
     let mut body = vec![];
     let field = |body: &mut Vec<u8>, bytes: &[u8]| {
@@ -417,7 +420,10 @@ fn some_packet(input: &mut Input<'_>, version: Version, greeted: bool) -> Vec<u8
     };
     let first = match kind {
         0 => {
-            let (flags, level) = (input.byte(), 4 + input.byte() % 2);
+            let legal = [0x00, 0x02, 0x00, 0x02, 0x06, 0x0C, 0x26, 0x34, 0xC0, 0xC2];
+            let flags = input.byte();
+            let flags = if flags >= 250 { flags } else { legal[usize::from(flags) % legal.len()] };
+            let level = 4 + input.byte() % 2;
             field(&mut body, b"MQTT");
             body.extend([level, flags & 0xFE, 0, input.byte() % 30]);
             if level == 5 {

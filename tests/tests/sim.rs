@@ -115,11 +115,10 @@ fn the_same_worlds_with_an_honest_store_are_clean() {
 
 /// One small world, with the power failing at each write and sync of its disk in turn.
 ///
-/// Three of the six ways to lose the unsynced are tried at each moment, in turn; `PARLOR_SIM_WAYS=6` tries all.
+/// Two of the six ways to lose the unsynced are tried at each moment, in turn; `PARLOR_SIM_WAYS=6` tries all.
 #[test]
 fn no_write_or_sync_is_a_bad_moment_to_lose_power() {
-    let seed = 7;
-    let plan = Plan {
+    let small = |seed: u64| Plan {
         clients: 3,
         chaos_ms: 900,
         crashes_ms: vec![],
@@ -128,9 +127,12 @@ fn no_write_or_sync_is_a_bad_moment_to_lose_power() {
         limits: Limits::default(),
         ..Plan::random(seed)
     };
-    let whole = run(&plan, &mut OnDisk::new(seed, None));
+    // The first seed whose world has something to lose and is small enough to be lived through some hundred times.
+    let mut worlds = (1..100).map(|seed| (seed, run(&small(seed), &mut OnDisk::new(seed, None))));
+    let (seed, whole) =
+        worlds.find(|(_, w)| w.messages > 35 && w.deliveries > 45 && w.disk_steps < 280).expect("one of a hundred is");
     whole.expect_clean("the world without a power cut", seed);
-    assert!(whole.messages > 40 && whole.deliveries > 40, "the world is too small to show anything: {whole:?}");
+    let plan = small(seed);
     // `STEP=n` repeats one moment.
     if let Ok(step) = std::env::var("STEP") {
         let freeze_at = Some(step.parse().expect("STEP is a number"));
@@ -141,7 +143,7 @@ fn no_write_or_sync_is_a_bad_moment_to_lose_power() {
         }
         return;
     }
-    let ways = std::env::var("PARLOR_SIM_WAYS").map_or(3, |n| n.parse().expect("PARLOR_SIM_WAYS is a number"));
+    let ways = std::env::var("PARLOR_SIM_WAYS").map_or(2, |n| n.parse().expect("PARLOR_SIM_WAYS is a number"));
     let next = AtomicU64::new(0);
     std::thread::scope(|scope| {
         let work = || {

@@ -12,6 +12,7 @@ mod wire {
     mod common;
     mod connect;
     mod control;
+    mod gaps;
     mod limits;
     mod properties;
     mod publish;

@@ -1,5 +1,7 @@
 //! What the hub counts, and the few lines it wants logged.
 
+use std::collections::VecDeque;
+
 /// Counts by label; the labels are a small fixed set.
 #[derive(Debug, Default, Clone)]
 pub struct Tally(Vec<(&'static str, u64)>);
@@ -74,7 +76,7 @@ const QUIET_MS: u64 = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
     seen: Vec<(&'static str, u64, u64)>,
-    pub(crate) waiting: Vec<Notice>,
+    pub(crate) waiting: VecDeque<Notice>,
 }
 
 impl Notices {
@@ -93,7 +95,7 @@ impl Notices {
                 0
             }
         };
-        self.waiting.push(Notice { label, text: text(), suppressed });
+        self.waiting.push_back(Notice { label, text: text(), suppressed });
     }
 }
 

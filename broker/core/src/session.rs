@@ -201,6 +201,8 @@ pub(crate) struct Flow {
     /// Subscriptions whose retained messages have not all been sent, by filter: one look at the tree at a time fills
     /// `waiting` or the queue, so that a client that asks again and again costs no more than its subscriptions.
     pub(crate) wishes: BTreeMap<Box<str>, RetainedWish>,
+    /// A deadline is set to go on with them.
+    pub(crate) wishes_armed: bool,
 }
 
 /// A subscription whose retained messages are to be sent.

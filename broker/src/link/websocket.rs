@@ -209,7 +209,7 @@ impl WsLayer {
         matches!(self.state, State::Open(_))
     }
 
-    /// Feeds bytes of the socket; see [`super::Layer::receive`].
+    /// Feeds bytes of the socket, however they are cut `[MQTT5-6.0.0-2]` `[MQTT3-6.0.0-2]`; see [`super::Layer::receive`].
     pub fn receive(&mut self, input: &[u8], plain: &mut Vec<u8>, wire: &mut Vec<u8>) -> Result<Received, WsError> {
         let mut input = input;
         if let State::Upgrading { head, options } = &mut self.state {

@@ -160,7 +160,10 @@ pub(super) async fn live(server: &mut Server) -> Result<Ending, RunError> {
     let started_ms = driver.now().wall_ms;
     let mut life = Life { driver, accounts, figures, backups, orders, started_ms, ways: vec![] };
     let mut tasks: Vec<JoinHandle<()>> = vec![tokio::task::spawn_local(Heart::new(Rc::clone(&life.driver)))];
-    seed_accounts(server, &life).await?;
+    tokio::select! {
+        seeded = seed_accounts(server, &life) => seeded?,
+        Some(why) = failures.recv() => return Err(RunError::StoreFailed(why)),
+    }
     for door in &server.doors {
         if !server.config.listeners[door.number].url.transport.is_tls() {
             tasks.push(open_door(server, &mut life, door)?);

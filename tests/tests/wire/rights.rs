@@ -107,7 +107,7 @@ fn publishing_needs_the_right() {
     alice.quiet();
 }
 
-/// Subscribing where one may not: 0x87, or 0x80 in 3.1.1 (3.9.3) [MQTT3-3.9.3-1].
+/// Subscribing where one may not: 0x87, or 0x80 in 3.1.1 (3.9.3) [MQTT5-3.9.3-2] [MQTT3-3.9.3-2].
 #[test]
 fn subscribing_needs_the_right() {
     let Some(ruled) = Ruled::start() else { return };

@@ -36,7 +36,7 @@ fn resident_kib(broker: &Broker) -> u64 {
     line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }
 
-/// Packets may come a byte at a time.
+/// Packets may come a byte at a time: what TCP carries is one ordered stream [MQTT5-4.2.0-1] [MQTT3-4.2.0-1].
 #[test]
 fn one_byte_at_a_time() {
     for version in BOTH {

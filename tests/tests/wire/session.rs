@@ -22,8 +22,8 @@ fn session_present_is_told() {
     }
 }
 
-/// A clean start discards the session and its subscriptions and messages [MQTT5-3.1.2-4] [MQTT5-3.2.2-2]
-/// [MQTT3-3.1.2-6] [MQTT3-3.2.2-1].
+/// A clean start discards the session and its subscriptions and messages [MQTT5-3.1.2-4] [MQTT5-3.1.4-4] [MQTT5-3.2.2-2]
+/// [MQTT3-3.1.2-6] [MQTT3-3.1.4-3] [MQTT3-3.2.2-1].
 #[test]
 fn clean_start_discards_the_session() {
     for version in BOTH {
@@ -46,7 +46,7 @@ fn clean_start_discards_the_session() {
 }
 
 /// Subscriptions and QoS 1 and 2 messages of a session survive its connection, in order [MQTT5-3.1.2-23]
-/// [MQTT5-4.1.0-1] [MQTT5-4.5.0-1] [MQTT3-3.1.2-5] [MQTT3-4.5.0-1].
+/// [MQTT5-4.1.0-1] [MQTT5-4.5.0-1] [MQTT3-3.1.2-5] [MQTT3-4.1.0-1] [MQTT3-4.5.0-1].
 #[test]
 fn messages_wait_for_an_absent_client() {
     for version in BOTH {

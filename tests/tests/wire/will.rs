@@ -238,6 +238,20 @@ fn own_will_is_queued_for_the_session() {
     }
 }
 
+/// A connection without a will publishes none when it breaks [MQTT3-3.1.2-12], and neither does one that had none to
+/// begin with on the same client identifier.
+#[test]
+fn connection_without_a_will_publishes_none() {
+    for version in BOTH {
+        let (mut sub, topic) = witness(version);
+        let id = unique("c");
+        Connect::new(version, &id).will(Publish::new(&topic, "gone").qos(1, 0)).to(broker()).disconnect();
+        Connect::new(version, &id).to(broker()).cut();
+        let mut other = client(version);
+        nothing_reaches(&mut other, &mut sub);
+    }
+}
+
 /// A connection that was refused has no will.
 #[test]
 fn refused_connection_has_no_will() {

@@ -37,6 +37,8 @@ impl ProfileId {
 #[derive(Debug)]
 pub struct Access {
     rules: Box<[Rule]>,
+    /// There are no rules but the default.
+    is_open: bool,
     of_everybody: Vec<u32>,
     of_anonymous: Vec<u32>,
     of_account: BTreeMap<String, Vec<u32>>,
@@ -61,16 +63,18 @@ impl Default for Access {
 }
 
 impl Access {
-    /// Takes the rules in order. None at all means the default: everybody may publish and subscribe everything that
-    /// does not begin with `$`, may read `$SYS/#`, and may publish nothing that begins with `$`.
+    /// Takes the rules in order. None at all means the default: everybody may publish and subscribe everything, except
+    /// that what begins with `$SYS` is the broker's to publish.
     pub fn new(mut rules: Vec<Rule>) -> Self {
-        if rules.is_empty() {
+        let is_open = rules.is_empty();
+        if is_open {
             let everybody = |action, pattern| {
                 Rule::parse("everybody", action, "allow", pattern).expect("these texts are among those parse() names")
             };
             rules = vec![everybody("all", "#"), everybody("subscribe", "$SYS/#")];
         }
         let mut access = Self {
+            is_open,
             rules: Box::default(),
             of_everybody: Vec::new(),
             of_anonymous: Vec::new(),
@@ -168,7 +172,7 @@ impl Access {
     #[inline]
     pub fn may_publish(&self, profile: ProfileId, account: &str, terminal: &str, topic: &str) -> bool {
         let Some(profile) = self.profile_of(profile) else { return false };
-        if profile.publishes_everything && !topic.starts_with('$') {
+        if profile.publishes_everything && (!topic.starts_with('$') || (self.is_open && !topic.starts_with("$SYS"))) {
             return true;
         }
         let names = Names { account, terminal };
@@ -187,7 +191,7 @@ impl Access {
                 None => return false,
             },
         };
-        if profile.reads_everything && !filter.starts_with('$') {
+        if profile.reads_everything && (self.is_open || !filter.starts_with('$')) {
             return true;
         }
         let names = Names { account, terminal };
@@ -198,7 +202,7 @@ impl Access {
     #[inline]
     pub fn may_read(&self, profile: ProfileId, account: &str, terminal: &str, topic: &str) -> bool {
         let Some(profile) = self.profile_of(profile) else { return false };
-        if profile.reads_everything && !topic.starts_with('$') {
+        if profile.reads_everything && (self.is_open || !topic.starts_with('$')) {
             return true;
         }
         let names = Names { account, terminal };

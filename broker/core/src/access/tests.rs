@@ -11,7 +11,7 @@ fn groups(names: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn without_rules_everything_but_dollar_topics_is_open() {
+fn without_rules_everything_is_open_but_the_brokers_own_topics() {
     let mut access = Access::default();
     let p = access.profile("alice", &[]);
     assert_eq!(p, access.profile(ANONYMOUS, &[]));
@@ -21,12 +21,12 @@ fn without_rules_everything_but_dollar_topics_is_open() {
     assert!(access.may_subscribe(p, "alice", "t", "$SYS/#"));
     assert!(access.may_subscribe(p, "alice", "t", "$share/g/a/#"));
     assert!(access.may_read(p, "alice", "t", "$SYS/broker/uptime"));
-    assert!(!access.may_subscribe(p, "alice", "t", "$other/#"));
-    assert!(!access.may_subscribe(p, "alice", "t", "$share/g/$other/#"));
+    assert!(access.may_subscribe(p, "alice", "t", "$other/#"));
+    assert!(access.may_subscribe(p, "alice", "t", "$share/g/$other/#"));
     assert!(!access.may_subscribe(p, "alice", "t", "$share/g"));
-    assert!(!access.may_read(p, "alice", "t", "$other/x"));
+    assert!(access.may_read(p, "alice", "t", "$other/x"));
     assert!(!access.may_publish(p, "alice", "t", "$SYS/broker/uptime"));
-    assert!(!access.may_publish(p, "alice", "t", "$other/x"));
+    assert!(access.may_publish(p, "alice", "t", "$other/x"));
 }
 
 #[test]

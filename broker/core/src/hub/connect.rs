@@ -455,7 +455,8 @@ impl Hub {
                 put(Property::ServerKeepAlive(pending.keep_alive_secs));
             }
             let response;
-            if pending.request_response_information {
+            // As a part of a topic the identifier must not be more than a part.
+            if pending.request_response_information && !client_id.contains(['+', '#', '/', '\0']) {
                 response = format!("response/{client_id}");
                 put(Property::ResponseInformation(&response)); // [MQTT5-3.1.2-28]
             }

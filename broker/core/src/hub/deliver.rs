@@ -18,6 +18,8 @@ const READY_BYTES: usize = 256 * 1024;
 /// How much one load asks for.
 const LOAD_ENTRIES: u32 = 256;
 const LOAD_BYTES: u32 = 256 * 1024;
+/// Nodes of the tree of retained messages that are looked at for one session before others have their turn.
+const RETAINED_NODES: usize = 4_096;
 /// Routes one publisher keeps at hand.
 const CACHED_ROUTES: usize = 4;
 /// The largest of those.
@@ -140,16 +142,6 @@ impl Hub {
             let bytes = core::mem::take(&mut self.recipients);
             let recipients = Recipients { count: spread.stored, bytes: &bytes };
             self.batch.push(&Fact::Enqueue { message: m.message, recipients });
-            let Self { by_session_no, sessions, after, .. } = self;
-            for r in &recipients {
-                if let Some(&session) = by_session_no.get(&r.session.0)
-                    && let Some(s) = sessions.get(session as usize)
-                    && s.is_online()
-                {
-                    let (generation, until) = (s.generation, r.index.0 + 1);
-                    after.push(After::Release { session, generation, until });
-                }
-            }
             self.recipients = bytes;
             spread.outcome.durable = true;
         }
@@ -350,6 +342,10 @@ impl Hub {
             }
         }
         encode_recipient(&mut self.recipients, &StoredRecipient { session: d.no, index: QueueIndex(index), ..*place });
+        if s.link != crate::session::NO_LINK {
+            // The caller puts the fact into the batch that this waits for.
+            self.after.push(After::Release { session: key, generation: s.generation, until: index + 1 });
+        }
         spread.stored += 1;
         spread.outcome.accepted += 1;
     }
@@ -373,9 +369,6 @@ impl Hub {
         self.enqueue(now, key, open, &m, &place, &mut spread);
         if spread.stored > 0 {
             self.batch.push(&Fact::Enqueue { message, recipients: Recipients { count: 1, bytes: &self.recipients } });
-            let s = &self.sessions[key as usize];
-            let until = s.durable.as_ref().map_or(0, |d| d.tail);
-            self.after.push(After::Release { session: key, generation: s.generation, until });
         }
     }
 
@@ -390,8 +383,12 @@ impl Hub {
             return;
         }
         let low = self.output_low();
+        let mut budget = RETAINED_NODES;
         while self.links[link as usize].unsent() < low {
-            if !self.pump_waiting(now, key, link) && !self.pump_queue(now, key, link) && !self.pump_wishes(now, key) {
+            if !self.pump_waiting(now, key, link)
+                && !self.pump_queue(now, key, link)
+                && !self.pump_wishes(now, key, &mut budget)
+            {
                 break;
             }
         }

@@ -124,8 +124,19 @@ enum Timer {
     KeepAlive(LinkId),
     Token(LinkId),
     Rate(LinkId),
-    SessionExpiry { session: u32, generation: u32 },
-    Will { session: u32, generation: u32 },
+    SessionExpiry {
+        session: u32,
+        generation: u32,
+    },
+    Will {
+        session: u32,
+        generation: u32,
+    },
+    /// Retained messages are to be looked for further, now that others had their turn.
+    Wishes {
+        session: u32,
+        generation: u32,
+    },
     Sys,
 }
 
@@ -373,11 +384,15 @@ impl Hub {
 
     /// Time has passed; call it when [`Hub::deadline`] is reached.
     pub fn tick(&mut self, now: Now) {
-        while let Some(&Reverse((at, timer))) = self.timers.peek() {
-            if at > now.ms {
-                break;
-            }
+        // What is due again at once has its turn after the links had theirs.
+        let mut due = vec![];
+        while let Some(&Reverse((at, timer))) = self.timers.peek()
+            && at <= now.ms
+        {
             self.timers.pop();
+            due.push((at, timer));
+        }
+        for (at, timer) in due {
             self.fire(now, at, timer);
         }
     }
@@ -441,7 +456,7 @@ impl Hub {
 
     /// Lines for the operator.
     pub fn poll_notice(&mut self) -> Option<Notice> {
-        self.notices.waiting.pop()
+        self.notices.waiting.pop_front()
     }
 
     // ---- Shared by the rooms ---------------------------------------------------------------------------------
@@ -624,6 +639,9 @@ impl Hub {
                 .sessions
                 .get(session as usize)
                 .is_some_and(|s| s.generation == generation && s.will.as_ref().is_some_and(|w| w.timer_ms == at_ms)),
+            Timer::Wishes { session, generation } => {
+                self.sessions.get(session as usize).is_some_and(|s| s.generation == generation)
+            }
             Timer::Sys => true,
         }
     }
@@ -651,6 +669,12 @@ impl Hub {
             }
             Timer::SessionExpiry { session, .. } => self.session_expired(now, session),
             Timer::Will { session, .. } => self.will_due(now, session),
+            Timer::Wishes { session, .. } => {
+                if let Some(flow) = &mut self.sessions[session as usize].flow {
+                    flow.wishes_armed = false;
+                }
+                self.pump(now, session);
+            }
             Timer::Sys => {
                 self.sys_armed = false;
                 if self.sys_interval_secs != 0 {

@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE, and the retained messages a new subscription brings.
 
-use super::{After, Hub, Now, inbound::shorten};
+use super::{After, Hub, Now, Timer, inbound::shorten};
 use crate::router::{Options, Retained};
 use crate::session::{Ready, RetainedWish, Subscription};
 use crate::store::Fact;
@@ -186,7 +186,8 @@ impl Hub {
     }
 
     /// Takes the next retained messages for a session that has sent those before; false if there is nothing to do now.
-    pub(super) fn pump_wishes(&mut self, now: Now, key: u32) -> bool {
+    /// When `budget`, which bounds the nodes of the tree that are looked at, is used up, others have their turn first.
+    pub(super) fn pump_wishes(&mut self, now: Now, key: u32, budget: &mut usize) -> bool {
         let s = &mut self.sessions[key as usize];
         let Some(flow) = &mut s.flow else { return false };
         if flow.wishes.is_empty() || !flow.waiting.is_empty() {
@@ -195,14 +196,19 @@ impl Hub {
         if s.durable.as_ref().is_some_and(|d| d.queued >= RETAINED_QUEUED.min(self.limits.queue_messages_max)) {
             return false;
         }
+        if *budget == 0 {
+            if !core::mem::replace(&mut flow.wishes_armed, true) {
+                let timer = Timer::Wishes { session: key, generation: s.generation };
+                self.arm(now.ms, timer);
+            }
+            return false;
+        }
         let Some((filter, mut wish)) = flow.wishes.pop_first() else { return false };
         let mut found: Vec<Retained> = vec![];
-        self.retained.visit_after(&filter, wish.after.as_deref(), |r| {
+        wish.after = self.retained.visit_after(&filter, wish.after.as_deref(), budget, |r| {
             found.push(r.clone());
             found.len() < RETAINED_STEP
         });
-        let last = found.last().filter(|_| found.len() == RETAINED_STEP);
-        wish.after = last.map(|r| r.message.topic().into());
         let mut ids = vec![];
         if wish.id != 0 {
             crate::router::put_subscription_id(&mut ids, wish.id);

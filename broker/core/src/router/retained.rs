@@ -104,15 +104,22 @@ impl RetainedTree {
 
     /// Calls `found` for every message whose topic matches `filter`, in topic order within a level.
     pub fn visit(&self, filter: &str, mut found: impl FnMut(&Retained)) {
-        self.visit_after(filter, None, |r| {
+        self.visit_after(filter, None, &mut { usize::MAX }, |r| {
             found(r);
             true
         });
     }
 
-    /// As [`RetainedTree::visit`], for the topics that come after `after` in that order, until `found` says `false`.
-    /// A visit in many steps costs no more than one, and sees what is changed between them.
-    pub fn visit_after(&self, filter: &str, after: Option<&str>, mut found: impl FnMut(&Retained) -> bool) {
+    /// As [`RetainedTree::visit`], for the topics that come after `after` in that order, until `found` says `false` or
+    /// as many nodes were looked at as `budget` allows. Returns where it stopped, to go on `after` that; `None` at the
+    /// end. A visit in many steps costs little more than one, and sees what is changed between them.
+    pub fn visit_after(
+        &self,
+        filter: &str,
+        after: Option<&str>,
+        budget: &mut usize,
+        mut found: impl FnMut(&Retained) -> bool,
+    ) -> Option<Box<str>> {
         let levels: Vec<&str> = topic::levels(filter).collect();
         let seen: Vec<&str> = after.map(topic::levels).into_iter().flatten().collect();
         let mut walk = vec![];
@@ -122,13 +129,17 @@ impl RetainedTree {
                 let node = &self.nodes[at as usize];
                 let level = levels.get(depth).copied();
                 let ends = level.is_none() || level == Some("#");
+                *budget = budget.saturating_sub(1);
                 // What lies on the way to `after`, and that itself, were visited before.
                 if ends
                     && along.is_none()
                     && let Some(value) = &node.value
                     && !found(value)
                 {
-                    return;
+                    return Some(self.path(at));
+                }
+                if *budget == 0 && along.is_none() {
+                    return Some(self.path(at));
                 }
                 let bound = along.and_then(|along| seen.get(along).copied());
                 let from = bound.map_or(Bound::Unbounded, Bound::Included);
@@ -145,7 +156,7 @@ impl RetainedTree {
                     walk.push((node.children.range::<str, _>(range), depth, along.zip(bound), hides));
                 }
             }
-            let Some((children, depth, way, hides)) = walk.last_mut() else { return };
+            let (children, depth, way, hides) = walk.last_mut()?;
             match children.next() {
                 None => {
                     walk.pop();
@@ -157,6 +168,18 @@ impl RetainedTree {
                 }
             }
         }
+    }
+
+    /// The topic of a node, whether a message is retained there or not.
+    fn path(&self, mut at: u32) -> Box<str> {
+        let mut levels = vec![];
+        while at != 0 {
+            let node = &self.nodes[at as usize];
+            levels.push(&*node.level);
+            at = node.parent;
+        }
+        levels.reverse();
+        levels.join("/").into()
     }
 
     /// Calls `found` for every retained message, ascending by level.
@@ -222,23 +245,22 @@ mod tests {
             let mut all = vec![];
             tree.visit(filter, |r| all.push(r.message.topic().to_owned()));
             for step in 1..4 {
-                let (mut got, mut after): (Vec<String>, Option<String>) = (vec![], None);
+                let (mut got, mut after): (Vec<String>, Option<Box<str>>) = (vec![], None);
                 loop {
                     let before = got.len();
-                    tree.visit_after(filter, after.as_deref(), |r| {
+                    after = tree.visit_after(filter, after.as_deref(), &mut { step * 2 }, |r| {
                         got.push(r.message.topic().to_owned());
                         got.len() < before + step
                     });
-                    if got.len() == before {
+                    if after.is_none() {
                         break;
                     }
-                    after = got.last().cloned();
                 }
                 assert_eq!(got, all, "{filter} by {step}");
             }
         }
         let mut rest = vec![];
-        tree.visit_after("a/#", Some("a/b/bb"), |r| {
+        tree.visit_after("a/#", Some("a/b/bb"), &mut 100, |r| {
             rest.push(r.message.topic().to_owned());
             true
         });
