@@ -232,7 +232,12 @@ impl Flow {
     /// Whether another delivery may be sent [MQTT5-3.3.4-9] [MQTT5-4.9.0-2]; all else may in any case [MQTT5-3.3.4-10]
     /// [MQTT5-4.9.0-3].
     pub(crate) fn has_credit(&self, receive_max: u16) -> bool {
-        self.in_flight < receive_max && (self.slots.len() as u64) < IDS - 1
+        self.in_flight < receive_max && self.has_room()
+    }
+
+    /// Whether there is an identifier for another delivery.
+    pub(crate) fn has_room(&self) -> bool {
+        (self.slots.len() as u64) < IDS - 1
     }
 
     /// Records the delivery of the next index.

@@ -189,3 +189,60 @@ fn refusals_close_the_connection() {
         c.thrown_out(&[0x81, 0x82, 0x8C]);
     }
 }
+
+/// With the disk nearly full nothing is acknowledged that could not be kept: 0x97 in MQTT 5; in 3.1.1, where every answer
+/// is a positive one, the end of the connection [MQTT3-4.8.0-2]. What needs no disk goes on.
+#[test]
+fn full_disk_acknowledges_nothing() {
+    let Some(own) = Broker::own(&["--set", "store.low_space_bytes=1099511627776"]) else { return };
+    // A persistent session is refused then; on a disk with more than a tebibyte to spare it is not, and all is well.
+    if Connect::v5("probe").persistent().ask(&own).connack.code == 0 {
+        return;
+    }
+    let kept = |qos: u8| Publish::new("t/kept", "x").qos(qos, 1).retain();
+    let mut witness = Connect::v311("witness").to(&own);
+    witness.subscribe("t/#", 1);
+    for qos in 1..=2 {
+        let mut old = Connect::v311("old").to(&own);
+        old.publish(&kept(qos));
+        old.thrown_out(&[]);
+        assert_eq!(Connect::v5("new").to(&own).deliver(&kept(qos)), 0x97);
+    }
+    witness.quiet();
+    for version in BOTH {
+        assert_eq!(Connect::new(version, "live").to(&own).say(1, "t/live", "x"), 0);
+        assert_eq!(witness.message().text(), "x");
+    }
+}
+
+/// A SUBSCRIBE that is an error changes nothing, not even by the filters that stand before the error [MQTT5-3.8.3-4].
+#[test]
+fn erroneous_subscribe_changes_nothing() {
+    let (id, topic) = (unique("s"), unique("t/"));
+    let mut c = Connect::v5(&id).persistent().to(broker());
+    c.send(&c.subscribe_bytes(1, &[(&topic, 1), ("$share/group/x", 1 | 4)], &[]));
+    c.thrown_out(&[0x82]);
+    let mut c = Connect::v5(&id).persistent().to(broker());
+    assert!(c.connack.present);
+    nothing_reaches(&mut said(&topic), &mut c);
+    c.disconnect();
+    forget(&id);
+}
+
+/// A publisher that has published to `topic` and been answered.
+fn said(topic: &str) -> Client {
+    let mut publisher = client(V5);
+    publisher.say(1, topic, "x");
+    publisher
+}
+
+/// A SUBACK that is larger than the client allows cannot be sent, and the client is told so rather than left to wait
+/// [MQTT5-3.1.2-24] [MQTT5-4.13.2-1].
+#[test]
+fn suback_that_does_not_fit_ends_the_connection() {
+    let mut c = Connect::v5(&unique("c")).with(prop::max_packet_size(40_u32)).to(broker());
+    let filters: Vec<String> = (0..50).map(|n| format!("t/{n}")).collect();
+    let filters: Vec<(&str, u8)> = filters.iter().map(|filter| (filter.as_str(), 0)).collect();
+    c.send(&c.subscribe_bytes(1, &filters, &[]));
+    c.thrown_out(&[0x95]);
+}

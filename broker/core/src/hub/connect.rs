@@ -126,7 +126,8 @@ impl Hub {
             qos: w.qos as u8,
             retain: w.retain,
             delay_secs,
-            expiry_ms: u64::from(w.properties.message_expiry_secs().unwrap_or(0)) * 1000,
+            // An interval of 0 is one, and over at once.
+            expiry_ms: w.properties.message_expiry_secs().map_or(0, |secs| (u64::from(secs) * 1000).max(1)),
             timer_ms: 0,
         })
     }

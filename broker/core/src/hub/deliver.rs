@@ -455,7 +455,7 @@ impl Hub {
         let Some(d) = &mut s.durable else { return false };
         let flow = s.flow.get_or_insert_default();
         let next = flow.next();
-        if next >= d.committed || !flow.has_credit(receive_max) {
+        if next >= d.committed || !flow.has_room() {
             return false;
         }
         if !d.prior.is_empty() && next >= d.prior_base + d.prior.len() as u64 {
@@ -479,6 +479,10 @@ impl Hub {
                 }
                 Slot::PubAck(_) | Slot::PubRec(_) => {}
             }
+        }
+        // From here on it is a PUBLISH, and only that waits for the Receive Maximum [MQTT5-3.3.4-10].
+        if !flow.has_credit(receive_max) {
+            return false;
         }
         if let Some(page) = &mut d.page {
             if next >= page.next {

@@ -18,6 +18,44 @@ impl Hub {
         let qos = p.qos as u8;
         self.counters.received[usize::from(qos)] += 1;
         let key = self.links[slot as usize].session;
+        if !p.properties.is_empty() && p.properties.subscription_identifier().is_some() {
+            // [MQTT5-3.3.4-6]
+            return self.refuse(
+                now,
+                slot,
+                ReasonCode::PROTOCOL_ERROR,
+                "subscription_id_from_client",
+                "only a server sends subscription identifiers in PUBLISH",
+            );
+        }
+        // Before anything else may answer: an alias that comes with a retry, or with a refused message, holds as well
+        // [MQTT5-3.3.2-12].
+        let alias;
+        let name = if let Some(number) = if p.properties.is_empty() { None } else { p.properties.topic_alias() } {
+            let Some(known) = self.resolve_alias(slot, number, p.topic) else {
+                return self.refuse(
+                    now,
+                    slot,
+                    ReasonCode::TOPIC_ALIAS_INVALID,
+                    "topic_alias_invalid",
+                    "this topic alias is not in use or above the Topic Alias Maximum",
+                );
+            };
+            alias = known;
+            &*alias
+        } else {
+            p.topic
+        };
+        if name.is_empty() {
+            // Neither topic nor alias [MQTT5-3.3.2-1].
+            return self.refuse(
+                now,
+                slot,
+                ReasonCode::PROTOCOL_ERROR,
+                "topic_missing",
+                "PUBLISH needs a topic name or a topic alias",
+            );
+        }
         // A retry of a QoS 2 message is answered and not delivered again [MQTT5-4.3.3-10] [MQTT3-4.3.3-2].
         if let Some(id) = p.packet_id
             && p.qos == QoS::ExactlyOnce
@@ -46,42 +84,6 @@ impl Hub {
                 return self.reject(now, slot, p, ReasonCode::QUOTA_EXCEEDED, "publish_rate_max");
             }
             self.throttle(now, slot);
-        }
-        if !p.properties.is_empty() && p.properties.subscription_identifier().is_some() {
-            // [MQTT5-3.3.4-6]
-            return self.refuse(
-                now,
-                slot,
-                ReasonCode::PROTOCOL_ERROR,
-                "subscription_id_from_client",
-                "only a server sends subscription identifiers in PUBLISH",
-            );
-        }
-        let alias;
-        let name = if let Some(number) = if p.properties.is_empty() { None } else { p.properties.topic_alias() } {
-            let Some(known) = self.resolve_alias(slot, number, p.topic) else {
-                return self.refuse(
-                    now,
-                    slot,
-                    ReasonCode::TOPIC_ALIAS_INVALID,
-                    "topic_alias_invalid",
-                    "this topic alias is not in use or above the Topic Alias Maximum",
-                );
-            };
-            alias = known;
-            &*alias
-        } else {
-            p.topic
-        };
-        if name.is_empty() {
-            // Neither topic nor alias [MQTT5-3.3.2-1].
-            return self.refuse(
-                now,
-                slot,
-                ReasonCode::PROTOCOL_ERROR,
-                "topic_missing",
-                "PUBLISH needs a topic name or a topic alias",
-            );
         }
         self.accept(now, slot, key, p, name);
     }
@@ -190,6 +192,11 @@ impl Hub {
 
     /// Refuses one PUBLISH and keeps the connection: with a reason code where there is one to give.
     fn reject(&mut self, now: Now, slot: u32, p: &Publish<'_>, reason: ReasonCode, label: &'static str) {
+        if label == "low_space" && p.packet_id.is_some() && self.links[slot as usize].version == Version::V311 {
+            // A positive answer would be a promise that is not kept; its client has the message and comes again
+            // [MQTT3-4.8.0-2].
+            return self.refuse(now, slot, reason, label, refusal_text(label));
+        }
         self.counters.refused.add(label);
         if self.limits.value(label).is_some() {
             self.counters.limits.add(label);

@@ -578,12 +578,11 @@ impl Hub {
             }
             After::Bytes { link, bytes } => {
                 if self.undefer(now, link) {
-                    self.send_bytes(link.slot, &bytes);
+                    self.send_answer(now, link.slot, &bytes);
                 }
             }
             After::SubAck { link, bytes, retained } => {
-                if self.undefer(now, link) {
-                    self.send_bytes(link.slot, &bytes);
+                if self.undefer(now, link) && self.send_answer(now, link.slot, &bytes) {
                     self.send_retained(now, link.slot, retained);
                 }
             }

@@ -1,6 +1,6 @@
 //! Bytes for links: packets are encoded straight into a link's output, a fan-out once for all who get the same bytes.
 
-use super::{AckKind, Hub};
+use super::{AckKind, Hub, Now};
 use crate::link::{Link, Phase};
 use crate::store::MessageRef;
 use parlor_protocol::mqtt::{Ack, Packet, PacketId, Properties, Property, Publish, QoS, ReasonCode, Version};
@@ -58,6 +58,18 @@ impl Hub {
         let fits = len as u64 <= u64::from(self.links[slot as usize].packet_max);
         if !fits {
             self.counters.dropped.add("packet_too_large");
+        }
+        fits
+    }
+
+    /// SUBACK or UNSUBACK. A client that cannot be answered would wait for ever, so it is told that and closed.
+    pub(super) fn send_answer(&mut self, now: Now, slot: u32, bytes: &[u8]) -> bool {
+        let fits = self.fits(slot, bytes.len());
+        if fits {
+            self.output_of(slot, bytes.len()).extend_from_slice(bytes);
+        } else {
+            let reason = ReasonCode::PACKET_TOO_LARGE;
+            self.refuse(now, slot, reason, "answer_too_large", "the answer exceeds your Maximum Packet Size");
         }
         fits
     }

@@ -26,18 +26,19 @@ impl Hub {
         let id = p.properties.subscription_identifier().unwrap_or(0);
         let mut reasons = vec![];
         let mut wishes = Wishes::new();
+        let is_shared = |filter: &str| matches!(topic::parse_shared(filter), Ok(Some(_)));
+        // Asked first, so that a packet that is an error changes nothing [MQTT5-3.8.3-4].
+        if p.filters.iter().any(|(filter, options)| options.no_local && is_shared(filter)) {
+            return self.refuse(
+                now,
+                slot,
+                ReasonCode::PROTOCOL_ERROR,
+                "no_local_shared",
+                "No Local is not allowed on a shared subscription",
+            );
+        }
         for (filter, options) in p.filters.iter() {
-            let shared = matches!(topic::parse_shared(filter), Ok(Some(_)));
-            if shared && options.no_local {
-                // [MQTT5-3.8.3-4]
-                return self.refuse(
-                    now,
-                    slot,
-                    ReasonCode::PROTOCOL_ERROR,
-                    "no_local_shared",
-                    "No Local is not allowed on a shared subscription",
-                );
-            }
+            let shared = is_shared(filter);
             match self.subscribe_one(now, slot, filter, options, id) {
                 Ok(new) => {
                     reasons.push(options.qos as u8);
