@@ -191,9 +191,9 @@ impl Hub {
         let packet_max = u64::from(l.packet_max);
         let without_alias = publish(message.topic, message.payload, properties, form).encoded_len(version);
         let mut topic = message.topic;
-        // The alias property takes three bytes; a packet that just fits without it is sent without it.
-        // [MQTT5-3.1.2-27]
-        if l.alias_out_max != 0 && (without_alias + 3) as u64 <= packet_max {
+        // The alias property takes three bytes, and may make the two lengths before it a byte longer each; a packet that
+        // just fits without it is sent without it, for an alias that is given must reach the client. [MQTT5-3.1.2-27]
+        if l.alias_out_max != 0 && (without_alias + 5) as u64 <= packet_max {
             let (alias, known) = alias_for(l, topic);
             if let Some(alias) = alias {
                 Property::TopicAlias(alias).encode(properties);

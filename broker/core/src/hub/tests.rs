@@ -606,3 +606,28 @@ fn a_group_passes_over_a_member_whose_queue_is_full() {
     assert_eq!(heard.iter().filter(|p| p.starts_with("Publish")).count(), 2, "{heard:?}");
     assert_eq!(house.hub.counters().dropped.count("queue_full"), 0);
 }
+
+#[test]
+fn an_alias_is_given_only_in_a_packet_that_reaches_the_client() {
+    let mut house = House::new(|_| ());
+    let link = house.join("p", 0);
+    for packet_max in 125..140 {
+        for payload in packet_max - 20..packet_max {
+            let mut properties = vec![];
+            Property::TopicAliasMaximum(5).encode(&mut properties);
+            Property::MaximumPacketSize(packet_max).encode(&mut properties);
+            let reader = house.open();
+            house.say(reader, &Packet::Connect(connect("r", &properties)));
+            subscribe(&mut house, reader, "t", 0);
+            house.hear(reader);
+            house.say(link, &Packet::Publish(publish("t", 0, 0, &vec![0; payload as usize])));
+            let first = house.hear(reader);
+            house.say(link, &Packet::Publish(publish("t", 0, 0, b"x")));
+            // Either the client got the alias with the first, or it gets it now.
+            if first.is_empty() {
+                assert_eq!(house.hear(reader), ["Publish t AtMostOnce"], "{packet_max} {payload}");
+            }
+            house.gone(reader);
+        }
+    }
+}
