@@ -1,6 +1,7 @@
 //! What the broker remembers of one client between packets, and, if it is persistent, between connections.
 
 use crate::access::ProfileId;
+use crate::limits::Limits;
 use crate::message::Message;
 use crate::router::Options;
 use crate::store::SessionNo;
@@ -141,6 +142,11 @@ impl Durable {
         if let Some(place) = at.and_then(|at| self.prior.get_mut(at)) {
             *place = slot;
         }
+    }
+
+    /// Whether a message of `cost` bytes is one too many.
+    pub(crate) fn is_full(&self, limits: &Limits, cost: usize) -> bool {
+        self.queued >= limits.queue_messages_max || self.queued_bytes + cost as u64 > limits.queue_bytes_max
     }
 
     /// Takes a finished delivery off the books.

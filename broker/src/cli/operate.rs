@@ -9,6 +9,7 @@ use super::{
 use crate::admin::AccountRow;
 use crate::admin::accounts::{self, AccountError};
 use crate::config::Config;
+use crate::store::disk::DirError;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::fmt::Write as _;
@@ -27,6 +28,11 @@ enum OperateError {
     Account(#[from] AccountError),
     #[error("{0}")]
     Store(Box<dyn Error>),
+    #[error(
+        "a broker runs on {}, and cannot be reached because its HTTP listener is off: start it without --http off, or stop \
+         it while you run this", .0.display()
+    )]
+    Unreachable(PathBuf),
     #[error("there is no store in {}; name the right directory with --config or --data", .0.display())]
     NoStore(PathBuf),
     #[error(
@@ -103,7 +109,10 @@ fn open_or_make(engine: &dyn Engine, data: &Path) -> Result<Box<dyn Offline>, Op
             return Err(OperateError::OtherOwner { path: data.to_owned(), owner, me });
         }
     }
-    engine.open(data).map_err(OperateError::Store)
+    engine.open(data).map_err(|error| match error.downcast_ref() {
+        Some(DirError::InUse { .. }) => OperateError::Unreachable(data.to_owned()),
+        _ => OperateError::Store(error),
+    })
 }
 
 /// The configuration of the broker meant. Its warnings are for who starts it.

@@ -124,6 +124,8 @@ impl Driver {
     ) {
         // Without this, small packets wait for the acknowledgement of earlier ones.
         let _ = stream.set_nodelay(true);
+        // A host that vanished under a client without keep alive is noticed in the end.
+        let _ = socket2::SockRef::from(&stream).set_keepalive(true);
         let now = self.now();
         let arrival = Arrival { peer, listener, since_ms: now.wall_ms };
         let peer = Peer { address: peer.ip().to_canonical(), allow_anonymous, certificate };

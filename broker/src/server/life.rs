@@ -181,6 +181,8 @@ pub(super) async fn live(server: &mut Server) -> Result<Ending, RunError> {
             Some(why) = failures.recv() => break Err(RunError::StoreFailed(why)),
         }
     };
+    // Until another store is in its place.
+    server.readiness.set_store_refuses(true);
     if !matches!(ending, Ok(Ending::Restore { .. })) {
         server.readiness.set_draining();
         systemd::notify(Notice::Stopping);

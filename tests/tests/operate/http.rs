@@ -3,36 +3,20 @@
 use super::tools::*;
 use std::os::unix::fs::PermissionsExt;
 
-/// Every metric that docs/operations.md promises.
-const METRICS: &[&str] = &[
-    "parlor_connections",
-    "parlor_connections_total",
-    "parlor_sessions",
-    "parlor_sessions_online",
-    "parlor_sessions_persistent",
-    "parlor_subscriptions",
-    "parlor_packets_received_total",
-    "parlor_messages_received_total",
-    "parlor_messages_sent_total",
-    "parlor_messages_dropped_total",
-    "parlor_packets_refused_total",
-    "parlor_limit_reached_total",
-    "parlor_auth_total",
-    "parlor_wills_total",
-    "parlor_bytes_received_total",
-    "parlor_bytes_sent_total",
-    "parlor_retained_messages",
-    "parlor_retained_bytes",
-    "parlor_queue_messages",
-    "parlor_queue_bytes",
-    "parlor_commit_seconds",
-    "parlor_commits_total",
-    "parlor_accounts",
-    "parlor_uptime_seconds",
-    "parlor_build_info",
-    "process_resident_memory_bytes",
-    "process_cpu_seconds_total",
-];
+/// Every metric in the table of docs/operations.md, with its kind.
+fn documented() -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(repository().join("docs/operations.md")).expect("the document");
+    let table = text.split("\n## Metrics\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("its part");
+    let mut found = Vec::new();
+    for row in table.lines().filter(|row| row.starts_with("| `")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        for name in cells[1].split('`').filter(|part| part.starts_with("parlor_") || part.starts_with("process_")) {
+            let name = name.split('{').next().unwrap_or_default();
+            found.push((name.to_owned(), cells[2].to_owned()));
+        }
+    }
+    found
+}
 
 /// Monitors need no token: they learn that it lives, that it is ready, and the figures.
 #[test]
@@ -124,15 +108,41 @@ fn metrics_follow_the_traffic() {
     assert_eq!(buckets.last().copied(), Some(after.count("parlor_commit_seconds_count")));
     assert!(after.value("parlor_commit_seconds_sum") > 0.0);
 
-    let names = after.names();
-    for name in METRICS {
-        // What has no sample yet is left out; authentication has none where everybody comes in.
-        assert!(names.contains(name), "{name} is missing");
+    // What is documented is there, and what is there is documented, once.
+    let mut names: Vec<String> = after.names().into_iter().map(str::to_owned).collect();
+    for (name, kind) in documented() {
+        assert!(after.0.contains(&format!("# TYPE {name} {kind}\n")), "{name}, a {kind}, is missing:\n{}", after.0);
+        names.retain(|found| *found != name);
     }
-    let mut unique = names.clone();
-    unique.sort_unstable();
-    unique.dedup();
-    assert_eq!(unique.len(), names.len(), "a name twice: {names:?}");
+    assert!(names.is_empty(), "not documented, or twice: {names:?}");
+}
+
+/// Whatever the OpenAPI document describes is there.
+#[test]
+fn the_document_describes_what_is_there() {
+    let broker = Broker::start(&[]);
+    Connect::v5("c").persistent().to(&broker).disconnect();
+    let operator = Operator::of(&broker);
+    let document = operator.see("/openapi.json");
+    let mut count = 0;
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in
+            methods.as_object().expect("methods").iter().filter(|(method, _)| *method != "parameters")
+        {
+            // Asked of nothing that exists: what matters is that the route is known and the answer is one of its own.
+            let real =
+                path.replace("{client_id}", "no-such").replace("{topic}", "no-such").replace("{name}", "no-such");
+            let Some(real) = real.strip_prefix("/api/v1").map(str::to_owned) else { continue };
+            let answer = operator.ask(&method.to_uppercase(), &real, "");
+            let status = answer.status.to_string();
+            assert!(operation["responses"][&status].is_object(), "{method} {path}: {status}, {}", answer.text());
+            assert_ne!(answer.status, 405, "{method} {path}");
+            count += 1;
+        }
+    }
+    assert!(count >= 14, "{count}");
+    // A restore of nothing was refused, and the broker is as it was.
+    assert_eq!(operator.see("/sessions/c")["account"], "anonymous");
 }
 
 /// Nothing of the API answers without the token, and nothing at all to a page of another site.

@@ -138,7 +138,7 @@ fn a_broker_without_http_cannot_be_asked() {
     client.subscribe("t", 1);
     assert_eq!(client.say(1, "t", "x"), 0);
     assert_eq!(client.message().text(), "x");
-    on(&broker, &["account", "list"]).ends(1).complains("in use by another broker");
+    on(&broker, &["account", "list"]).ends(1).complains("its HTTP listener is off");
     on(&broker, &["status"]).ends(4);
     broker.signal("TERM");
     client.thrown_out(&[0x8B]);

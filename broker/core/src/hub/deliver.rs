@@ -172,13 +172,17 @@ impl Hub {
     /// Picks the member of a shared group that gets the message. It is that member's from then on: it waits for it to
     /// come back and goes to nobody else [MQTT5-4.8.2-4] [MQTT5-4.8.2-5].
     fn deliver_shared(&mut self, now: Now, m: &Incoming<'_>, group: crate::router::GroupKey, spread: &mut Spread) {
-        let (sessions, links, access) = (&self.sessions, &self.links, &self.access);
+        let (sessions, links, access, limits) = (&self.sessions, &self.links, &self.access, &self.limits);
         let member = self.router.groups().pick(group, |member| {
             let s = sessions.get(member.session.0 as usize)?;
             if s.who.known && !access.may_read(s.who.profile, &s.who.account, &s.client_id, m.message.topic) {
                 return None;
             }
             let qos = m.qos.min(member.options.qos());
+            let queue = s.durable.as_ref().filter(|_| qos > 0);
+            if queue.is_some_and(|d| d.is_full(limits, m.message.cost())) {
+                return Some(3);
+            }
             if let Some(l) = links.get(s.link as usize)
                 && l.phase == crate::link::Phase::Open
             {

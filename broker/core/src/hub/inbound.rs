@@ -3,11 +3,15 @@
 use super::deliver::{Incoming, Outcome};
 use super::{AckKind, After, Hub, Now, Timer};
 use crate::link::pause;
+use crate::message::Message;
 use crate::session::Slot;
 use crate::store::{Fact, MessageRef, QueueIndex};
 use parlor_protocol::mqtt::{Ack, Packet, PacketId, Properties, Property, Publish, QoS, ReasonCode, Version};
 use parlor_protocol::topic;
 use std::rc::Rc;
+
+/// Least time between two searches for retained messages that have expired, milliseconds.
+const RETAINED_CLEAR_MS: u64 = 10_000;
 
 impl Hub {
     pub(super) fn on_publish(&mut self, now: Now, slot: u32, p: &Publish<'_>) {
@@ -102,7 +106,7 @@ impl Hub {
         let (properties, expiry_secs) = forwardable(p.properties, &mut kept);
         let expires_at_ms = expiry_secs.map_or(0, |secs| (now.wall_ms + u64::from(secs) * 1000).max(1));
         let message = MessageRef { topic: name, properties, payload: p.payload, expires_at_ms };
-        let refusal = if p.retain { self.retained_refusal(&message) } else { None };
+        let refusal = if p.retain { self.retained_refusal(now, &message) } else { None };
         if let Some((reason, limit)) = refusal {
             self.scratch = kept;
             return self.reject(now, slot, p, reason, limit);
@@ -223,7 +227,25 @@ impl Hub {
     }
 
     /// Whether a message may not be retained, and why.
-    pub(super) fn retained_refusal(&self, m: &MessageRef<'_>) -> Option<(ReasonCode, &'static str)> {
+    pub(super) fn retained_refusal(&mut self, now: Now, m: &MessageRef<'_>) -> Option<(ReasonCode, &'static str)> {
+        let refusal = self.retained_edge(m)?;
+        // Nobody may have asked for what has expired; it must not take the place of what has not.
+        if now.ms < self.retained_cleared_ms {
+            return Some(refusal);
+        }
+        self.retained_cleared_ms = now.ms + RETAINED_CLEAR_MS;
+        let is_over = |at: u64| at != 0 && at <= now.wall_ms;
+        let over: Vec<Rc<Message>> =
+            self.retained.all().filter(|r| is_over(r.message.expires_at_ms)).map(|r| Rc::clone(&r.message)).collect();
+        for message in over {
+            self.retained.clear(message.topic());
+            self.batch.push(&Fact::RetainClear { topic: message.topic() });
+            self.counters.dropped.add("expired");
+        }
+        self.retained_edge(m)
+    }
+
+    fn retained_edge(&self, m: &MessageRef<'_>) -> Option<(ReasonCode, &'static str)> {
         if m.payload.is_empty() {
             return None;
         }

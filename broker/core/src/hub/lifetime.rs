@@ -204,7 +204,7 @@ impl Hub {
             message.expires_at_ms = now.wall_ms + will.expiry_ms;
         }
         self.counters.wills += 1;
-        let refusal = if will.retain { self.retained_refusal(&message) } else { None };
+        let refusal = if will.retain { self.retained_refusal(now, &message) } else { None };
         if let Some((reason, limit)) = refusal {
             self.counters.limits.add(limit);
             self.notices.push(now.ms, limit, || {

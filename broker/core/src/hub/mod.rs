@@ -167,6 +167,8 @@ pub struct Hub {
     routes: Map<Box<str>, (u64, Rc<Route>)>,
     routes_bytes: usize,
     retained: RetainedTree,
+    /// Those that have expired are not looked for before this.
+    retained_cleared_ms: u64,
     timers: BinaryHeap<Reverse<(u64, Timer)>>,
     /// So many deadlines are worth a look for those that mean nothing any more.
     timers_look_at: usize,
@@ -216,6 +218,7 @@ impl Hub {
             routes: map(seed),
             routes_bytes: 0,
             retained: RetainedTree::new(seed),
+            retained_cleared_ms: 0,
             timers: BinaryHeap::new(),
             timers_look_at: TIMERS_LEAST,
             sys_armed: false,

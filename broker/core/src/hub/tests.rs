@@ -569,3 +569,40 @@ fn a_delivery_goes_on_where_it_was_cut_off() {
         assert_eq!(house.store.snapshot().sessions[0].queued, 0);
     }
 }
+
+#[test]
+fn what_has_expired_makes_room_for_what_is_to_be_retained() {
+    let mut house = House::new(|l| l.retained_messages_max = 2);
+    let link = house.join("p", 0);
+    let mut soon = vec![];
+    Property::MessageExpiryInterval(5).encode(&mut soon);
+    let properties = Properties::from_validated(&soon);
+    for topic in ["a", "b"] {
+        house.say(link, &Packet::Publish(Publish { retain: true, properties, ..publish(topic, 0, 0, b"x") }));
+    }
+    house.pass(6_000);
+    retain(&mut house, link, "c");
+    let mut kept = vec![];
+    house.hub.visit_retained("#", |r| kept.push(r.topic.to_owned()));
+    assert_eq!(kept, ["c"]);
+    assert_eq!(house.store.snapshot().retained.len(), 1);
+}
+
+#[test]
+fn a_group_passes_over_a_member_whose_queue_is_full() {
+    let mut house = House::new(|l| l.queue_messages_max = 2);
+    let full = house.join("full", 100);
+    subscribe(&mut house, full, "$share/g/t", 1);
+    let link = house.join("p", 0);
+    for n in 1..=2 {
+        house.say(link, &Packet::Publish(publish("t", 1, n, b"x")));
+    }
+    let other = house.join("other", 100);
+    subscribe(&mut house, other, "$share/g/t", 1);
+    for n in 3..=4 {
+        house.say(link, &Packet::Publish(publish("t", 1, n, b"x")));
+    }
+    let heard = house.hear_all(other);
+    assert_eq!(heard.iter().filter(|p| p.starts_with("Publish")).count(), 2, "{heard:?}");
+    assert_eq!(house.hub.counters().dropped.count("queue_full"), 0);
+}
