@@ -21,11 +21,8 @@ const LINES_MAX: usize = 700;
 
 /// Files that may be longer, and why.
 const LONG_FILES: [(&str, &str); 2] = [
-    ("broker/src/link/websocket.rs", "one state machine for one layer of bytes, and a third of the file are its tests"),
-    (
-        "broker/src/link/accept.rs",
-        "all that is bounded before a connection is one, and two fifths of the file are its tests",
-    ),
+    ("broker/src/link/websocket.rs", "more than a third of it are the tests of a byte layer that is one state machine"),
+    ("broker/src/link/accept.rs", "half of it are tests over real sockets of one accept loop"),
 ];
 
 fn root() -> PathBuf {

@@ -86,6 +86,7 @@ pub struct Admin {
     address_file: Option<PathBuf>,
     connections: Arc<Semaphore>,
     shared: Arc<Shared>,
+    heard: Option<Heard>,
 }
 
 struct Shared {
@@ -131,6 +132,7 @@ impl Admin {
             address_file,
             connections: Arc::new(Semaphore::new(config.http.connections_max as usize)),
             shared: Arc::new(shared),
+            heard: None,
         })
     }
 
@@ -139,11 +141,18 @@ impl Admin {
         self.address
     }
 
+    /// Hears signals from now on, so that none that comes before [`Admin::serve`] runs ends the process by itself. To be
+    /// called in the context of the runtime that will serve.
+    pub fn hear_signals(&mut self) {
+        self.heard = Some(Heard::new());
+    }
+
     /// Serves HTTP, turns signals into commands and feeds systemd's watchdog, until the driver is gone.
     ///
     /// Belongs on a runtime other than the driver's, so that a busy driver is noticed.
     pub async fn serve(mut self) -> Result<(), AdminError> {
-        let mut tasks = vec![tokio::spawn(signals(Arc::clone(&self.shared)))];
+        let heard = self.heard.take().unwrap_or_else(Heard::new);
+        let mut tasks = vec![tokio::spawn(signals(Arc::clone(&self.shared), heard))];
         if let Some(interval) = systemd::watchdog_interval() {
             tasks.push(tokio::spawn(watchdog(Arc::clone(&self.shared), interval)));
         }
@@ -215,13 +224,31 @@ async fn next(signal: &mut Option<Signal>) {
     }
 }
 
-async fn signals(shared: Arc<Shared>) {
-    let hear = |kind| {
-        signal(kind)
-            .inspect_err(|error| tracing::error!(%error, "a signal cannot be heard; end the broker with SIGKILL"))
-            .ok()
-    };
-    let mut reload = hear(SignalKind::hangup());
+/// The signals that are heard.
+struct Heard {
+    reload: Option<Signal>,
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
+}
+
+impl Heard {
+    /// From now on none of them ends the process by itself.
+    fn new() -> Self {
+        let hear = |kind| {
+            signal(kind)
+                .inspect_err(|error| tracing::error!(%error, "a signal cannot be heard; end the broker with SIGKILL"))
+                .ok()
+        };
+        Self {
+            reload: hear(SignalKind::hangup()),
+            terminate: hear(SignalKind::terminate()),
+            interrupt: hear(SignalKind::interrupt()),
+        }
+    }
+}
+
+async fn signals(shared: Arc<Shared>, heard: Heard) {
+    let Heard { mut reload, mut terminate, mut interrupt } = heard;
     let reloads = {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
@@ -232,7 +259,6 @@ async fn signals(shared: Arc<Shared>) {
             }
         })
     };
-    let (mut terminate, mut interrupt) = (hear(SignalKind::terminate()), hear(SignalKind::interrupt()));
     let mut how = Shutdown::Drain;
     loop {
         // Both futures live only while one is awaited, and a signal that arrives in between is kept by its stream.

@@ -207,10 +207,7 @@ pub async fn serve_tls(
         .await;
         match accepted {
             None => return Ok(()),
-            Some(Ok((stream, peer))) => {
-                let now = options.borrow().clone();
-                handshakes.begin(stream, peer, &tls, &now, &out);
-            }
+            Some(Ok((stream, peer))) => handshakes.begin(stream, peer, &tls, &options.borrow(), &out),
             Some(Err(error)) => {
                 if let Some(pause) = accept_pause(&error) {
                     (now.report)(TlsAcceptEvent::AcceptFailed { error, pause });

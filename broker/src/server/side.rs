@@ -77,7 +77,12 @@ impl Side {
             .build()
             .map_err(RunError::Runtime)?;
         let watched: Vec<ReloadableTls> = ways.iter().map(|way| way.tls.clone()).collect();
-        let admin = work.admin;
+        let mut admin = work.admin;
+        {
+            // Before anybody is told that the broker is up.
+            let _context = runtime.enter();
+            admin.hear_signals();
+        }
         let links = work.links;
         let body = move || {
             runtime.block_on(async move {
