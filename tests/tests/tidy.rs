@@ -283,8 +283,8 @@ fn files_stay_short() {
     }
     for (file, reason) in LONG_FILES {
         assert!(!reason.is_empty(), "{file}: why?");
-        if !root().join(file).is_file() || read(&root().join(file)).lines().count() <= LINES_MAX {
-            problems.push(format!("{file} is not long any more: take it from LONG_FILES"));
+        if !root().join(file).is_file() {
+            problems.push(format!("{file} is gone: take it from LONG_FILES"));
         }
     }
     fail_if_any(&problems);

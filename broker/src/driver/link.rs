@@ -112,6 +112,7 @@ impl Driver {
             if conn.closing.get() || !hub.may_read(conn.link) {
                 return (at, Fed::Stopped);
             }
+            // [MQTT5-3.2.2-15]
             let max = conn.announced_max.get().unwrap_or(self.packet_bytes_max.get());
             let decoded = decode(&bytes[at..], conn.version.get(), max);
             // Some packets, properties and reason codes are the server's alone.

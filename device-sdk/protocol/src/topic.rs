@@ -95,6 +95,8 @@ fn has_wildcard(name: &str) -> bool {
     name.bytes().any(|b| matches!(b, b'+' | b'#'))
 }
 
+/// Names and filters: a character at least [MQTT5-4.7.3-1] [MQTT3-4.7.3-1], 65,535 bytes at most [MQTT5-4.7.3-3]
+/// [MQTT3-4.7.3-3], no U+0000 [MQTT5-4.7.3-2] [MQTT3-4.7.3-2].
 fn check_common(topic: &str) -> Result<(), TopicError> {
     if topic.is_empty() {
         return Err(TopicError::Empty);
@@ -108,6 +110,8 @@ fn check_common(topic: &str) -> Result<(), TopicError> {
     Ok(())
 }
 
+/// Wildcards have a level of their own [MQTT5-4.7.1-1] [MQTT5-4.7.1-2] [MQTT3-4.7.1-2] [MQTT3-4.7.1-3].
+///
 /// Whether a topic filter is legal; the filter of a shared subscription is checked without its `$share/NAME/`.
 pub fn check_filter(filter: &str) -> Result<(), TopicError> {
     check_common(filter)?;
@@ -123,6 +127,8 @@ pub fn check_filter(filter: &str) -> Result<(), TopicError> {
     Ok(())
 }
 
+/// `$share/`, a name without wildcards, and a filter [MQTT5-4.8.2-1] [MQTT5-4.8.2-2].
+///
 /// The share name and the filter of a shared subscription; `None` for an ordinary filter.
 pub fn parse_shared(filter: &str) -> Result<Option<(&str, &str)>, TopicError> {
     let Some(rest) = filter.strip_prefix("$share/") else {

@@ -172,7 +172,7 @@ fn malformed_connect_of_3_1_1_is_not_answered() {
 }
 
 /// Whatever a connection is ended for, it is closed after the CONNACK or DISCONNECT that says so [MQTT5-4.13.2-1]
-/// [MQTT5-3.2.2-7] [MQTT5-3.1.4-1] [MQTT5-3.1.4-2].
+/// [MQTT5-3.2.2-6] [MQTT5-3.2.2-7] [MQTT5-3.1.4-1] [MQTT5-3.1.4-2].
 #[test]
 fn refusals_close_the_connection() {
     let mut malformed = Connect::v5(&unique("c")).flip_flags(1).send_to(broker());

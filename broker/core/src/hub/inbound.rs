@@ -267,7 +267,7 @@ impl Hub {
     }
 
     fn resolve_alias(&mut self, slot: u32, number: u16, topic: &str) -> Option<Rc<str>> {
-        // [MQTT5-3.3.2-8] [MQTT5-3.3.2-9] [MQTT5-3.3.2-12]
+        // [MQTT5-3.2.2-17] [MQTT5-3.2.2-18] [MQTT5-3.3.2-8] [MQTT5-3.3.2-9] [MQTT5-3.3.2-12]
         let l = &mut self.links[slot as usize];
         if number == 0 || number > l.announced_alias_max {
             return None;

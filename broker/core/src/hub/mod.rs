@@ -315,7 +315,8 @@ impl Hub {
             (Phase::Connecting, _) => self.abort(now, slot, "first_packet_not_connect"),
             // Nothing behind a refused CONNECT, or a DISCONNECT [MQTT5-3.1.4-6] [MQTT5-3.14.4-1] [MQTT3-3.1.4-5].
             (Phase::Closing, _) => {}
-            // A second CONNECT [MQTT5-3.1.0-2] [MQTT3-3.1.0-2], or a packet only a server sends.
+            // A second CONNECT [MQTT5-3.1.0-2] [MQTT3-3.1.0-2], a packet only a server sends, or one that is too early
+            // [MQTT5-3.1.2-30].
             (Phase::Open | Phase::Opening | Phase::Authenticating, _) => {
                 self.refuse(
                     now,

@@ -119,6 +119,7 @@ fn check_flags(first: u8, version: Version) -> Result<(), DecodeError> {
 
 #[inline]
 fn read_publish(first: u8, mut r: Reader<'_>, version: Version) -> Result<Publish<'_>, DecodeError> {
+    // Neither QoS 3 [MQTT5-3.3.1-4] [MQTT3-3.3.1-4] nor DUP with QoS 0 [MQTT5-3.3.1-2] [MQTT3-3.3.1-2].
     let qos = QoS::from_bits(first >> 1 & 3).ok_or(DecodeError::BadQoS)?;
     let dup = first & 8 != 0;
     if dup && qos == QoS::AtMostOnce {
@@ -185,6 +186,7 @@ fn read_other(kind: u8, mut r: Reader<'_>, version: Version) -> Result<Packet<'_
 }
 
 #[inline]
+/// Never 0 [MQTT5-2.2.1-3] [MQTT3-2.3.1-1].
 fn read_packet_id(r: &mut Reader<'_>) -> Result<PacketId, DecodeError> {
     PacketId::new(r.u16()?).ok_or(DecodeError::ZeroPacketId)
 }

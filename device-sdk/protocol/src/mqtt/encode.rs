@@ -46,6 +46,7 @@ fn properties_len(properties: Properties<'_>, version: Version) -> usize {
     }
 }
 
+/// None are said with a length of 0 [MQTT5-2.2.2-1].
 #[inline]
 fn put_properties(properties: Properties<'_>, version: Version, out: &mut impl Sink) {
     if version == Version::V5 {
