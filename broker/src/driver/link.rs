@@ -3,7 +3,7 @@
 use super::{Driver, LINGER_MS};
 use crate::link::{Layer, Received};
 use parlor_core::{Hub, LinkId, Now};
-use parlor_protocol::mqtt::{Packet, Sender, Version, connect_version, decode};
+use parlor_protocol::mqtt::{Packet, Sender, Version, connect_version, decode, frame_len};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::ErrorKind;
@@ -146,18 +146,36 @@ impl Driver {
         let now = self.now();
         let mut hub = self.hub.borrow_mut();
         let mut partial = conn.partial.borrow_mut();
-        if partial.is_empty() {
-            let (used, _) = self.feed(&mut hub, now, conn, bytes);
-            if used < bytes.len() && !conn.closing.get() {
-                partial.extend_from_slice(&bytes[used..]);
-            }
-        } else {
-            partial.extend_from_slice(bytes);
-            let (used, _) = self.feed(&mut hub, now, conn, &partial);
+        let mut rest = bytes;
+        // The packet that was begun is completed with as few bytes as it lacks; the others are read where they are.
+        while !partial.is_empty() {
+            let (used, fed) = self.feed(&mut hub, now, conn, &partial);
             if used == partial.len() {
                 *partial = Vec::new();
             } else {
                 partial.drain(..used);
+            }
+            if matches!(fed, Fed::Stopped) {
+                if !conn.closing.get() {
+                    partial.extend_from_slice(rest);
+                }
+                rest = &[];
+            }
+            if rest.is_empty() || partial.is_empty() {
+                break;
+            }
+            let lacks = match frame_len(&partial) {
+                Ok(Some(size)) => size.saturating_sub(partial.len()).max(1),
+                _ => 1,
+            };
+            let (more, left) = rest.split_at(lacks.min(rest.len()));
+            partial.extend_from_slice(more);
+            rest = left;
+        }
+        if !rest.is_empty() {
+            let (used, _) = self.feed(&mut hub, now, conn, rest);
+            if used < rest.len() && !conn.closing.get() {
+                partial.extend_from_slice(&rest[used..]);
             }
         }
         drop(hub);
