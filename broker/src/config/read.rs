@@ -484,7 +484,7 @@ fn sys(room: &mut Room, top: &mut Section) -> u32 {
 }
 
 fn store(room: &mut Room, top: &mut Section) -> Store {
-    const SEGMENT: Range = Range { least: 1 << 20, most: 1 << 32, default: 16 << 20 };
+    const SEGMENT: Range = Range { least: 1 << 20, most: 1 << 32, default: 8 << 20 };
     const CACHE: Range = Range { least: 1 << 20, most: 1 << 40, default: 4 << 20 };
     const LOW_SPACE: Range = Range { least: 1 << 20, most: 1 << 40, default: 64 << 20 };
     let mut store = Store {

@@ -50,7 +50,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            segment_bytes: 16 << 20,
+            segment_bytes: 8 << 20,
             segment_step_bytes: 1 << 20,
             max_frozen_segments: 3,
             cache_bytes: 4 << 20,
