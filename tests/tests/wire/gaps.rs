@@ -246,3 +246,23 @@ fn suback_that_does_not_fit_ends_the_connection() {
     c.send(&c.subscribe_bytes(1, &filters, &[]));
     c.thrown_out(&[0x95]);
 }
+
+/// A will with Message Expiry Interval 0 is for those who are there, and for nobody who comes later [MQTT5-3.3.2-5].
+#[test]
+fn will_that_expires_at_once_waits_for_nobody() {
+    let (id, topic) = (unique("s"), unique("t/"));
+    let mut away = Connect::v5(&id).persistent().to(broker());
+    away.subscribe(&topic, 1);
+    away.disconnect();
+    let mut there = client(V5);
+    there.subscribe(&topic, 1);
+    let will = Publish::new(&topic, "gone").qos(1, 0).with(prop::message_expiry(0_u32));
+    Connect::v5(&unique("c")).will(will).to(broker()).cut();
+    let got = there.message();
+    assert_eq!((got.text(), got.props.number(prop::MESSAGE_EXPIRY)), ("gone", Some(0)));
+    let mut away = Connect::v5(&id).persistent().to(broker());
+    assert!(away.connack.present);
+    away.quiet();
+    away.disconnect();
+    forget(&id);
+}

@@ -209,22 +209,21 @@ impl Access {
         self.first(&profile.subscribe, |rule| rule.pattern.matches(topic, names, rule.effect))
     }
 
-    /// True when every topic that does not begin with `$` may be read, so that [`Access::may_read`] need not be asked.
-    #[inline]
-    pub fn reads_everything(&self, profile: ProfileId) -> bool {
+    /// True when every topic that does not begin with `$` may be read.
+    #[cfg(test)]
+    fn reads_everything(&self, profile: ProfileId) -> bool {
         self.profile_of(profile).is_some_and(|p| p.reads_everything)
     }
 
-    /// True when every topic that does not begin with `$` may be published, so that [`Access::may_publish`] need not
-    /// be asked.
-    #[inline]
-    pub fn publishes_everything(&self, profile: ProfileId) -> bool {
+    /// True when every topic that does not begin with `$` may be published.
+    #[cfg(test)]
+    fn publishes_everything(&self, profile: ProfileId) -> bool {
         self.profile_of(profile).is_some_and(|p| p.publishes_everything)
     }
 
     /// True when neither publishing nor reading topics that do not begin with `$` is restricted.
-    #[inline]
-    pub fn unrestricted(&self, profile: ProfileId) -> bool {
+    #[cfg(test)]
+    fn unrestricted(&self, profile: ProfileId) -> bool {
         self.reads_everything(profile) && self.publishes_everything(profile)
     }
 }

@@ -201,7 +201,8 @@ impl Hub {
             return;
         }
         if will.expiry_ms != 0 {
-            message.expires_at_ms = now.wall_ms + will.expiry_ms;
+            // Whole seconds: what stands for an interval of 0 is over at once.
+            message.expires_at_ms = now.wall_ms + will.expiry_ms / 1000 * 1000;
         }
         self.counters.wills += 1;
         let refusal = if will.retain { self.retained_refusal(now, &message) } else { None };

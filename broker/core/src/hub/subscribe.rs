@@ -39,7 +39,7 @@ impl Hub {
         }
         for (filter, options) in p.filters.iter() {
             let shared = is_shared(filter);
-            match self.subscribe_one(now, slot, filter, options, id) {
+            match self.subscribe_one(slot, filter, options, id) {
                 Ok(new) => {
                     reasons.push(options.qos as u8);
                     let bits = Options(options.to_bits());
@@ -97,7 +97,6 @@ impl Hub {
     /// True if the subscription is new, false if it replaces one.
     fn subscribe_one(
         &mut self,
-        _now: Now,
         slot: u32,
         filter: &str,
         options: SubscriptionOptions,
