@@ -27,7 +27,7 @@ use crate::link::{Link, LinkId, Peer, Phase, pause};
 use crate::message::Message;
 use crate::router::{Retained, RetainedTree, Route, Router};
 use crate::session::{Session, Who};
-use crate::store::{Batch, BatchNo, Load, Page, Snapshot, StoreEvent};
+use crate::store::{Batch, BatchNo, Load, Page, Query, Snapshot, StoreEvent};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use parlor_protocol::mqtt::{DecodeError, Packet, PacketId, ReasonCode, Version};
@@ -66,6 +66,8 @@ pub enum Effect {
     Forget(u64),
     /// Ask the store for a page.
     Load(Load),
+    /// Ask the store for rows.
+    Query(Query),
     /// Read this link again: what made [`Hub::may_read`] false is over.
     Resume(LinkId),
     /// The operator's change with this number is on disk.
@@ -373,6 +375,7 @@ impl Hub {
         match event {
             StoreEvent::Committed(number) => self.committed(now, number),
             StoreEvent::Page(page) => self.loaded(now, page),
+            StoreEvent::Answer(_) => {}
             StoreEvent::LowSpace(low) => {
                 self.low_space = low;
                 let text = if low {
