@@ -1,0 +1,1 @@
+//! Sessions that come and go, and the terminals they are.
