@@ -28,14 +28,27 @@ impl Im {
     pub(super) fn announcements_for(&mut self, _now: Now, _online: u32) {}
 
     /// The next change of a channel for a session: topic, payload and number of the change, written to `wire`. `None`: nothing.
-    pub(super) fn next_announcement(&mut self, _now: Now, _online: u32, _channel: ConvNo) -> Option<(String, Vec<u8>, u64)> {
+    pub(super) fn next_announcement(
+        &mut self,
+        _now: Now,
+        _online: u32,
+        _channel: ConvNo,
+    ) -> Option<(String, Vec<u8>, u64)> {
         None
     }
 
     /// The session's client has acknowledged everything of the channel up to this change.
     pub(super) fn announcement_done(&mut self, _now: Now, _online: u32, _channel: ConvNo, _change: u64) {}
 
-    pub(super) fn restore_announcement(&mut self, _channel: ConvNo, _entry: u64, _value: &[u8]) -> Result<(), DecodeError> {
+    pub(super) fn restore_announcement(
+        &mut self,
+        _channel: ConvNo,
+        _entry: u64,
+        _value: &[u8],
+    ) -> Result<(), DecodeError> {
         Ok(())
     }
+
+    /// Every row was read: deadlines are set.
+    pub(super) fn announcements_restored(&mut self, _now: Now) {}
 }

@@ -36,8 +36,8 @@ impl Draft {
             put_text(&mut draft.fragment, "text", text);
             return Ok(draft);
         }
-        let fields: BTreeMap<String, &RawValue> =
-            serde_json::from_str(text).map_err(|e| Refusal::bad(format!("the payload begins with {{ and is no JSON object: {e}")))?;
+        let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text)
+            .map_err(|e| Refusal::bad(format!("the payload begins with {{ and is no JSON object: {e}")))?;
         if !is_edit && !fields.contains_key("text") && !fields.contains_key("body") {
             draft.fragment.extend_from_slice(b",\"body\":");
             draft.fragment.extend_from_slice(text.trim_end().as_bytes());

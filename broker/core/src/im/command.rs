@@ -69,4 +69,7 @@ impl Im {
     pub(super) fn restore_command(&mut self, _device: AccountNo, _no: u64, _value: &[u8]) -> Result<(), DecodeError> {
         Ok(())
     }
+
+    /// Every row was read: deadlines are set.
+    pub(super) fn commands_restored(&mut self, _now: Now) {}
 }

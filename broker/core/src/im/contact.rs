@@ -38,4 +38,19 @@ impl Im {
     pub(crate) fn visible_to(&self, viewer: AccountNo) -> Vec<AccountNo> {
         vec![viewer]
     }
+
+    /// What was said with a request.
+    pub(super) fn contact_text(&self, _account: AccountNo, _other: AccountNo) -> &str {
+        ""
+    }
+
+    /// `other` is the number of an account, or 2^32 plus that of a channel that is followed.
+    pub(super) fn restore_contact(
+        &mut self,
+        _account: AccountNo,
+        _other: u64,
+        _value: &[u8],
+    ) -> Result<(), crate::store::DecodeError> {
+        Ok(())
+    }
 }

@@ -14,7 +14,12 @@ impl Im {
         Err(Refusal::bad("groups are not there yet"))
     }
 
-    pub(super) fn on_household(&mut self, _now: Now, _origin: &Origin<'_>, _payload: &[u8]) -> Result<Verdict, Refusal> {
+    pub(super) fn on_household(
+        &mut self,
+        _now: Now,
+        _origin: &Origin<'_>,
+        _payload: &[u8],
+    ) -> Result<Verdict, Refusal> {
         Err(Refusal::bad("groups are not there yet"))
     }
 }

@@ -35,16 +35,17 @@ mod tests;
 pub use name::is_address_of_account;
 pub use pairing::PairRequest;
 
-pub(crate) use deliver::Packet as ImPacket;
+pub(crate) use deliver::{Sending, Wire};
 pub(crate) use model::AccountNo;
 pub(crate) use refusal::{Code, Refusal};
+pub(crate) use terminal::Greeting;
 
 use crate::hash::{Map, map};
 use crate::hub::Now;
 use crate::limits::Limits;
 use crate::store::{Batch, Fact, Query, Table, What};
 use model::{Account, AccountKind, Address, Conv, ConvNo, Directory, MailEntry};
-use online::{Class, Note, Online, Tag};
+use online::{Class, Note, Online};
 use serde_json::Value;
 use slab::Slab;
 use std::cmp::Reverse;
@@ -137,6 +138,12 @@ pub(crate) struct Asker {
     pub(crate) id: Option<Value>,
 }
 
+impl Asker {
+    fn class(&self) -> Class {
+        if self.topic.starts_with("im/v1/me/res/") { Class::Res } else { Class::Reply }
+    }
+}
+
 /// How a request ended.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
@@ -199,10 +206,37 @@ pub(crate) enum ImTimer {
 #[derive(Debug)]
 pub(crate) enum Pending {
     Send(Box<send::Parked>),
-    Page { online: u32, generation: u32 },
-    PageBodies { online: u32, generation: u32 },
-    Extra { online: u32, generation: u32, conv: ConvNo },
+    /// Mailbox entries up to a position, for a session with this serial number.
+    Page {
+        online: u32,
+        serial: u32,
+        until: u64,
+    },
+    /// The bodies of those.
+    PageBodies {
+        online: u32,
+        serial: u32,
+        until: u64,
+        entries: Vec<(u64, MailEntry)>,
+    },
+    /// Messages of a conversation that was there before a terminal.
+    Extra {
+        online: u32,
+        serial: u32,
+        conv: ConvNo,
+    },
+    /// Messages of a large group.
+    Log {
+        online: u32,
+        serial: u32,
+        conv: ConvNo,
+        until: u64,
+    },
     Query(Box<query::Asked>),
+    /// Entries that a client says it has.
+    Got {
+        account: AccountNo,
+    },
     Read(Box<receipt::Asked>),
     Change(Box<send::Change>),
 }
@@ -241,6 +275,10 @@ pub(crate) struct Im {
     dedup: dedup::Dedup,
     pending: Map<u64, Pending>,
     next_token: u64,
+    serial: u32,
+    /// Messages that expire and have not: when, who said them, whether they count.
+    expiring: std::collections::BTreeMap<(ConvNo, u64), send::Expiring>,
+    wire: deliver::Wire,
     timers: BinaryHeap<Reverse<(u64, ImTimer)>>,
     /// Rises whenever a right to write may have changed.
     rights: u64,
@@ -301,6 +339,9 @@ impl Im {
             dedup: dedup::Dedup::new(seed),
             pending: map(seed),
             next_token: 1,
+            serial: 0,
+            expiring: std::collections::BTreeMap::new(),
+            wire: deliver::Wire::default(),
             timers: BinaryHeap::new(),
             rights: 1,
             commands: command::Commands::default(),
@@ -393,6 +434,28 @@ impl Im {
         }
     }
 
+    /// As [`Im::answer`], with an object that was written by hand and lacks its last brace.
+    pub(crate) fn answer_bytes(&mut self, asker: &Asker, mut reply: Vec<u8>) {
+        if asker.session.is_some() {
+            json::put_text(&mut reply, "re", &asker.re);
+            if let Some(id) = &asker.id {
+                reply.extend_from_slice(b",\"id\":");
+                reply.extend_from_slice(id.to_string().as_bytes());
+            }
+        }
+        reply.push(b'}');
+        match asker.session {
+            None => {
+                let text = String::from_utf8(reply).unwrap_or_default();
+                self.out.push_back(Out::Replied { token: asker.token, reply: Reply::Done(text) });
+            }
+            Some(session) => {
+                let class = asker.class();
+                self.note_session(session, class, &asker.topic, reply, asker.correlation.clone());
+            }
+        }
+    }
+
     /// Sends JSON to a session under the topic of its request, with `re` and `id`.
     pub(crate) fn tell_session(&mut self, session: (u32, u32), asker: &Asker, mut reply: Value) {
         if let Value::Object(object) = &mut reply {
@@ -401,9 +464,8 @@ impl Im {
                 object.insert("id".to_owned(), id.clone());
             }
         }
-        let class = if asker.topic.starts_with("im/v1/me/res/") { Class::Res } else { Class::Reply };
         let payload = reply.to_string().into_bytes();
-        self.note_session(session, class, &asker.topic, payload, asker.correlation.clone());
+        self.note_session(session, asker.class(), &asker.topic, payload, asker.correlation.clone());
     }
 
     /// Tells a session that what it asked was refused.
@@ -706,29 +768,14 @@ impl Im {
         if self.online[online as usize].generation != session.1 {
             return;
         }
-        let note = Note {
-            class,
-            topic: topic.into(),
-            payload: payload.into(),
-            retain: false,
-            response_topic: None,
-            correlation,
-            tag: Tag::None,
-        };
+        let mut note = Note::new(class, topic, &payload);
+        note.correlation = correlation;
         self.note(online, note);
     }
 
     /// Queues a note for every session of an account that wants it.
     pub(crate) fn note_account(&mut self, account: AccountNo, class: Class, topic: &str, payload: &[u8]) {
-        let note = Note {
-            class,
-            topic: topic.into(),
-            payload: payload.into(),
-            retain: false,
-            response_topic: None,
-            correlation: None,
-            tag: Tag::None,
-        };
+        let note = Note::new(class, topic, payload);
         for at in 0..self.dir.accounts[account.at()].online.len() {
             let online = self.dir.accounts[account.at()].online[at];
             self.note(online, note.clone());
@@ -769,6 +816,34 @@ impl Im {
                 ImTimer::Daily => self.daily(now),
             }
         }
+    }
+
+    /// The store has answered.
+    pub(crate) fn answered(&mut self, now: Now, answer: &crate::store::Answer) {
+        match self.pending.remove(&answer.token) {
+            None => {}
+            Some(Pending::Send(parked)) => self.unparked(now, *parked, answer),
+            Some(Pending::Change(change)) => self.change_found(now, *change, answer),
+            Some(Pending::Read(asked)) => self.counted(now, *asked, answer),
+            Some(Pending::Query(asked)) => self.query_answered(now, *asked, answer),
+            Some(Pending::Got { account }) => self.got_all(account, answer),
+            Some(Pending::Page { online, serial, until }) => self.mail_loaded(online, serial, until, answer),
+            Some(Pending::PageBodies { online, serial, until, entries }) => {
+                self.bodies_loaded(online, serial, until, entries, answer);
+            }
+            Some(Pending::Extra { online, serial, conv }) => self.extra_loaded(online, serial, conv, answer),
+            Some(Pending::Log { online, serial, conv, until }) => self.log_loaded(online, serial, conv, until, answer),
+        }
+    }
+
+    /// What is done once a day.
+    fn daily(&mut self, now: Now) {
+        let day = u32::try_from(now.wall_ms / 86_400_000).unwrap_or(u32::MAX);
+        for at in 0..self.dir.accounts.len() {
+            let no = AccountNo(u32::try_from(at).unwrap_or(u32::MAX));
+            self.age_mailbox(no, day);
+        }
+        self.arm(now.ms + 3_600_000, ImTimer::Daily);
     }
 
     /// A number nobody can guess without the seed (splitmix64).

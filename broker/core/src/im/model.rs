@@ -193,6 +193,8 @@ pub(crate) struct Terminal {
     /// Places in logs that are followed: large groups by seq, channels by number of the change.
     pub(crate) places: BTreeMap<ConvNo, u64>,
     pub(crate) dirty: bool,
+    /// Positions below were sent on its last connection.
+    pub(crate) sent: u64,
     /// Its place in `Im::online`; `u32::MAX`: away.
     pub(crate) online: u32,
 }
@@ -217,6 +219,7 @@ impl Terminal {
             app: r.str()?.into(),
             places: BTreeMap::new(),
             dirty: false,
+            sent: 0,
             online: u32::MAX,
         })
     }
@@ -419,10 +422,7 @@ impl Member {
         w.int(self.cleared).int(self.unread.into());
     }
 
-    pub(crate) fn read(
-        account: AccountNo,
-        r: &mut crate::store::bytes::Reader<'_>,
-    ) -> Result<Self, DecodeError> {
+    pub(crate) fn read(account: AccountNo, r: &mut crate::store::bytes::Reader<'_>) -> Result<Self, DecodeError> {
         let flags = r.byte()?;
         let role = match flags & 3 {
             0 => Role::Guest,
@@ -494,6 +494,8 @@ pub(crate) struct Conv {
     /// Who said the latest messages, up to `head`, and whether they count.
     pub(crate) window: VecDeque<(AccountNo, u8)>,
     pub(crate) dirty: bool,
+    /// Rises when a message stops counting.
+    pub(crate) changes: u32,
     /// Generation of the rights with which both of a direct conversation were found free to write.
     pub(crate) allowed: u64,
     pub(crate) flood: super::flood::Bucket,
@@ -511,6 +513,7 @@ impl Conv {
             last_ms: 0,
             window: VecDeque::new(),
             dirty: true,
+            changes: 0,
             allowed: 0,
             flood: super::flood::Bucket::default(),
         }

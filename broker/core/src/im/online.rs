@@ -102,6 +102,23 @@ pub(crate) struct Note {
     pub(crate) response_topic: Option<Rc<str>>,
     pub(crate) correlation: Option<Rc<[u8]>>,
     pub(crate) tag: Tag,
+    /// Sent at QoS 0 whatever was subscribed with.
+    pub(crate) is_volatile: bool,
+}
+
+impl Note {
+    pub(crate) fn new(class: Class, topic: &str, payload: &[u8]) -> Self {
+        Self {
+            class,
+            topic: topic.into(),
+            payload: payload.into(),
+            retain: false,
+            response_topic: None,
+            correlation: None,
+            tag: Tag::None,
+            is_volatile: false,
+        }
+    }
 }
 
 /// What the acknowledgement of a note means.
@@ -110,11 +127,20 @@ pub(crate) enum Tag {
     None,
     Head,
     /// The device has this command.
-    Command { device: AccountNo, no: u64 },
+    Command {
+        device: AccountNo,
+        no: u64,
+    },
     /// A message that is not taken from the mailbox: of a conversation that was there before the terminal, or of a log.
-    Message { conv: ConvNo, seq: u64 },
+    Message {
+        conv: ConvNo,
+        seq: u64,
+    },
     /// An announcement's change.
-    Announcement { channel: ConvNo, change: u64 },
+    Announcement {
+        channel: ConvNo,
+        change: u64,
+    },
     /// The device has its credentials.
     Paired,
 }
@@ -145,8 +171,12 @@ pub(crate) struct Online {
     pub(crate) client_id: Rc<str>,
     /// Number of the terminal, once it is one.
     pub(crate) terminal: Option<u8>,
+    /// Tells it from an earlier one in the same place.
+    pub(crate) serial: u32,
     /// Its connection lives.
     pub(crate) is_live: bool,
+    /// The session was there before this connection.
+    pub(crate) is_resumed: bool,
     pub(crate) v5: bool,
     pub(crate) filters: Vec<Filter>,
     interests: [Interest; CLASSES.len()],
@@ -158,11 +188,22 @@ pub(crate) struct Online {
     pub(crate) flight: VecDeque<Flight>,
     /// Entries and bodies that were read for it, ascending by position.
     pub(crate) page: VecDeque<(u64, MailEntry, Option<Rc<[u8]>>)>,
+    /// Every position below was looked at by the read that filled `page`.
+    pub(crate) page_until: u64,
     pub(crate) is_loading: bool,
     pub(crate) backfill: VecDeque<Backfill>,
     /// Messages read for `backfill` or for a log, with their conversation.
     pub(crate) extra: VecDeque<(ConvNo, u64, Rc<[u8]>)>,
     pub(crate) is_loading_extra: bool,
+    /// Messages of a large group, read ahead.
+    pub(crate) log_page: VecDeque<(ConvNo, u64, Rc<[u8]>)>,
+    pub(crate) is_loading_log: bool,
+    /// The last seq of each large group that was sent.
+    pub(crate) log_sent: std::collections::BTreeMap<ConvNo, u64>,
+    /// Level said in CONNECT, for a session that is no terminal.
+    pub(crate) level: u32,
+    /// QoS 1 packets that wait for their PUBACK.
+    pub(crate) under_way: usize,
     pub(crate) notes: VecDeque<Note>,
     pub(crate) notes_bytes: usize,
     /// Notes under way: packet identifier and meaning.
@@ -172,6 +213,7 @@ pub(crate) struct Online {
     pub(crate) head_dirty: bool,
     pub(crate) convs_dirty: BTreeSet<ConvNo>,
     pub(crate) presence_dirty: BTreeSet<AccountNo>,
+    pub(crate) avail_dirty: BTreeSet<AccountNo>,
     pub(crate) state_dirty: BTreeSet<AccountNo>,
     pub(crate) delta_dirty: bool,
     /// Logs that may have something new.
@@ -192,7 +234,9 @@ impl Online {
             account,
             client_id,
             terminal: None,
+            serial: 0,
             is_live: true,
+            is_resumed: false,
             v5,
             filters: vec![],
             interests: Default::default(),
@@ -200,10 +244,17 @@ impl Online {
             resent_below: 0,
             flight: VecDeque::new(),
             page: VecDeque::new(),
+            page_until: 0,
             is_loading: false,
             backfill: VecDeque::new(),
             extra: VecDeque::new(),
             is_loading_extra: false,
+            log_page: VecDeque::new(),
+            is_loading_log: false,
+            log_sent: std::collections::BTreeMap::new(),
+            level: 0,
+            under_way: 0,
+            avail_dirty: BTreeSet::new(),
             notes: VecDeque::new(),
             notes_bytes: 0,
             notes_sent: vec![],
@@ -236,7 +287,11 @@ impl Online {
         for (class, pattern) in CLASSES {
             let mut interest = Interest::None;
             if self.filters.iter().any(|f| overlaps(&f.filter, pattern)) {
-                interest = if self.filters.iter().all(|f| topic::covers(&f.filter, pattern) || !overlaps(&f.filter, pattern)) {
+                interest = if self
+                    .filters
+                    .iter()
+                    .all(|f| topic::covers(&f.filter, pattern) || !overlaps(&f.filter, pattern))
+                {
                     let (qos, ids) = self.grants(|f| topic::covers(&f.filter, pattern));
                     Interest::All { qos, ids }
                 } else {
@@ -298,17 +353,13 @@ impl Online {
         self.next - self.flight.len() as u64
     }
 
-    /// How many PUBLISH packets wait for their PUBACK.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.notes_sent.len() + self.flight.iter().filter(|f| **f != Flight::Done).count()
-    }
-
     /// Whether something that is not in the mailbox waits.
     pub(crate) fn has_latest(&self) -> bool {
         self.head_dirty
             || self.delta_dirty
             || !self.convs_dirty.is_empty()
             || !self.presence_dirty.is_empty()
+            || !self.avail_dirty.is_empty()
             || !self.state_dirty.is_empty()
     }
 }

@@ -33,4 +33,10 @@ impl Im {
     pub(super) fn restore_pairing(&mut self, _hash: u64, _value: &[u8]) -> Result<(), DecodeError> {
         Ok(())
     }
+
+    /// The device has heard its credentials.
+    pub(super) fn pairing_heard(&mut self, _now: Now, _online: u32) {}
+
+    /// Every row was read: deadlines are set.
+    pub(super) fn pairings_restored(&mut self, _now: Now) {}
 }

@@ -23,7 +23,12 @@ impl Im {
         Err(Refusal::bad("profiles are not there yet"))
     }
 
-    pub(super) fn on_terminals(&mut self, _now: Now, _origin: &Origin<'_>, _payload: &[u8]) -> Result<Verdict, Refusal> {
+    pub(super) fn on_terminals(
+        &mut self,
+        _now: Now,
+        _origin: &Origin<'_>,
+        _payload: &[u8],
+    ) -> Result<Verdict, Refusal> {
         Err(Refusal::bad("profiles are not there yet"))
     }
 }

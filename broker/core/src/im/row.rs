@@ -31,6 +31,8 @@ pub(crate) const EXPIRY: Table = Table(11);
 pub(crate) const PAIRING: Table = Table(12);
 /// (account * 16 + terminal, conversation) -> place in a log that is followed (large groups, channels).
 pub(crate) const PLACE: Table = Table(13);
+/// (account, day since 1970) -> first position of that day, 8 bytes little-endian.
+pub(crate) const MAIL_DAY: Table = Table(14);
 /// (conversation, seq) -> message.
 pub(crate) const BODY: Table = Table(128);
 /// (account, pos) -> mailbox entry.

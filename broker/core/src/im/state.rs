@@ -20,21 +20,11 @@ impl Im {
         Err(Refusal::bad("states are not there yet"))
     }
 
-    pub(super) fn on_reported(
-        &mut self,
-        _now: Now,
-        _origin: &Origin<'_>,
-        _payload: &[u8],
-    ) -> Result<Verdict, Refusal> {
+    pub(super) fn on_reported(&mut self, _now: Now, _origin: &Origin<'_>, _payload: &[u8]) -> Result<Verdict, Refusal> {
         Err(Refusal::bad("states are not there yet"))
     }
 
-    pub(super) fn on_describe(
-        &mut self,
-        _now: Now,
-        _origin: &Origin<'_>,
-        _payload: &[u8],
-    ) -> Result<Verdict, Refusal> {
+    pub(super) fn on_describe(&mut self, _now: Now, _origin: &Origin<'_>, _payload: &[u8]) -> Result<Verdict, Refusal> {
         Err(Refusal::bad("states are not there yet"))
     }
 
@@ -51,4 +41,7 @@ impl Im {
     pub(super) fn restore_state(&mut self, _device: AccountNo, _part: u64, _value: &[u8]) -> Result<(), DecodeError> {
         Ok(())
     }
+
+    /// Every row was read: what depends on settings is said again.
+    pub(super) fn states_restored(&mut self, _now: Now) {}
 }

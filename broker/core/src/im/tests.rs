@@ -1,1 +1,1 @@
-//! stub
+//! Tests that need several rooms.
