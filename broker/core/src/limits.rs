@@ -84,7 +84,7 @@ limits! {
     /// Receive Maximum announced to clients: unanswered QoS 1 and 2 PUBLISH packets. One more ends the connection with 0x93.
     receive_max: 1_024, 1, 65_535;
     /// Unanswered QoS 1 and 2 PUBLISH packets sent to one client, also when its own Receive Maximum is higher. Further ones wait.
-    in_flight_max: 1_024, 1, 65_534;
+    in_flight_max: 1_024, 1, 32_766;
     /// Topic Alias Maximum announced to clients. A higher alias ends the connection with 0x94; 0 forbids aliases.
     topic_alias_max: 64, 0, 65_535;
     /// Topic aliases used towards one client, also when its own Topic Alias Maximum is higher; 0 uses none.

@@ -164,6 +164,8 @@ impl Driver {
                     }
                 }
                 Some(Effect::Stored(token)) => self.outside.borrow_mut().stored(token),
+                // What the operator asks of the messaging rooms is asked through the HTTP side.
+                Some(Effect::Replied(..) | Effect::Pair(_) | Effect::AccountMade { .. }) => {}
             }
         }
     }

@@ -80,6 +80,20 @@ impl Im {
         })
     }
 
+    /// A packet that is larger than the client takes counts as done.
+    pub(crate) fn give_up(&mut self, session: u32, packet_id: u16) {
+        let Some(&at) = self.by_session.get(&session) else { return };
+        let o = &mut self.online[at as usize];
+        o.under_way = o.under_way.saturating_sub(1);
+        if packet_id >= NOTE_IDS {
+            o.notes_sent.retain(|(id, _)| *id != packet_id);
+        } else if let Some(last) = o.flight.back_mut() {
+            *last = Flight::Done;
+            self.advance(at);
+        }
+        self.counters.dropped.add("packet_too_large");
+    }
+
     /// The packet that [`Im::next`] made.
     pub(crate) fn wire(&self) -> &Wire {
         &self.wire

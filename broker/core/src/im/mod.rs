@@ -35,8 +35,9 @@ mod tests;
 pub use name::is_address_of_account;
 pub use pairing::PairRequest;
 
-pub(crate) use deliver::{Sending, Wire};
+pub(crate) use deliver::{MAIL_IDS, Sending};
 pub(crate) use model::AccountNo;
+pub(crate) use pairing::PAIRING_ACCOUNT;
 pub(crate) use refusal::{Code, Refusal};
 pub(crate) use terminal::Greeting;
 
@@ -98,6 +99,8 @@ pub(crate) enum Out {
     Pair(Box<PairRequest>),
     /// An account was made; its record goes into the table of accounts.
     AccountMade { name: String, record: Vec<u8> },
+    /// An answer that waits until everything so far is on disk.
+    Tell { asker: Box<Asker>, reply: Value },
     /// A line for the operator.
     Notice { label: &'static str, text: String },
 }
@@ -139,6 +142,12 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
+    /// With the `id` that a request's payload has.
+    pub(crate) fn with_id(mut self, payload: &[u8]) -> Self {
+        self.id = object(payload).ok().and_then(|mut o| o.remove("id"));
+        self
+    }
+
     fn class(&self) -> Class {
         if self.topic.starts_with("im/v1/me/res/") { Class::Res } else { Class::Reply }
     }
@@ -239,6 +248,25 @@ pub(crate) enum Pending {
     },
     Read(Box<receipt::Asked>),
     Change(Box<send::Change>),
+}
+
+/// Gauges of the messaging rooms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ImTotals {
+    /// Accounts that take part or may.
+    pub accounts: u64,
+    /// Conversations, groups and channels.
+    pub conversations: u64,
+    /// Terminals that have a place in a mailbox.
+    pub terminals: u64,
+    /// Sessions that take part now.
+    pub online: u64,
+    /// Unread messages of all accounts.
+    pub unread: u64,
+    /// Bytes of messages kept in memory.
+    pub cached_bytes: u64,
+    /// Questions to the store that are not answered.
+    pub asked: u64,
 }
 
 /// Bytes of messages that are kept in memory because they were just sent.
@@ -352,6 +380,31 @@ impl Im {
             clock_ms: 0,
             counters: ImCounters::default(),
         }
+    }
+
+    /// Takes over changed settings and limits.
+    pub(crate) fn reload(&mut self, now: Now, settings: ImSettings, limits: Limits) {
+        self.settings = settings;
+        self.limits = limits;
+        self.states_restored(now);
+    }
+
+    /// Gauges now.
+    pub(crate) fn totals(&self) -> ImTotals {
+        ImTotals {
+            accounts: self.dir.accounts.iter().filter(|a| !a.removed).count() as u64,
+            conversations: self.dir.convs.len() as u64,
+            terminals: self.dir.accounts.iter().map(|a| a.terminals.len() as u64).sum(),
+            online: self.online.len() as u64,
+            unread: self.dir.accounts.iter().map(|a| a.unread).sum(),
+            cached_bytes: self.bodies_bytes as u64,
+            asked: self.pending.len() as u64,
+        }
+    }
+
+    /// Answers once everything that was written so far is on disk.
+    pub(crate) fn after_commit_tell(&mut self, asker: Asker, reply: Value) {
+        self.out.push_back(Out::Tell { asker: Box::new(asker), reply });
     }
 
     // ---- Requests --------------------------------------------------------------------------------------------

@@ -202,6 +202,8 @@ pub(crate) struct Online {
     pub(crate) log_sent: std::collections::BTreeMap<ConvNo, u64>,
     /// Level said in CONNECT, for a session that is no terminal.
     pub(crate) level: u32,
+    /// What it said in CONNECT, for the terminal that it may become.
+    pub(crate) hello: Option<crate::hub::Hello>,
     /// QoS 1 packets that wait for their PUBACK.
     pub(crate) under_way: usize,
     pub(crate) notes: VecDeque<Note>,
@@ -253,6 +255,7 @@ impl Online {
             is_loading_log: false,
             log_sent: std::collections::BTreeMap::new(),
             level: 0,
+            hello: None,
             under_way: 0,
             avail_dirty: BTreeSet::new(),
             notes: VecDeque::new(),

@@ -39,4 +39,15 @@ impl Im {
 
     /// Every row was read: deadlines are set.
     pub(super) fn pairings_restored(&mut self, _now: Now) {}
+
+    /// Whether a code is valid.
+    pub(crate) fn pairing_login(&mut self, _now: Now, _code: &str) -> Result<(), Refusal> {
+        Err(Refusal::not_found("pairing is not there yet"))
+    }
+
+    /// Credentials were made.
+    pub(crate) fn paired(&mut self, _now: Now, _exchange: u64, _record: &[u8], _password: &str) {}
 }
+
+/// Stands for a device that has no account yet.
+pub(crate) const PAIRING_ACCOUNT: super::AccountNo = super::AccountNo(u32::MAX);

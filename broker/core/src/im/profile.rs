@@ -31,4 +31,16 @@ impl Im {
     ) -> Result<Verdict, Refusal> {
         Err(Refusal::bad("profiles are not there yet"))
     }
+
+    pub(crate) fn describe_account(
+        &mut self,
+        _now: Now,
+        _name: &str,
+        _kind: &str,
+        _display: Option<&str>,
+    ) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    pub(crate) fn remove_account(&mut self, _now: Now, _name: &str) {}
 }

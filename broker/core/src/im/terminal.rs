@@ -32,6 +32,7 @@ impl Im {
         client_id: &str,
         v5: bool,
         is_resumed: bool,
+        hello: Option<&crate::hub::Hello>,
     ) -> u32 {
         if let Some(&at) = self.by_session.get(&session.0) {
             return at;
@@ -41,6 +42,8 @@ impl Im {
         online.is_resumed = is_resumed;
         self.serial = self.serial.wrapping_add(1);
         online.serial = self.serial;
+        online.level = hello.map_or(0, |h| h.level);
+        online.hello = hello.cloned();
         let at = u32::try_from(self.online.insert(online)).expect("fewer sessions than 2^32");
         self.by_session.insert(session.0, at);
         if let Some(a) = self.dir.accounts.get_mut(account.at()) {
@@ -161,6 +164,9 @@ impl Im {
         t.acked = t.acked.max(floor - 1);
         let (acked, sent) = (t.acked, t.sent);
         let o = &mut self.online[at as usize];
+        if let Some(hello) = o.hello.take() {
+            (t.level, t.platform, t.app) = (hello.level, hello.platform, hello.app);
+        }
         o.terminal = Some(no);
         o.next = acked + 1;
         o.resent_below = if o.is_resumed { sent } else { 0 };
@@ -240,6 +246,11 @@ impl Im {
     pub(super) fn terminal_of(&self, origin: &Origin<'_>) -> Option<u8> {
         let a = self.dir.accounts.get(origin.account.at())?;
         a.terminals.iter().find(|t| *t.client_id == *origin.client_id).map(|t| t.no)
+    }
+
+    /// The place in `online` of a session.
+    pub(crate) fn place_of(&self, session: u32) -> Option<u32> {
+        self.by_session.get(&session).copied()
     }
 
     /// The place in `online` of whoever asks.
