@@ -169,6 +169,10 @@ limits! {
     im_command_deadline_max_ms: 3_600_000, 1, 86_400_000;
     /// Longest deadline of a command with `persist`, and the one it has when it names none, seconds. A longer one is refused.
     im_command_persist_max_secs: 604_800, 1, 2_592_000;
+    /// Reported state of a device, and its desired state, bytes of JSON each. A change beyond it is refused with `too_large`.
+    im_state_bytes_max: 8_192, 2, 262_144;
+    /// Description of a device, bytes of JSON. A longer one is refused with `too_large`.
+    im_description_bytes_max: 8_192, 2, 262_144;
 }
 
 #[cfg(test)]

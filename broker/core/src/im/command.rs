@@ -171,7 +171,7 @@ impl Im {
     pub(super) fn takes_commands(&self, account: AccountNo) -> bool {
         let a = &self.dir.accounts[account.at()];
         let is_subscribed = |place: &u32| self.online.get(*place as usize).is_some_and(|o| o.wants(Class::Cmd));
-        a.kind == AccountKind::Device || a.online.iter().any(is_subscribed)
+        a.kind == AccountKind::Device || self.description(account).is_some() || a.online.iter().any(is_subscribed)
     }
 
     /// What there is to say of a command whose client id was used before; `None`: it was not.
