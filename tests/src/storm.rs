@@ -314,7 +314,7 @@ impl Storm {
                 }
             }
             Effect::Forget(exchange) => self.waiting.retain(|(_, e, _)| *e != exchange),
-            Effect::Stored(_) => {}
+            Effect::Stored(_) | Effect::Replied(..) | Effect::Pair(_) | Effect::AccountMade { .. } => {}
         }
     }
 

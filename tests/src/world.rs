@@ -398,7 +398,11 @@ impl<'a> World<'a> {
                 self.with_broker(|b, _| b.store.query(query));
             }
             Effect::Resume(link) => self.resume(link),
-            Effect::Forget(_) | Effect::Stored(_) => {}
+            Effect::Forget(_)
+            | Effect::Stored(_)
+            | Effect::Replied(..)
+            | Effect::Pair(_)
+            | Effect::AccountMade { .. } => {}
         }
     }
 

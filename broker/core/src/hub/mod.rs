@@ -24,7 +24,7 @@ use crate::access::Access;
 use crate::auth::AuthRequest;
 use crate::counters::{Counters, Notice, Notices};
 use crate::hash::{Map, map};
-use crate::im::{AccountNo, Asker, Im, ImSettings, PairRequest, Reply};
+use crate::im::{Asker, Im, ImSettings, Marks, PairRequest, Reply};
 use crate::limits::Limits;
 use crate::link::{Link, LinkId, Peer, Phase, pause};
 use crate::message::Message;
@@ -147,8 +147,8 @@ enum After {
         asker: Box<Asker>,
         reply: serde_json::Value,
     },
-    /// Mailboxes are on disk up to these positions.
-    Mailboxes(Vec<(AccountNo, u64)>),
+    /// What the messaging rooms wrote is on disk.
+    Mailboxes(Marks),
     Replied {
         token: u64,
         reply: Reply,

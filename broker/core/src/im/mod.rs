@@ -211,6 +211,20 @@ pub(crate) enum ImTimer {
     Daily,
 }
 
+/// What a batch makes true once it is on disk.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    /// Ends of mailboxes.
+    mailboxes: Vec<(AccountNo, u64)>,
+    badges: Vec<(AccountNo, ConvNo)>,
+}
+
+impl Marks {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.mailboxes.is_empty() && self.badges.is_empty()
+    }
+}
+
 /// What an answer of the store is for.
 #[derive(Debug)]
 pub(crate) enum Pending {
@@ -294,6 +308,8 @@ pub(crate) struct Im {
     dirty_mailboxes: Vec<AccountNo>,
     /// Mailboxes with entries that are in no batch that was handed out.
     touched: Vec<AccountNo>,
+    /// Badges and lines of conversations that change when the next batch is on disk.
+    badged: Vec<(AccountNo, ConvNo)>,
     /// Members whose marks moved and are to be told to the others.
     moved: Vec<(ConvNo, AccountNo)>,
     /// Just sent, by conversation and seq; the oldest go first.
@@ -360,6 +376,7 @@ impl Im {
             dirty_terminals: vec![],
             dirty_mailboxes: vec![],
             touched: vec![],
+            badged: vec![],
             moved: vec![],
             bodies: map(seed),
             bodies_order: VecDeque::new(),
@@ -606,12 +623,13 @@ impl Im {
             && self.dirty_terminals.is_empty()
             && self.dirty_mailboxes.is_empty()
             && self.moved.is_empty()
+            && self.badged.is_empty()
             && self.facts.is_empty())
     }
 
     /// Writes all that changed; the hub calls this when it makes a batch. What is given back goes to
     /// [`Im::committed`] once that batch is on disk.
-    pub(crate) fn flush(&mut self, now: Now) -> Vec<(AccountNo, u64)> {
+    pub(crate) fn flush(&mut self, now: Now) -> Marks {
         if self.is_dirty() && now.wall_ms >= self.clock_ms + 60_000 {
             self.clock_ms = now.wall_ms;
             self.facts.push(&Fact::Clock { wall_ms: now.wall_ms });
@@ -644,24 +662,38 @@ impl Im {
             self.put(row::MAILBOX, account.0.into(), 0, &w.0);
         }
         let touched = core::mem::take(&mut self.touched);
-        let marks = touched.into_iter().map(|account| {
+        let mailboxes = touched.into_iter().map(|account| {
             let mailbox = &mut self.dir.accounts[account.at()].mailbox;
             mailbox.touched = false;
             (account, mailbox.next)
         });
-        marks.collect()
+        let mailboxes = mailboxes.collect();
+        Marks { mailboxes, badges: core::mem::take(&mut self.badged) }
     }
 
-    /// Mailboxes up to these positions are on disk.
-    pub(crate) fn committed(&mut self, marks: &[(AccountNo, u64)]) {
-        for &(account, until) in marks {
+    /// What [`Im::flush`] wrote is on disk.
+    pub(crate) fn committed(&mut self, marks: &Marks) {
+        for &(account, until) in &marks.mailboxes {
             let a = &mut self.dir.accounts[account.at()];
             a.mailbox.committed = a.mailbox.committed.max(until);
             for at in 0..self.dir.accounts[account.at()].online.len() {
                 let online = self.dir.accounts[account.at()].online[at];
+                let o = &mut self.online[online as usize];
+                o.head_dirty |= o.wants(Class::Head);
                 self.wake(online);
             }
             self.trim_recent(account);
+        }
+        for &(account, conv) in &marks.badges {
+            for at in 0..self.dir.accounts[account.at()].online.len() {
+                let online = self.dir.accounts[account.at()].online[at];
+                let o = &mut self.online[online as usize];
+                o.head_dirty |= o.wants(Class::Head);
+                if o.wants(Class::Conv) {
+                    o.convs_dirty.insert(conv);
+                }
+                self.wake(online);
+            }
         }
     }
 
@@ -756,10 +788,6 @@ impl Im {
         }
         if !core::mem::replace(&mut a.mailbox.touched, true) {
             self.touched.push(account);
-        }
-        for at in 0..a.online.len() {
-            let online = &mut self.online[a.online[at] as usize];
-            online.head_dirty |= online.wants(Class::Head);
         }
         let mut value = Vec::with_capacity(12);
         entry.encode(&mut value);

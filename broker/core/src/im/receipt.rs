@@ -158,19 +158,14 @@ impl Im {
         }
     }
 
-    /// The badge and the conversation's line have changed for this account.
+    /// The badge and the conversation's line change for this account when what was written is on disk.
     pub(super) fn badge(&mut self, account: AccountNo, conv: ConvNo) {
-        for at in 0..self.dir.accounts[account.at()].online.len() {
-            let online = self.dir.accounts[account.at()].online[at];
-            let o = &mut self.online[online as usize];
-            let (head, convs) = (o.wants(super::Class::Head), o.wants(super::Class::Conv));
-            o.head_dirty |= head;
-            if convs {
-                o.convs_dirty.insert(conv);
-            }
-            if head || convs {
-                self.wake(online);
-            }
+        let shows = |at: &u32| {
+            let o = &self.online[*at as usize];
+            o.wants(super::Class::Head) || o.wants(super::Class::Conv)
+        };
+        if self.dir.accounts[account.at()].online.iter().any(shows) {
+            self.badged.push((account, conv));
         }
     }
 
