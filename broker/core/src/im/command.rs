@@ -236,13 +236,22 @@ impl Im {
     /// A deadline of this device's commands may have come.
     pub(super) fn command_due(&mut self, now: Now, device: AccountNo) {
         if let Some(queue) = self.commands.devices.get_mut(&device) {
-            queue.armed_ms = u64::MAX;
+            while queue.armed.pop_if(|at_ms| *at_ms <= now.ms).is_some() {}
             self.go_on(now, device);
         }
     }
 
     /// A session of the device wants commands (again): what waits may go.
     pub(super) fn command_device_ready(&mut self, now: Now, device: AccountNo) {
+        let Some(queue) = self.commands.devices.get(&device) else { return };
+        // Nobody says of a command at QoS 0 that its session went away with it.
+        let is_lost = |command: &Command| {
+            command.state == State::Sent && command.sent_to.is_none_or(|session| self.live_session(session).is_none())
+        };
+        let lost: Vec<u64> = queue.waiting().filter(|(_, command)| is_lost(command)).map(|(no, _)| no).collect();
+        for no in lost {
+            self.enter_command(now, device, no, State::Queued);
+        }
         self.go_on(now, device);
     }
 
@@ -258,6 +267,16 @@ impl Im {
     pub(super) fn command_unsent(&mut self, now: Now, device: AccountNo, no: u64) {
         if self.commands.get(device, no).is_some_and(|command| command.state == State::Sent) {
             self.enter_command(now, device, no, State::Queued);
+            self.go_on(now, device);
+        }
+    }
+
+    /// The device's client takes no packet as large as this command.
+    pub(super) fn command_too_large(&mut self, now: Now, device: AccountNo, no: u64) {
+        let Some(command) = self.commands.get_mut(device, no) else { return };
+        if command.state == State::Sent {
+            command.text = "larger than the Maximum Packet Size of the device".into();
+            self.enter_command(now, device, no, State::Failed);
             self.go_on(now, device);
         }
     }

@@ -165,7 +165,7 @@ impl Im {
     }
 
     /// The place in `Im::online` of a session that is connected still.
-    fn live_session(&self, session: (u32, u32)) -> Option<u32> {
+    pub(super) fn live_session(&self, session: (u32, u32)) -> Option<u32> {
         let place = *self.by_session.get(&session.0)?;
         self.online.get(place as usize).filter(|o| o.is_live && o.generation == session.1).map(|_| place)
     }
@@ -202,8 +202,8 @@ impl Im {
         let forget = queue.first_finished().map(|(_, command)| command.since(command.state).saturating_add(KEEP_MS));
         let Some(wall_ms) = deadline.into_iter().chain(forget).min() else { return };
         let at_ms = now.ms.saturating_add(wall_ms.saturating_sub(now.wall_ms));
-        if at_ms < queue.armed_ms {
-            queue.armed_ms = at_ms;
+        if queue.armed.last().is_none_or(|earliest| at_ms < *earliest) {
+            queue.armed.push(at_ms);
             self.arm(at_ms, ImTimer::Command(device));
         }
     }

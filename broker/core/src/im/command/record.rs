@@ -246,13 +246,13 @@ pub(super) struct Queue {
     pub(super) open: BTreeSet<u64>,
     /// The number the next one gets; the first is 1.
     pub(super) next: u64,
-    /// The earliest timer that is set for the device, by the clock that only moves forward.
-    pub(super) armed_ms: u64,
+    /// Timers that are set for the device, by the clock that only moves forward; each is earlier than the one before.
+    pub(super) armed: Vec<u64>,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { commands: BTreeMap::new(), open: BTreeSet::new(), next: 1, armed_ms: u64::MAX }
+        Self { commands: BTreeMap::new(), open: BTreeSet::new(), next: 1, armed: vec![] }
     }
 }
 

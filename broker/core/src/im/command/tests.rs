@@ -108,12 +108,16 @@ impl House {
     }
 
     pub(in super::super) fn connect(&mut self, account: &str, client_id: &str, filters: &[&str]) -> u32 {
+        self.connect_with(account, client_id, filters, 1)
+    }
+
+    fn connect_with(&mut self, account: &str, client_id: &str, filters: &[&str], qos: u8) -> u32 {
         self.sessions += 1;
         let session = self.sessions;
         let no = self.im.account_no(account).unwrap();
         let at = self.im.attach((session, 1), no, client_id, true, false, None);
         for filter in filters {
-            assert!(self.im.subscribe(self.now, at, filter, 1, 0, Greeting::Retained));
+            assert!(self.im.subscribe(self.now, at, filter, qos, 0, Greeting::Retained));
         }
         self.settle();
         session
@@ -386,6 +390,15 @@ fn a_deadline_before_delivery_is_another_outcome_than_one_after() {
 }
 
 #[test]
+fn a_short_deadline_behind_a_long_one_comes_first() {
+    let mut house = House::new();
+    house.say("alice", "to/lamp/cmd/set", r#"{"args":1,"id":"long","persist":true}"#).unwrap();
+    house.say("alice", "to/lamp/cmd/set", r#"{"args":1,"id":"short","deadline_ms":500}"#).unwrap();
+    house.pass(510);
+    assert_eq!((house.state("long"), house.state("short")), (State::Queued, State::Expired));
+}
+
+#[test]
 fn what_expires_before_it_is_written_is_not_written() {
     let mut house = House::new();
     let lamp = house.lamp();
@@ -444,6 +457,53 @@ fn a_result_may_come_before_the_acknowledgement_and_from_a_later_connection() {
     let lamp = house.lamp();
     assert_eq!(house.drain(lamp), [""; 0]);
     assert_eq!(house.told("c3"), ["queued", "sent", "queued", "done"]);
+}
+
+#[test]
+fn at_qos_0_nothing_is_called_delivered_and_what_was_lost_is_sent_again() {
+    let mut house = House::new();
+    let lamp = house.connect_with("lamp", "board", &["im/v1/me/cmd/#"], 0);
+    house.say("alice", "to/lamp/cmd/set", r#"{"args":1,"id":"c1"}"#).unwrap();
+    assert_eq!(house.drain(lamp), ["me/cmd/c1/set 1"]);
+    assert_eq!(house.state("c1"), State::Sent);
+    let other = house.connect_with("lamp", "second", &["im/v1/me/cmd/#"], 0);
+    assert_eq!(house.drain(other), [""; 0], "the first one has it");
+    house.leave(lamp);
+    house.leave(other);
+    let lamp = house.connect_with("lamp", "board", &["im/v1/me/cmd/#"], 0);
+    assert_eq!(house.drain(lamp), ["me/cmd/c1/set 1"]);
+    house.say("lamp", "me/cmdres/c1", "done").unwrap();
+    assert_eq!(house.told("c1"), ["queued", "sent", "queued", "sent", "done"]);
+}
+
+#[test]
+fn a_command_that_is_too_large_for_the_client_does_not_hold_up_the_others() {
+    let mut house = House::new();
+    let lamp = house.lamp();
+    house.say("alice", "to/lamp/cmd/set", r#"{"args":1,"id":"c1","persist":true}"#).unwrap();
+    house.say("alice", "to/lamp/cmd/set", r#"{"args":2,"id":"c2"}"#).unwrap();
+    assert_eq!(house.take(lamp).len(), 1);
+    let device = house.im.account_no("lamp").unwrap();
+    house.im.command_too_large(house.now, device, 1);
+    house.settle();
+    assert_eq!(house.told("c1"), ["queued", "sent", "failed"]);
+    assert_eq!(house.drain(lamp), ["me/cmd/c2/set 2"]);
+    // What was delivered was not too large.
+    house.im.command_too_large(house.now, device, 2);
+    assert_eq!(house.state("c2"), State::Delivered);
+}
+
+#[test]
+fn timers_do_not_pile_up() {
+    let mut house = House::new();
+    let lamp = house.lamp();
+    for no in 0..100 {
+        house.say("alice", "to/lamp/cmd/set", &format!(r#"{{"args":1,"id":"c{no}"}}"#)).unwrap();
+        house.drain(lamp);
+        house.say("lamp", &format!("me/cmdres/c{no}"), "done").unwrap();
+        house.pass(11_000);
+    }
+    assert!(house.im.timers.len() < 10, "{}", house.im.timers.len());
 }
 
 #[test]
