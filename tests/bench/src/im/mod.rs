@@ -84,8 +84,8 @@ impl Broker {
             .arg(format!("mqtt://{address}"))
             .arg("--data")
             .arg(dir.join("data"));
-        let key_file = format!("auth.jwt.key_file={:?}", dir.join("jwt.key"));
-        command.args(["--set", &key_file, "--set", "auth.jwt.algorithm=\"HS256\""]);
+        let key_file = format!("auth.jwt.key_file={}", dir.join("jwt.key").display());
+        command.args(["--set", &key_file, "--set", "auth.jwt.algorithm=HS256"]);
         // The loads measure what the broker can do, not what it lets one account do.
         command.args(["--set", "limits.im_account_rate_max=0", "--set", "limits.im_conversation_rate_max=0"]);
         command.args(&options.parlor_args);
@@ -204,6 +204,7 @@ pub fn run(args: impl Iterator<Item = String>) -> Result<bool, ImError> {
         return Ok(true);
     };
     std::fs::create_dir_all(&options.scratch)?;
+    let options = Options { scratch: options.scratch.canonicalize()?, ..options };
     println!("sync of 4 KiB: {} us (median of 200)", sync_us(&options.scratch)?);
     let mut is_good = true;
     for (name, load) in loads::LOADS {
