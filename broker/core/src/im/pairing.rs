@@ -13,9 +13,11 @@ pub struct PairRequest {
     pub name: String,
 }
 
-/// Codes that were given out.
+/// Codes that were given out, and the other invitations: requests to be a contact.
 #[derive(Debug, Default)]
-pub(crate) struct Pairings {}
+pub(crate) struct Pairings {
+    pub(super) contacts: super::contact::Contacts,
+}
 
 impl Im {
     /// A person asks for a code.
