@@ -137,6 +137,7 @@ impl World {
     /// As the hub does it: an answer goes to the session, or to whoever acted.
     fn told(&mut self, asker: &Asker, reply: Value) {
         match asker.session {
+            Some(session) if asker.account == crate::im::PAIRING_ACCOUNT => self.im.tell_paired(session, asker, reply),
             _ => self.im.answer(asker, reply),
         }
     }

@@ -335,3 +335,23 @@ fn asking_again_and_again_ends_for_an_hour() {
     w.pass(DAY_MS / 24);
     w.ok("eve", "me/contact/bob", REQUEST);
 }
+
+#[test]
+fn changes_come_no_faster_than_messages() {
+    let mut w = World::with(Limits { im_account_burst_max: 4, im_account_rate_max: 1, ..Limits::default() });
+    w.people(["alice", "bob"]);
+    for (path, payload) in [
+        ("me/contact/bob", REQUEST),
+        ("me/group/g-home", r#"{"op":"create","household":true}"#),
+        ("me/profile", "{}"),
+        ("me/pair", r#"{"household":"g-home"}"#),
+    ] {
+        w.ok("alice", path, payload);
+    }
+    for path in ["me/contact/bob", "me/group/g-home", "me/profile", "me/pair"] {
+        w.refused("alice", path, r#"{"op":"remove"}"#, Code::Quota);
+    }
+    w.ok("alice", "me/group/g-home", r#"{"op":"info"}"#);
+    w.pass(1_000);
+    w.ok("alice", "me/contact/bob", REMOVE);
+}

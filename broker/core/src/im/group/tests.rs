@@ -107,6 +107,7 @@ fn who_was_taken_out_sees_nothing_after_and_nothing_of_before_when_back() {
         ("me/group/g-home", r#"{"op":"info"}"#),
         ("me/group/g-home", r#"{"op":"leave"}"#),
         ("me/history", r#"{"with":"g-home"}"#),
+        ("me/whois/g-home", ""),
     ] {
         w.refused("bob", path, payload, Code::NotFound);
     }
