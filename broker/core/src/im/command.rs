@@ -36,7 +36,7 @@ impl Im {
         name: &str,
         payload: &[u8],
     ) -> Result<Verdict, Refusal> {
-        let device = self.commanded_device(to)?;
+        let device = self.commanded_device(origin, to)?;
         if !name::is_client_id(name) {
             return Err(Refusal::bad("the name of a command is 1 to 36 of A-Z a-z 0-9 _ -"));
         }
@@ -52,13 +52,10 @@ impl Im {
             self.go_on(now, device);
             return Ok(Verdict::Done(done));
         }
-        if !origin.operator {
-            self.may_command(origin.account, device)?;
-            let (rate, burst) = (self.limits.im_account_rate_max, self.limits.im_account_burst_max);
-            if !self.dir.accounts[origin.account.at()].flood.take(now.ms, rate, burst) {
-                let text = "this account sends faster than it may (limits.im_account_rate_max)";
-                return Err(Refusal::new(Code::Quota, text));
-            }
+        let (rate, burst) = (self.limits.im_account_rate_max, self.limits.im_account_burst_max);
+        if !origin.operator && !self.dir.accounts[origin.account.at()].flood.take(now.ms, rate, burst) {
+            let text = "this account sends faster than it may (limits.im_account_rate_max)";
+            return Err(Refusal::new(Code::Quota, text));
         }
         let waiting = self.commands.devices.get(&device).map_or(0, |queue| queue.open.len() as u64);
         if waiting >= self.limits.im_commands_per_device_max {
@@ -155,11 +152,14 @@ impl Im {
         Ok(Verdict::Done(Done { durable: true, reply, ..Done::default() }))
     }
 
-    /// The device that an address means.
-    fn commanded_device(&self, to: &str) -> Result<AccountNo, Refusal> {
+    /// The device that an address means, if whoever asks may command it.
+    pub(super) fn commanded_device(&self, origin: &Origin<'_>, to: &str) -> Result<AccountNo, Refusal> {
         let Some(device) = self.account_no(to) else {
             return Err(Refusal::not_found(format!("there is no device {}", shorten(to))));
         };
+        if !origin.operator {
+            self.may_command(origin.account, device)?;
+        }
         if !self.takes_commands(device) {
             let text = format!("{to} is no device, and no session of it has subscribed to im/v1/me/cmd/#");
             return Err(Refusal::new(Code::Forbidden, text));
@@ -168,7 +168,7 @@ impl Im {
     }
 
     /// Whether an account is a device, or acts as one.
-    pub(super) fn takes_commands(&self, account: AccountNo) -> bool {
+    fn takes_commands(&self, account: AccountNo) -> bool {
         let a = &self.dir.accounts[account.at()];
         let is_subscribed = |place: &u32| self.online.get(*place as usize).is_some_and(|o| o.wants(Class::Cmd));
         a.kind == AccountKind::Device || self.description(account).is_some() || a.online.iter().any(is_subscribed)

@@ -12,7 +12,7 @@ mod tests;
 use super::model::AccountNo;
 use super::online::Class;
 use super::row::{RowWriter, read_u32, reader};
-use super::{Code, Done, Im, Origin, Refusal, Verdict, object, row, shorten};
+use super::{Code, Done, Im, Origin, Refusal, Verdict, object, row};
 use crate::hub::Now;
 use crate::store::bytes::{DecodeError, Reader};
 use serde_json::{Map, Value};
@@ -54,15 +54,7 @@ impl Im {
         to: &str,
         payload: &[u8],
     ) -> Result<Verdict, Refusal> {
-        let Some(device) = self.account_no(to) else {
-            return Err(Refusal::not_found(format!("there is no device {}", shorten(to))));
-        };
-        if !self.takes_commands(device) && !self.has_state(device) {
-            return Err(Refusal::new(Code::Forbidden, format!("{to} is no device: it has no state")));
-        }
-        if !origin.operator {
-            self.may_command(origin.account, device)?;
-        }
+        let device = self.commanded_device(origin, to)?;
         let patch = self.state_patch(payload)?;
         let state = self.states.devices.entry(device).or_default();
         let changed = patch::merged(&state.desired, &patch);
@@ -170,10 +162,6 @@ impl Im {
     /// What a device says it can do.
     pub(super) fn description(&self, device: AccountNo) -> Option<&Value> {
         self.states.devices.get(&device)?.description.as_ref()
-    }
-
-    fn has_state(&self, device: AccountNo) -> bool {
-        self.states.devices.get(&device).is_some_and(|state| state.version != 0)
     }
 
     /// An account was removed: so are its state and its description, and Home Assistant is told.

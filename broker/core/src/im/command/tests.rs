@@ -49,9 +49,9 @@ impl House {
         }
         let mut house = Self { im, now, settings, limits, plain: vec![], store, sessions: 0 };
         house.commit();
-        for person in ["alice", "bob"] {
-            let _ = house.say(person, "me/contact/lamp", r#"{"op":"request"}"#);
-            let _ = house.say("lamp", &format!("me/contact/{person}"), r#"{"op":"accept"}"#);
+        for (one, other) in [("alice", "lamp"), ("bob", "lamp"), ("alice", "bob")] {
+            house.say(one, &format!("me/contact/{other}"), r#"{"op":"request"}"#).unwrap();
+            house.say(other, &format!("me/contact/{one}"), r#"{"op":"accept"}"#).unwrap();
         }
         house
     }
@@ -233,8 +233,8 @@ impl House {
     }
 
     fn state(&self, id: &str) -> State {
-        let all = self.im.commands.devices.values().flat_map(|queue| queue.commands.values());
-        all.filter(|command| *command.id == *id).next_back().unwrap().state
+        let mut all = self.im.commands.devices.values().flat_map(|queue| queue.commands.values());
+        all.rfind(|command| *command.id == *id).unwrap().state
     }
 }
 
@@ -749,6 +749,9 @@ fn what_is_wrong_with_a_command_is_told() {
     // Whoever listens to commands takes them, whatever kind of account it is.
     house.connect("bob", "script", &["im/v1/me/cmd/+/+"]);
     house.say("alice", "to/bob/cmd/set", "1").unwrap();
+    house.say("alice", "me/contact/bob", r#"{"op":"remove"}"#).unwrap();
+    refused(house.say("alice", "to/bob/cmd/set", "1"), Code::NoConsent);
+    refused(house.say("alice", "to/bob/desired", "{}"), Code::NoConsent);
 }
 
 #[test]

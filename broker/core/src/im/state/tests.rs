@@ -26,7 +26,9 @@ impl House {
 fn what_is_desired_reaches_the_device_and_what_is_reported_everybody() {
     let mut house = House::new();
     let board = house.connect("lamp", "board", &["im/v1/me/delta"]);
-    let mirror = house.connect("lamp", "mirror", &["im/v1/state/#"]);
+    let mirror = house.connect("alice", "mirror", &["im/v1/state/#"]);
+    house.im.make_account(house.now, "eve", super::super::model::AccountKind::Person);
+    let stranger = house.connect("eve", "mirror", &["im/v1/state/#"]);
     assert!(house.news(board).is_empty() && house.news(mirror).is_empty());
     let reply = house.say("alice", "to/lamp/desired", r#"{"on":true,"level":30}"#).unwrap().reply;
     assert_eq!(reply, Some(json!({"version": 1})));
@@ -47,6 +49,7 @@ fn what_is_desired_reaches_the_device_and_what_is_reported_everybody() {
     );
     house.say("lamp", "me/reported", r#"{"level":30,"temp":null}"#).unwrap();
     assert!(house.news(board).is_empty(), "there is nothing left to do");
+    assert!(house.news(stranger).is_empty());
     assert_eq!(house.shown()["reported"], json!({"on": true, "level": 30}));
 }
 
