@@ -46,11 +46,15 @@ impl Im {
         let draft = Draft::parse(origin, payload, &self.limits)?;
         let content = draft.content_hash(to, name);
         let key = draft.id.as_deref().map(|id| dedup::key(origin.account, origin.client_id, 1, id));
-        if let Some(key) = key
-            && let Some(done) = self.known_command(origin, key, content, asker.as_ref())?
-        {
-            self.go_on(now, device);
-            return Ok(Verdict::Done(done));
+        if let Some(key) = key {
+            if let Some(done) = self.known_command(origin, key, content, asker.as_ref())? {
+                self.go_on(now, device);
+                return Ok(Verdict::Done(done));
+            }
+            let is_new = self.certainly_new == Some(key) || self.commands.by_key.contains_key(&key);
+            if !is_new && self.dedup.find(key) == Found::Perhaps {
+                return Ok(self.ask_first(origin, format!("to/{to}/cmd/{name}"), payload, key));
+            }
         }
         let (rate, burst) = (self.limits.im_account_rate_max, self.limits.im_account_burst_max);
         if !origin.operator && !self.dir.accounts[origin.account.at()].flood.take(now.ms, rate, burst) {
@@ -115,6 +119,17 @@ impl Im {
         }
         let reply = self.command_answer(origin, device, no);
         Ok(Verdict::Done(Done { durable: true, reply, ..Done::default() }))
+    }
+
+    /// `me/res/{id}`: a command of one's own as it is now.
+    pub(super) fn on_command_query(&self, origin: &Origin<'_>, id: &str) -> Result<Verdict, Refusal> {
+        let found = self.commands.devices.iter().find_map(|(device, queue)| {
+            let no = queue.by_requester(origin.account, id)?;
+            let (_, payload) = self.command_now(*device, no, 0)?;
+            serde_json::from_slice(&payload).ok()
+        });
+        let unknown = || Refusal::not_found(format!("there is no command {} of yours", shorten(id)));
+        Ok(Verdict::Done(Done::told(found.ok_or_else(unknown)?)))
     }
 
     pub(super) fn on_command_result(
@@ -191,7 +206,7 @@ impl Im {
                     Ok(Some(Done { durable: true, dup: true, reply, ..Done::default() }))
                 }
                 Found::Used(_) => Err(reused()),
-                // One that is remembered is in `by_key`.
+                // Whoever asks looks further.
                 Found::New | Found::Perhaps => Ok(None),
             };
         };

@@ -65,9 +65,9 @@ impl Im {
         let state = self.states.devices.entry(device).or_default();
         state.desired = changed;
         let is_open = !patch::difference(&state.desired, &state.reported).is_empty();
-        self.state_changed(now, device, origin.account);
+        self.write_state(now, device, origin.account);
         if is_open {
-            self.delta_changed(device);
+            self.told_deltas.push(device);
         }
         Ok(self.state_done(origin, device))
     }
@@ -86,10 +86,10 @@ impl Im {
         let before = patch::difference(&state.desired, &state.reported);
         state.reported = changed;
         let after = patch::difference(&state.desired, &state.reported);
-        self.state_changed(now, device, by);
+        self.write_state(now, device, by);
         // A device that reports something else is not told again what it has been told.
         if !after.is_empty() && after != before {
-            self.delta_changed(device);
+            self.told_deltas.push(device);
         }
         Ok(self.state_done(origin, device))
     }
@@ -212,8 +212,8 @@ impl Im {
 
     // ---- Changes ---------------------------------------------------------------------------------------------
 
-    /// A device's state has changed: it is written, and everybody who may see it is told.
-    fn state_changed(&mut self, now: Now, device: AccountNo, by: AccountNo) {
+    /// A device's state has changed: it is written, and told when it is on disk.
+    fn write_state(&mut self, now: Now, device: AccountNo, by: AccountNo) {
         let state = self.states.devices.entry(device).or_default();
         state.version += 1;
         state.by = Some(by);
@@ -222,6 +222,11 @@ impl Im {
         w.int(state.version).int(by.0.into()).int(state.ts);
         w.str(&text(&state.reported)).str(&text(&state.desired));
         self.put(row::STATE, device.0.into(), STATE, &w.0);
+        self.told_states.push(device);
+    }
+
+    /// Everybody who may see a device's state is told what it is now.
+    pub(super) fn state_changed(&mut self, device: AccountNo) {
         let topic = format!("im/v1/state/{}", self.name_of(device));
         for viewer in self.visible_to(device) {
             for at in 0..self.dir.accounts[viewer.at()].online.len() {
@@ -236,7 +241,7 @@ impl Im {
     }
 
     /// What is desired and not reported has changed: the device is told.
-    fn delta_changed(&mut self, device: AccountNo) {
+    pub(super) fn delta_changed(&mut self, device: AccountNo) {
         for at in 0..self.dir.accounts[device.at()].online.len() {
             let place = self.dir.accounts[device.at()].online[at];
             let Some(o) = self.online.get_mut(place as usize) else { continue };

@@ -128,7 +128,7 @@ impl Im {
     fn send_command(&mut self, now: Now, device: AccountNo, no: u64) -> bool {
         let Some(command) = self.commands.get(device, no) else { return false };
         if !self.is_command_on_disk(command) {
-            self.arm(now.ms + 1, ImTimer::Command(device));
+            self.waiting_devices.push(device);
             return false;
         }
         let topic: Rc<str> = format!("im/v1/me/cmd/{}/{}", command.device_id, command.name).into();

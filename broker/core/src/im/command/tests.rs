@@ -69,7 +69,7 @@ impl House {
             let marks = self.im.flush(self.now);
             let batch = core::mem::take(&mut self.im.facts);
             self.store.apply(&batch).unwrap();
-            self.im.committed(&marks);
+            self.im.committed(self.now, &marks);
             let mut is_quiet = marks.is_empty() && batch.is_empty();
             while let Some(out) = self.im.out.pop_front() {
                 is_quiet = false;
@@ -264,7 +264,7 @@ fn a_command_goes_out_when_it_is_on_disk_and_each_change_is_told_once() {
     assert_eq!(order.topic, "me/cmd/c1/set");
     assert_eq!(order.payload["args"], json!({"on": true}));
     assert_eq!(order.payload["from"], "alice");
-    assert!((9_990..10_000).contains(&order.payload["left_ms"].as_u64().unwrap()), "{}", order.payload);
+    assert!((9_990..=10_000).contains(&order.payload["left_ms"].as_u64().unwrap()), "{}", order.payload);
     assert_eq!(order.payload.get("once"), None);
     assert_eq!(order.response_topic.as_deref(), Some("im/v1/me/cmdres/c1"));
     house.ack(lamp, &order);
