@@ -173,6 +173,18 @@ limits! {
     im_pairing_code_secs: 600, 10, 86_400;
     /// Wrong pairing codes within a minute, from wherever, after which every code is refused with `quota` (0x97) for a minute.
     im_pairing_wrong_max: 20, 1, 1_000_000;
+    /// Announcement channels. One more is refused with `quota` (0x97).
+    im_channels_max: 1_000, 1, 1_000_000;
+    /// Announcements kept of one channel. One more takes the place of the oldest that is over; when none is, it is refused with `quota` (0x97).
+    im_channel_entries_max: 1_000, 1, 100_000;
+    /// Longest text of an announcement, bytes. A longer one is refused with `too_large` (0x95).
+    im_announcement_bytes_max: 65_536, 64, 1_048_576;
+    /// Bytes of the texts of all announcements, which are kept in memory. What would be more is refused with `quota` (0x97).
+    im_channel_bytes_max: 67_108_864, 1_024, 1_099_511_627_776;
+    /// Accounts on one white list. A longer list is refused with `bad_request` (0x99).
+    im_white_list_max: 1_000, 1, 100_000;
+    /// Milliseconds over which terminals that are online are told of an announcement with `notify`.
+    im_announce_spread_ms: 5_000, 1, 86_400_000;
 }
 
 #[cfg(test)]

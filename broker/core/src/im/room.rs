@@ -52,5 +52,7 @@ impl Im {
     }
 
     /// A session is gone: it is in no room any more.
-    pub(super) fn leave_rooms(&mut self, _now: Now, _online: u32) {}
+    pub(super) fn leave_rooms(&mut self, _now: Now, online: u32) {
+        self.announcements_unsent(online);
+    }
 }
