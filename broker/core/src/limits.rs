@@ -185,6 +185,10 @@ limits! {
     im_white_list_max: 1_000, 1, 100_000;
     /// Milliseconds over which terminals that are online are told of an announcement with `notify`.
     im_announce_spread_ms: 5_000, 1, 86_400_000;
+    /// Seconds after the end of an account's last connection until others are told that it is offline.
+    im_presence_grace_secs: 5, 0, 3_600;
+    /// Longest sleep an account may announce with `me/status`, seconds. A longer one is refused with `bad_request` (0x99).
+    im_asleep_max_secs: 2_592_000, 1, 31_536_000;
 }
 
 #[cfg(test)]
