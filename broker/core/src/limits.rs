@@ -189,6 +189,22 @@ limits! {
     im_presence_grace_secs: 5, 0, 3_600;
     /// Longest sleep an account may announce with `me/status`, seconds. A longer one is refused with `bad_request` (0x99).
     im_asleep_max_secs: 2_592_000, 1, 31_536_000;
+    /// Volatile rooms at the same time. To make one more is refused with `quota` (0x97).
+    im_rooms_max: 1_000, 1, 1_000_000;
+    /// Sessions in one volatile room. One more is refused with `quota` (0x97).
+    im_room_members_max: 10_000, 1, 1_000_000;
+    /// Volatile rooms one session may be in. To join one more is refused with `quota` (0x97).
+    im_rooms_per_session_max: 32, 1, 1_000;
+    /// Messages a second one account may send to volatile rooms; 0: no limit. Beyond it they are refused with `quota` (0x97).
+    im_room_rate_max: 10, 0, 1_000_000;
+    /// Messages it may send at once when it was quiet before. Edge as `im_room_rate_max`.
+    im_room_burst_max: 30, 1, 1_000_000;
+    /// Typing notices a second of one account, and twice as many at once; 0: no limit. Beyond it they are refused with `quota` (0x97).
+    im_typing_rate_max: 5, 0, 1_000_000;
+    /// Stream messages a second of one account, and twice as many at once; 0: no limit. Beyond it they are refused with `quota` (0x97).
+    im_stream_rate_max: 100, 0, 1_000_000;
+    /// Longest payload of a stream, bytes. A longer one is refused with `too_large` (0x95).
+    im_stream_bytes_max: 65_536, 64, 1_048_576;
 }
 
 #[cfg(test)]
