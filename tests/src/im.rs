@@ -2,7 +2,8 @@
 
 use crate::raw::{Client, Connect, Packet, Props, PubAck, PubRec, Publish, Version, prop};
 use crate::server::{Broker, NO_ANONYMOUS};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// The password of every account here.
 pub const PASSWORD: &str = "sesame-sesame";
@@ -154,24 +155,46 @@ pub fn is_like(bytes: &[u8], pattern: &str) -> bool {
     later.is_empty()
 }
 
+/// Values that patterns have given a name.
+pub type Names = BTreeMap<String, String>;
+
 /// Whether a payload fits a pattern of JSON: objects in any order, `*` for any value or any part of a string, and `…` in
-/// an object or a list for whatever else is there. A pattern that is no object is compared letter by letter.
-pub fn fits(payload: &[u8], pattern: &str) -> Result<(), String> {
-    let Some(wanted) = read_pattern(pattern) else {
+/// an object or a list for whatever else is there. `$name` takes down a value that has no name yet. A pattern that is no
+/// object and no list is compared letter by letter.
+///
+/// # Errors
+///
+/// What the difference is.
+pub fn fits(payload: &[u8], pattern: &str, names: &mut Names) -> Result<(), String> {
+    let pattern = named(pattern, names);
+    let Some(wanted) = read_pattern(&pattern) else {
         let text = String::from_utf8_lossy(payload);
-        return if is_like(payload, pattern) { Ok(()) } else { Err(format!("{text:?} is not {pattern:?}")) };
+        return if is_like(payload, &pattern) { Ok(()) } else { Err(format!("{text:?} is not {pattern:?}")) };
     };
     let got: Value = serde_json::from_slice(payload)
         .map_err(|e| format!("{:?} is no JSON: {e}", String::from_utf8_lossy(payload)))?;
-    compare("", &got, &wanted).map_err(|why| format!("{why} in {got}"))
+    let mut new = Names::new();
+    compare("", &got, &wanted, &mut new).map_err(|why| format!("{why} in {got}"))?;
+    names.append(&mut new);
+    Ok(())
 }
 
-/// Reads a pattern as JSON: a bare `*` becomes `"*"`, and `…` a key (in an object) or element (in a list) of that name.
+/// `text` with every `$name` that is known replaced by its value.
+pub fn named(text: &str, names: &Names) -> String {
+    let mut text = text.to_owned();
+    for (name, value) in names.iter().rev() {
+        text = text.replace(&format!("${name}"), value);
+    }
+    text
+}
+
+/// Reads a pattern as JSON: a bare `*` becomes `"*"`, a bare `$name` a string, and `…` a key (in an object) or element (in
+/// a list) of that name.
 fn read_pattern(pattern: &str) -> Option<Value> {
     if !pattern.starts_with(['{', '[']) {
         return None;
     }
-    let (mut text, mut in_string, mut escaped) = (String::new(), false, false);
+    let (mut text, mut in_string, mut escaped, mut in_name) = (String::new(), false, false, false);
     let mut open = vec![];
     for c in pattern.chars() {
         if in_string {
@@ -180,8 +203,16 @@ fn read_pattern(pattern: &str) -> Option<Value> {
             text.push(c);
             continue;
         }
+        if in_name && !c.is_ascii_alphanumeric() {
+            in_name = false;
+            text.push('"');
+        }
         match c {
             '*' => text.push_str("\"*\""),
+            '$' => {
+                in_name = true;
+                text.push_str("\"$");
+            }
             '…' if open.last() == Some(&'{') => text.push_str("\"…\":0"),
             '…' => text.push_str("\"…\""),
             _ => text.push(c),
@@ -196,34 +227,37 @@ fn read_pattern(pattern: &str) -> Option<Value> {
     Some(serde_json::from_str(&text).unwrap_or_else(|e| panic!("{pattern} is no pattern: {e}")))
 }
 
-fn compare(path: &str, got: &Value, wanted: &Value) -> Result<(), String> {
+fn compare(path: &str, got: &Value, wanted: &Value, names: &mut Names) -> Result<(), String> {
     match (got, wanted) {
-        (Value::Object(got), Value::Object(wanted)) => compare_objects(path, got, wanted),
+        (Value::Object(got), Value::Object(wanted)) => {
+            let is_open = wanted.contains_key("…");
+            if let Some(extra) = got.keys().find(|key| !is_open && !wanted.contains_key(*key)) {
+                return Err(format!("{path}/{extra} is not expected"));
+            }
+            wanted.iter().filter(|(key, _)| *key != "…").try_for_each(|(key, value)| {
+                let got = got.get(key).ok_or_else(|| format!("{path}/{key} is missing"))?;
+                compare(&format!("{path}/{key}"), got, value, names)
+            })
+        }
         (Value::Array(got), Value::Array(wanted)) => {
             let is_open = wanted.last().is_some_and(|last| last == "…");
             let wanted = if is_open { &wanted[..wanted.len() - 1] } else { &wanted[..] };
             if got.len() < wanted.len() || (got.len() > wanted.len() && !is_open) {
                 return Err(format!("{path} has {} elements, not {}", got.len(), wanted.len()));
             }
-            got.iter().zip(wanted).enumerate().try_for_each(|(at, (g, w))| compare(&format!("{path}[{at}]"), g, w))
+            let mut pairs = got.iter().zip(wanted).enumerate();
+            pairs.try_for_each(|(at, (g, w))| compare(&format!("{path}[{at}]"), g, w, names))
         }
         (_, Value::String(pattern)) if pattern == "*" => Ok(()),
+        (_, Value::String(pattern)) if pattern.starts_with('$') => {
+            let value = got.as_str().map_or_else(|| got.to_string(), str::to_owned);
+            names.insert(pattern[1..].to_owned(), value);
+            Ok(())
+        }
         (Value::String(text), Value::String(pattern)) if is_like(text.as_bytes(), pattern) => Ok(()),
         _ if got == wanted => Ok(()),
         _ => Err(format!("{path} is {got}, not {wanted}")),
     }
-}
-
-fn compare_objects(path: &str, got: &Map<String, Value>, wanted: &Map<String, Value>) -> Result<(), String> {
-    let is_open = wanted.contains_key("…");
-    if let Some(extra) = got.keys().find(|key| !is_open && !wanted.contains_key(*key)) {
-        return Err(format!("{path}/{extra} is not expected"));
-    }
-    for (key, value) in wanted.iter().filter(|(key, _)| *key != "…") {
-        let got = got.get(key).ok_or_else(|| format!("{path}/{key} is missing"))?;
-        compare(&format!("{path}/{key}"), got, value)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -234,7 +268,7 @@ mod tests {
     fn patterns_fit_what_they_should_and_nothing_else() {
         assert!(is_like(b"abcabc", "a*c") && is_like(b"abc", "abc") && is_like(b"a1b2c", "a*b*c"));
         assert!(!is_like(b"abd", "a*c") && !is_like(b"abcd", "abc") && !is_like(b"ab", "a*b*c"));
-        let ok = |got: &str, pattern: &str| fits(got.as_bytes(), pattern).is_ok();
+        let ok = |got: &str, pattern: &str| fits(got.as_bytes(), pattern, &mut Names::new()).is_ok();
         assert!(ok(r#"{"b":2,"a":1}"#, r#"{"a":1,"b":*}"#));
         assert!(ok(r#"{"b":2,"a":1}"#, r#"{"a":1,…}"#));
         assert!(!ok(r#"{"b":2,"a":1}"#, r#"{"a":1}"#));
@@ -242,5 +276,9 @@ mod tests {
         assert!(ok(r#"{"l":[{"x":"one two"},3]}"#, r#"{"l":[{"x":"one*"},…]}"#));
         assert!(!ok(r#"{"l":[1,2]}"#, r#"{"l":[1]}"#) && !ok(r#"{"l":[]}"#, r#"{"l":[1,…]}"#));
         assert!(ok("online", "online") && !ok("offline", "online"));
+        let mut names = Names::new();
+        assert!(fits(br#"{"code":"7K","n":5}"#, r#"{"code":"$code","n":$n}"#, &mut names).is_ok());
+        assert_eq!(named("$code and $n", &names), "7K and 5");
+        assert!(fits(b"{\"n\":6}", r#"{"n":$n}"#, &mut names).is_err(), "it has a value now");
     }
 }

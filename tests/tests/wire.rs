@@ -16,6 +16,7 @@ mod wire {
     mod im_cut;
     mod im_deliver;
     mod im_messages;
+    mod im_protocol;
     mod im_requests;
     mod im_rights;
     mod limits;
