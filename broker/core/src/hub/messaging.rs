@@ -118,7 +118,8 @@ impl Hub {
             self.attach_im(slot, key, account, false);
         }
         let s = &self.sessions[key as usize];
-        let (client_id, generation) = (s.client_id.clone(), s.generation);
+        let (client_id, generation) =
+            (self.im.client_id_of(key).unwrap_or_else(|| (&*s.client_id).into()), s.generation);
         let mut origin = Origin {
             account,
             session: Some((key, generation)),
@@ -508,6 +509,9 @@ impl Hub {
         }
         while let Some(key) = self.im.poll_ready() {
             self.pump_im(now, key);
+        }
+        if self.im_places_ms.is_none() && self.im.has_places() {
+            self.im_places_ms = Some(now.ms + super::PLACES_MS);
         }
         // Sending may ask for more to be read.
         while let Some(out) = self.im.out.pop_front() {
