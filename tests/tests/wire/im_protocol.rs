@@ -140,7 +140,8 @@ impl Stage {
             Some((payload, times)) => (payload, times.parse().expect("a number of times")),
             None => (payload, 1),
         };
-        let (payload, response_topic) = match payload.strip_suffix(')').and_then(|p| p.rsplit_once("(response topic ")) {
+        let (payload, response_topic) = match payload.strip_suffix(')').and_then(|p| p.rsplit_once("(response topic "))
+        {
             Some((payload, topic)) => (payload.trim_end(), Some(topic)),
             None => (payload, None),
         };
@@ -329,7 +330,9 @@ fn every_example_of_the_document_runs() {
         // What follows a difference in the same block builds on it.
         wrong.extend(block.lines.iter().find_map(|(number, line)| stage.run(*number, line).err()));
         let last = block.lines.last().map_or(0, |(number, _)| *number);
-        wrong.extend(stage.check_all().err().map(|why| format!("docs/protocol.md, the block up to line {last}: {why}\n")));
+        wrong.extend(
+            stage.check_all().err().map(|why| format!("docs/protocol.md, the block up to line {last}: {why}\n")),
+        );
     }
     assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
 }
@@ -366,9 +369,11 @@ fn every_topic_and_every_code_has_an_example() {
     let (codes, _) = reasons(&text);
     assert!(codes.len() > 10, "section 10: the table was read");
     let all = lines.join("\n");
-    missing.extend(codes.into_iter().filter(|code| {
-        !all.contains(&format!("! {code}")) && !all.contains(&format!("\"code\":\"{code}\""))
-    }));
+    missing.extend(
+        codes
+            .into_iter()
+            .filter(|code| !all.contains(&format!("! {code}")) && !all.contains(&format!("\"code\":\"{code}\""))),
+    );
     assert_eq!(missing, Vec::<String>::new(), "these have no example in docs/protocol.md");
 }
 

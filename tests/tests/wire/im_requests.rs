@@ -47,7 +47,9 @@ fn history_is_pulled_in_pages() {
         assert_eq!((seqs(&page), &page["more"]), (vec![25], &json!(false)));
         for (range, wanted) in [
             (r#""after":25"#, vec![]),
-            (r#""after":18446744073709551614"#, vec![]),
+            (r#""after":18446744073709551615"#, vec![]),
+            (r#""before":18446744073709551615,"max":1"#, vec![25]),
+            (r#""since":18446744073709551615,"until":18446744073709551615"#, vec![]),
             (r#""before":1"#, vec![]),
             (r#""before":0"#, vec![]),
             (r#""after":3,"max":0"#, vec![4]),
@@ -105,8 +107,10 @@ fn the_mailbox_is_pulled_in_pages() {
             let counted = (count("im/v1/me/in/alice/msg"), count("im/v1/me/in/alice/recall"));
             assert_eq!(counted, (24, 1), "{topics:?}");
         }
-        let page = ask(&mut bob, "sync", r#"{"after":1000000}"#);
-        assert_eq!((&page["entries"], &page["more"]), (&json!([]), &json!(false)));
+        for after in [1_000_000, u64::MAX] {
+            let page = ask(&mut bob, "sync", &format!(r#"{{"after":{after},"max":{after}}}"#));
+            assert_eq!((&page["entries"], &page["more"]), (&json!([]), &json!(false)));
+        }
     }
 }
 
