@@ -524,6 +524,11 @@ impl Hub {
             }
         }
         if self.batch.is_empty() {
+            // What was touched needed no row after all.
+            let now = self.im_now;
+            for after in core::mem::take(&mut self.after) {
+                self.after_commit(now, after);
+            }
             return None;
         }
         self.last_batch += 1;
@@ -599,7 +604,7 @@ impl Hub {
 
     /// Runs `after` once everything in the current batch, and every batch before it, is on disk.
     fn after_commit(&mut self, now: Now, after: After) {
-        if !self.batch.is_empty() {
+        if !self.batch.is_empty() || self.im.is_dirty() {
             self.after.push(after);
         } else if let Some((_, _, last)) = self.pending.back_mut() {
             last.push(after);

@@ -39,6 +39,7 @@ pub use pairing::PairRequest;
 
 pub(crate) use deliver::{MAIL_IDS, Sending};
 pub(crate) use model::AccountNo;
+pub(crate) use online::may_be_subscribed;
 pub(crate) use pairing::PAIRING_ACCOUNT;
 pub(crate) use refusal::{Code, Refusal};
 pub(crate) use terminal::Greeting;
@@ -556,12 +557,12 @@ impl Im {
     }
 
     /// Tells a session that what it asked was refused.
-    pub(crate) fn tell_refusal(&mut self, origin: &Origin<'_>, path: &str, id: Option<&str>, refusal: &Refusal) {
+    pub(crate) fn tell_refusal(&mut self, origin: &Origin<'_>, path: &str, id: Option<Value>, refusal: &Refusal) {
         self.counters.refused.add(refusal.code.text());
         let Some(session) = origin.session else { return };
         let mut object = serde_json::json!({ "re": path, "code": refusal.code.text(), "text": refusal.text });
         if let Some(id) = id {
-            object["id"] = id.into();
+            object["id"] = id;
         }
         self.note_session(session, Class::Err, "im/v1/me/err", object.to_string().into_bytes(), None);
         if let Some(rest) = path.strip_prefix("to/")

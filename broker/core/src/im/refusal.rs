@@ -49,8 +49,8 @@ impl Code {
         match self {
             Self::BadRequest => ReasonCode::PAYLOAD_FORMAT_INVALID,
             Self::BadTopic => ReasonCode::TOPIC_NAME_INVALID,
-            Self::TooLarge => ReasonCode::PACKET_TOO_LARGE,
-            Self::Quota | Self::LowSpace => ReasonCode::QUOTA_EXCEEDED,
+            // Packet too large (0x95) is no code of PUBACK [MQTT5-3.4.2-1].
+            Self::TooLarge | Self::Quota | Self::LowSpace => ReasonCode::QUOTA_EXCEEDED,
             _ => ReasonCode::NOT_AUTHORIZED,
         }
     }
