@@ -14,5 +14,8 @@ mod session;
 pub mod store;
 
 pub use counters::{Counters, Notice, Tally};
-pub use hub::{Effect, Hub, LinkView, Now, RetainedView, SessionBrief, SessionView, Settings, Totals};
+pub use hub::{
+    Effect, Hub, ImSettings, LinkView, Now, PairRequest, Reply, RetainedView, SessionBrief, SessionView, Settings,
+    Totals,
+};
 pub use link::{LinkId, Peer};

@@ -163,6 +163,7 @@ impl Driver {
                     }
                 }
                 Some(Effect::Stored(token)) => self.outside.borrow_mut().stored(token),
+                Some(Effect::Replied(..) | Effect::Pair(_) | Effect::AccountMade { .. }) => {}
             }
         }
     }

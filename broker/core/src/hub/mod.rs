@@ -11,10 +11,13 @@ mod inbound;
 mod lifetime;
 mod operator;
 mod send;
+mod stand_in;
 mod subscribe;
 mod sys;
 #[cfg(test)]
 mod tests;
+
+pub use stand_in::{ImSettings, PairRequest, Reply};
 
 pub use operator::{LinkView, RetainedView, SessionBrief, SessionView, Totals};
 
@@ -54,6 +57,8 @@ pub struct Settings {
     pub access: Access,
     /// Seconds between `$SYS` messages; 0: none.
     pub sys_interval_secs: u32,
+    /// Messaging.
+    pub im: ImSettings,
 }
 
 /// Something the driver must do.
@@ -70,6 +75,17 @@ pub enum Effect {
     Resume(LinkId),
     /// The operator's change with this number is on disk.
     Stored(u64),
+    /// What [`Hub::act`] was asked with this number is done, and durable, or refused.
+    Replied(u64, Reply),
+    /// Make credentials and call [`Hub::paired`].
+    Pair(Box<PairRequest>),
+    /// A paired device has become an account; its record is on disk.
+    AccountMade {
+        /// Its name.
+        name: String,
+        /// Its record.
+        record: Vec<u8>,
+    },
 }
 
 /// What waits for a commit.
@@ -196,6 +212,7 @@ pub struct Hub {
     sys_interval_secs: u32,
     counters: Counters,
     notices: Notices,
+    stand_in_pairing: Option<(u64, String)>,
 }
 
 impl Hub {
@@ -245,6 +262,7 @@ impl Hub {
             sys_interval_secs: settings.sys_interval_secs,
             counters: Counters::default(),
             notices: Notices::default(),
+            stand_in_pairing: None,
         };
         for r in snapshot.retained {
             let m = &r.message;
