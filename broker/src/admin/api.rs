@@ -114,10 +114,13 @@ impl Api {
     pub(super) async fn call(
         &self,
         route: Route,
-        parameter: String,
+        parameters: Vec<String>,
         query: Query,
         body: Incoming,
     ) -> Result<Response<AdminBody>, ApiError> {
+        // As many as the route's pattern has, in their order.
+        let mut parameters = parameters.into_iter();
+        let mut parameter = || parameters.next().unwrap_or_default();
         match route {
             Route::Healthz => Ok(self.healthz().await),
             Route::Readyz => Ok(match self.readiness.check() {
@@ -128,15 +131,15 @@ impl Api {
             Route::OpenApi => Ok(typed(StatusCode::OK, "application/json", OPENAPI)),
             Route::Status => Ok(shown(StatusCode::OK, &self.ask(|reply| Command::Status { reply }).await?)),
             Route::Sessions => self.sessions(query).await,
-            Route::Session => self.session(parameter).await,
-            Route::Kick => self.kick(parameter, query).await,
+            Route::Session => self.session(parameter()).await,
+            Route::Kick => self.kick(parameter(), query).await,
             Route::Subscriptions => self.subscriptions(query).await,
             Route::Retained => self.retained(query).await,
-            Route::RetainedClear => self.retained_clear(parameter).await,
+            Route::RetainedClear => self.retained_clear(parameter()).await,
             Route::Accounts => self.list_accounts().await,
             Route::AccountAdd => self.account_add(body).await,
-            Route::AccountPut => self.account_put(parameter, body).await,
-            Route::AccountRemove => self.account_remove(parameter).await,
+            Route::AccountPut => self.account_put(parameter(), body).await,
+            Route::AccountRemove => self.account_remove(parameter()).await,
             Route::Reload => Ok(shown(StatusCode::OK, &self.reload().await?)),
             Route::Backup => self.backup().await,
             Route::Restore => self.restore(body).await,

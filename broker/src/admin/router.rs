@@ -66,8 +66,8 @@ impl Route {
 /// What a method and a path lead to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// A route, and the parameter in its path, as it was written.
-    Route(Route, Option<String>),
+    /// A route, and the parameters in its path, in their order and as they were written.
+    Route(Route, Vec<String>),
     /// The path exists; these are its methods.
     OtherMethods(Vec<&'static str>),
     /// Nothing.
@@ -79,36 +79,27 @@ pub(super) fn find(method: &str, path: &str) -> Found {
     let method = if method == "HEAD" { "GET" } else { method };
     let mut others = Vec::new();
     for (allowed, pattern, route) in ROUTES {
-        let parameter = match fits(pattern, path) {
-            Fit::No => continue,
-            Fit::Yes => None,
-            Fit::With(parameter) => Some(parameter.to_owned()),
-        };
+        let Some(parameters) = fits(pattern, path) else { continue };
         if *allowed == method {
-            return Found::Route(*route, parameter);
+            return Found::Route(*route, parameters.into_iter().map(str::to_owned).collect());
         }
         others.push(*allowed);
     }
     if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others) }
 }
 
-/// How a path and a pattern compare.
-enum Fit<'a> {
-    No,
-    Yes,
-    /// With this parameter.
-    With(&'a str),
-}
-
-/// Compares a path with a pattern, whose last segment may be a parameter.
-fn fits<'a>(pattern: &str, path: &'a str) -> Fit<'a> {
-    match pattern.split_once('{') {
-        None if pattern == path => Fit::Yes,
-        None => Fit::No,
-        Some((front, _)) => match path.strip_prefix(front) {
-            Some(parameter) if !parameter.is_empty() && !parameter.contains('/') => Fit::With(parameter),
-            _ => Fit::No,
-        },
+/// Compares a path with a pattern, segment by segment; `{name}` stands for one that is not empty. Gives what stands in
+/// the places of parameters.
+fn fits<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
+    let mut parameters = Vec::new();
+    let (mut wanted, mut found) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), found.next()) {
+            (None, None) => return Some(parameters),
+            (Some(name), Some(segment)) if name.starts_with('{') && !segment.is_empty() => parameters.push(segment),
+            (Some(fixed), Some(segment)) if fixed == segment => {}
+            _ => return None,
+        }
     }
 }
 
@@ -179,15 +170,31 @@ mod tests {
     #[test]
     fn requests_find_their_route() {
         let check = |method, path, expect| assert_eq!(find(method, path), expect, "{method} {path}");
-        check("GET", "/healthz", Found::Route(Route::Healthz, None));
-        check("HEAD", "/healthz", Found::Route(Route::Healthz, None));
-        check("GET", "/api/v1/sessions/a%2Fb", Found::Route(Route::Session, Some("a%2Fb".into())));
-        check("DELETE", "/api/v1/sessions/x", Found::Route(Route::Kick, Some("x".into())));
+        check("GET", "/healthz", Found::Route(Route::Healthz, vec![]));
+        check("HEAD", "/healthz", Found::Route(Route::Healthz, vec![]));
+        check("GET", "/api/v1/sessions/a%2Fb", Found::Route(Route::Session, vec!["a%2Fb".into()]));
+        check("DELETE", "/api/v1/sessions/x", Found::Route(Route::Kick, vec!["x".into()]));
         check("POST", "/api/v1/sessions/x", Found::OtherMethods(vec!["GET", "DELETE"]));
         check("GET", "/api/v1/sessions/", Found::Nothing);
         check("GET", "/api/v1/sessions/a/b", Found::Nothing);
+        check("GET", "/api/v1/sessions//", Found::Nothing);
         check("GET", "/", Found::Nothing);
         check("DELETE", "/metrics", Found::OtherMethods(vec!["GET"]));
+    }
+
+    #[test]
+    fn a_pattern_may_have_several_parameters() {
+        let check = |pattern, path, expect: Option<&[&str]>| {
+            assert_eq!(fits(pattern, path).as_deref(), expect, "{pattern} {path}");
+        };
+        check("/a/{x}/b/{y}", "/a/1/b/2", Some(&["1", "2"]));
+        check("/a/{x}/{y}", "/a/1/b", Some(&["1", "b"]));
+        check("/a/{x}/b", "/a/{x}/b", Some(&["{x}"]));
+        check("/a/{x}/b", "/a//b", None);
+        check("/a/{x}/b", "/a/1/c", None);
+        check("/a/{x}/b", "/a/1", None);
+        check("/a/{x}", "/a/1/b", None);
+        check("/a", "/a/", None);
     }
 
     #[test]

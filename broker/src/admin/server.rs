@@ -366,18 +366,19 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     if !router::is_own_host(host, &shared.hosts) {
         return Err(ApiError::Host);
     }
-    let (route, parameter) = match router::find(request.method().as_str(), request.uri().path()) {
-        Found::Route(route, parameter) => (route, parameter),
+    let (route, parameters) = match router::find(request.method().as_str(), request.uri().path()) {
+        Found::Route(route, parameters) => (route, parameters),
         Found::OtherMethods(methods) => return Err(ApiError::Method(methods)),
         Found::Nothing => return Err(ApiError::NoRoute),
     };
     if !route.is_open() && !has_token(&request, &shared.token) {
         return Err(ApiError::Unauthorized);
     }
-    let parameter = parameter.map(|text| router::decode(&text).ok_or(ApiError::Path)).transpose()?;
+    let parameters: Option<Vec<String>> = parameters.iter().map(|text| router::decode(text)).collect();
+    let parameters = parameters.ok_or(ApiError::Path)?;
     let query =
         router::query(request.uri().query().unwrap_or_default(), route.query_keys()).map_err(ApiError::query)?;
-    shared.api.call(route, parameter.unwrap_or_default(), query, request.into_body()).await
+    shared.api.call(route, parameters, query, request.into_body()).await
 }
 
 fn has_token(request: &Request<Incoming>, token: &str) -> bool {
