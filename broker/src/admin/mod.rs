@@ -1,7 +1,9 @@
 //! The operator's side: HTTP, signals, metrics. It lives on a thread of its own and asks the driver by [`Command`]s.
 
+mod account_api;
 pub mod accounts;
 mod api;
+mod body;
 mod command;
 mod error;
 mod metrics;

@@ -1,6 +1,7 @@
 //! The operator's HTTP listener, and the signals.
 
 use super::api::Api;
+use super::body::AdminBody;
 use super::command::{Command, Shutdown};
 use super::error::ApiError;
 use super::router::{self, Found};
@@ -24,8 +25,6 @@ use subtle::ConstantTimeEq;
 use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
-
-pub(super) use super::api::AdminBody;
 
 /// File in the data directory with the operator's token.
 pub const TOKEN_FILE: &str = "admin.token";
