@@ -10,7 +10,7 @@ use crate::driver::{Driver, Heart, Outside, Signal, now};
 use crate::link::{Layer, NewLink, WsLayer, WsOptions, accept_pause};
 use crate::store::disk::DirDisk;
 use crate::store::{BackupHandle, FiguresHandle, Options, StoreThreads};
-use parlor_core::access::Access;
+use parlor_core::access::{Access, is_reserved_name};
 use parlor_core::store::Store;
 use parlor_core::{Hub, Settings};
 use std::cell::{Cell, RefCell};
@@ -145,6 +145,9 @@ pub(super) async fn live(server: &mut Server) -> Result<Ending, RunError> {
         "the store is open"
     );
     let accounts = Arc::new(Accounts::load(&snapshot.accounts)?);
+    for (name, _) in snapshot.accounts.iter().filter(|(name, _)| is_reserved_name(name)) {
+        tracing::warn!("nobody can log in as {name}, whose name is reserved: make another account and remove this one");
+    }
     let authenticator = Arc::new(Authenticator::open(&server.config.auth, &server.config.data, Arc::clone(&accounts))?);
     let (figures, backups) = (store.figures(), store.backups());
     let mut store: Box<dyn Store> = Box::new(store);

@@ -77,7 +77,7 @@ fn order(
 pub(super) fn put_account(life: &Life, name: &str, record: &[u8], then: impl FnOnce() + 'static) {
     let accounts = std::sync::Arc::clone(&life.accounts);
     let driver = Rc::clone(&life.driver);
-    let known = AccountName::parse(name).ok().zip(decode_record(record).ok());
+    let known = AccountName::parse_stored(name).ok().zip(decode_record(record).ok());
     let token = life.orders.borrow_mut().wait(move || {
         if let Some((name, record)) = known {
             let disabled = record.disabled;
