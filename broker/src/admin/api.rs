@@ -12,6 +12,7 @@ use crate::config::{Config, Sources};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -43,13 +44,37 @@ pub(super) struct Api {
     running: Mutex<Config>,
     /// Held while an account is made or changed, so that of two makers of one name the second hears so.
     pub(super) accounts: tokio::sync::Mutex<()>,
+    /// Held while a device pairs, so that whoever guesses cannot try several codes before one of them counts.
+    pub(super) pairings: tokio::sync::Mutex<()>,
     /// Held while a backup is uploaded.
     restores: tokio::sync::Mutex<()>,
     /// Held while the configuration is read again.
     reloads: tokio::sync::Mutex<()>,
 }
 
+/// Keys and values of a query string.
 pub(super) type Query = Vec<(String, String)>;
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// Nobody knows, and it does not matter.
+    Anybody,
+    /// Whoever has the operator's token.
+    Operator,
+    /// A service with a connect token of its own.
+    Service(String),
+}
+
+/// A request whose route is known.
+pub(super) struct Asked {
+    pub(super) caller: Caller,
+    pub(super) peer: IpAddr,
+    /// Those of the path.
+    pub(super) parameters: Vec<String>,
+    pub(super) query: Query,
+    pub(super) body: Incoming,
+}
 
 impl Api {
     pub(super) fn new(
@@ -66,6 +91,7 @@ impl Api {
             started_with: config.clone(),
             running: Mutex::new(config),
             accounts: tokio::sync::Mutex::default(),
+            pairings: tokio::sync::Mutex::default(),
             restores: tokio::sync::Mutex::default(),
             reloads: tokio::sync::Mutex::default(),
         }
@@ -80,13 +106,8 @@ impl Api {
         self.ask_within(PING_TIME, |reply| Command::Ping { reply }).await
     }
 
-    pub(super) async fn call(
-        &self,
-        route: Route,
-        parameters: Vec<String>,
-        query: Query,
-        body: Incoming,
-    ) -> Result<Response<AdminBody>, ApiError> {
+    pub(super) async fn call(&self, route: Route, asked: Asked) -> Result<Response<AdminBody>, ApiError> {
+        let Asked { caller, peer, parameters, query, body } = asked;
         // As many as the route's pattern has, in their order.
         let mut parameters = parameters.into_iter();
         let mut parameter = || parameters.next().unwrap_or_default();
@@ -107,8 +128,21 @@ impl Api {
             Route::RetainedClear => self.retained_clear(parameter()).await,
             Route::Accounts => self.list_accounts().await,
             Route::AccountAdd => self.account_add(body).await,
+            Route::Account => self.account(parameter()).await,
             Route::AccountPut => self.account_put(parameter(), body).await,
             Route::AccountRemove => self.account_remove(parameter()).await,
+            Route::TokenIssue => self.token_issue(parameter(), body).await,
+            Route::TokensRevoke => self.tokens_revoke(parameter()).await,
+            Route::Pair => self.pair(peer, body).await,
+            Route::Messages => self.messages(&caller, body).await,
+            Route::Commands => self.commands_add(&caller, body).await,
+            Route::Command => self.command(&caller, parameter(), parameter()).await,
+            Route::Channels => self.channels(query).await,
+            Route::Channel => self.channel(parameter(), query).await,
+            Route::ChannelAct => self.channel_act(parameter(), parameter(), query, body).await,
+            Route::Conversations => self.conversations(&caller, query).await,
+            Route::History => self.history(&caller, query).await,
+            Route::Recount => self.recount(body).await,
             Route::Reload => Ok(shown(StatusCode::OK, &self.reload().await?)),
             Route::Backup => self.backup().await,
             Route::Restore => self.restore(body).await,
@@ -203,6 +237,11 @@ impl Api {
 
     fn running(&self) -> MutexGuard<'_, Config> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is messaging; that counts from the start.
+    pub(super) fn has_messaging(&self) -> bool {
+        self.started_with.im.enabled
     }
 
     pub(super) fn password_params(&self) -> PasswordParams {

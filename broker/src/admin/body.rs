@@ -7,6 +7,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -16,6 +17,8 @@ use tokio::sync::mpsc;
 
 /// Largest JSON body, bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Largest JSON body with a message, bytes: one of 64 KiB in which every byte is written as `\u00XX`.
+const MESSAGE_BODY_BYTES_MAX: usize = 400 * 1024;
 /// How long a JSON body may take, and each piece of an uploaded backup.
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// Largest backup that is taken, bytes.
@@ -81,15 +84,28 @@ fn write_all_pieces(mut waiting: mpsc::Receiver<Piece>, mut file: std::fs::File)
     }
 }
 
-pub(super) async fn parse<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, ApiError> {
-    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_BYTES_MAX).collect()).await;
-    let bytes = match collected {
-        Err(_) => return Err(ApiError::Slow),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(ApiError::TooLarge(BODY_BYTES_MAX as u64)),
-        Ok(Err(_)) => return Err(ApiError::Broken),
-        Ok(Ok(collected)) => collected.to_bytes(),
-    };
-    serde_json::from_slice(&bytes).map_err(ApiError::Json)
+pub(super) async fn parse<T: DeserializeOwned>(body: Incoming) -> Result<T, ApiError> {
+    serde_json::from_slice(&read(body, BODY_BYTES_MAX).await?).map_err(ApiError::Json)
+}
+
+/// Reads a body that holds a message: its text takes more bytes as JSON.
+pub(super) async fn parse_message<T: DeserializeOwned>(body: Incoming) -> Result<T, ApiError> {
+    serde_json::from_slice(&read(body, MESSAGE_BODY_BYTES_MAX).await?).map_err(ApiError::Json)
+}
+
+/// Reads a body that may be left out.
+pub(super) async fn parse_or_default<T: DeserializeOwned + Default>(body: Incoming) -> Result<T, ApiError> {
+    let bytes = read(body, BODY_BYTES_MAX).await?;
+    if bytes.is_empty() { Ok(T::default()) } else { serde_json::from_slice(&bytes).map_err(ApiError::Json) }
+}
+
+async fn read(body: Incoming, bytes_max: usize) -> Result<Bytes, ApiError> {
+    match tokio::time::timeout(BODY_TIME, Limited::new(body, bytes_max).collect()).await {
+        Err(_) => Err(ApiError::Slow),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge(bytes_max as u64)),
+        Ok(Err(_)) => Err(ApiError::Broken),
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+    }
 }
 
 /// Body of an answer.

@@ -6,6 +6,7 @@ mod api;
 mod body;
 mod command;
 mod error;
+mod im;
 mod metrics;
 mod process;
 mod router;
@@ -16,12 +17,15 @@ pub(crate) mod tests;
 mod types;
 
 pub use api::OPENAPI;
-pub use command::{BackupChunk, COMMANDS_MAX, ChunkWriter, Command, CommandError, Kick, Shutdown};
+pub use command::{
+    BackupChunk, COMMANDS_MAX, ChunkWriter, Command, CommandError, Connections, Described, Kick, PairError, Shutdown,
+};
 pub use metrics::{Metric, MetricKind, Sample, SampleValue, render};
 pub use server::{ADDRESS_FILE, Admin, AdminError, AdminSetup, TOKEN_FILE};
 pub use types::{
-    AccountRow, ConnectionStatus, ListenerStatus, Page, Payload, Reloaded, Restored, RetainedQuery, RetainedRow,
-    SessionDetail, SessionSummary, SessionsQuery, State, Status, StoreStatus, SubscriptionRow, SubscriptionsQuery,
+    AccountKind, AccountRow, ConnectionStatus, ListenerStatus, Page, Payload, Reloaded, Restored, RetainedQuery,
+    RetainedRow, SessionDetail, SessionSummary, SessionsQuery, State, Status, StoreStatus, SubscriptionRow,
+    SubscriptionsQuery,
 };
 
 use std::sync::atomic::{AtomicBool, Ordering};

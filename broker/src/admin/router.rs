@@ -16,8 +16,21 @@ pub(super) enum Route {
     RetainedClear,
     Accounts,
     AccountAdd,
+    Account,
     AccountPut,
     AccountRemove,
+    TokenIssue,
+    TokensRevoke,
+    Pair,
+    Messages,
+    Commands,
+    Command,
+    Channels,
+    Channel,
+    ChannelAct,
+    Conversations,
+    History,
+    Recount,
     Reload,
     Backup,
     Restore,
@@ -38,17 +51,45 @@ pub(super) const ROUTES: &[(&str, &str, Route)] = &[
     ("DELETE", "/api/v1/retained/{topic}", Route::RetainedClear),
     ("GET", "/api/v1/accounts", Route::Accounts),
     ("POST", "/api/v1/accounts", Route::AccountAdd),
+    ("GET", "/api/v1/accounts/{name}", Route::Account),
     ("PUT", "/api/v1/accounts/{name}", Route::AccountPut),
     ("DELETE", "/api/v1/accounts/{name}", Route::AccountRemove),
+    ("POST", "/api/v1/accounts/{name}/token", Route::TokenIssue),
+    ("DELETE", "/api/v1/accounts/{name}/tokens", Route::TokensRevoke),
+    ("POST", "/api/v1/pair", Route::Pair),
+    ("POST", "/api/v1/messages", Route::Messages),
+    ("POST", "/api/v1/commands", Route::Commands),
+    ("GET", "/api/v1/commands/{account}/{id}", Route::Command),
+    ("GET", "/api/v1/channels", Route::Channels),
+    ("GET", "/api/v1/channels/{channel}", Route::Channel),
+    ("POST", "/api/v1/channels/{channel}/{op}", Route::ChannelAct),
+    ("GET", "/api/v1/conversations", Route::Conversations),
+    ("GET", "/api/v1/history", Route::History),
+    ("POST", "/api/v1/recount", Route::Recount),
     ("POST", "/api/v1/reload", Route::Reload),
     ("GET", "/api/v1/backup", Route::Backup),
     ("POST", "/api/v1/restore", Route::Restore),
 ];
 
+/// Whom a route answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody: monitors have no token, what they are shown is no secret, and a device that pairs has a code instead.
+    Open,
+    /// The operator, and a service with a connect token, which acts as itself only.
+    Service,
+    /// The operator.
+    Operator,
+}
+
 impl Route {
-    /// Whether it answers without the operator's token: monitors have none, and what these show is no secret.
-    pub(super) fn is_open(self) -> bool {
-        matches!(self, Self::Healthz | Self::Readyz | Self::Metrics | Self::OpenApi)
+    /// Whom it answers.
+    pub(super) fn access(self) -> Access {
+        match self {
+            Self::Healthz | Self::Readyz | Self::Metrics | Self::OpenApi | Self::Pair => Access::Open,
+            Self::Messages | Self::Commands | Self::Command | Self::Conversations | Self::History => Access::Service,
+            _ => Access::Operator,
+        }
     }
 
     /// Keys its query string may have.
@@ -58,6 +99,9 @@ impl Route {
             Self::Kick => &["forget"],
             Self::Subscriptions => &["after", "limit", "client_id", "filter"],
             Self::Retained => &["after", "limit", "filter", "prefix"],
+            Self::Channels | Self::Channel | Self::ChannelAct => &["as"],
+            Self::Conversations => &["account", "max"],
+            Self::History => &["account", "with", "before", "after", "since", "until", "max"],
             _ => &[],
         }
     }

@@ -212,6 +212,14 @@ impl Authenticator {
         &self.accounts
     }
 
+    /// Makes credentials for a device that pairs: a random password and the record of an account with it. Takes as long as a
+    /// password check.
+    pub fn make_credentials(&self, now_ms: u64) -> Result<(Secret<String>, AccountRecord), PasswordError> {
+        let password = random_password()?;
+        let record = make_record(password.reveal(), &[], &self.settings().config.passwords, now_ms)?;
+        Ok((password, record))
+    }
+
     /// Issues a connect token. The first one makes the key, which waits for the disk.
     pub fn issue_token(&self, wish: &TokenWish, now_ms: u64) -> Result<IssuedToken, IssueError> {
         let record = self.accounts.get(&wish.account).filter(|_| !is_reserved_name(&wish.account));

@@ -1,0 +1,347 @@
+//! Requests about messaging: what a business back end sends, commands and announces, and what an operator looks up.
+//!
+//! Each is done as the account that acts would do it over MQTT (docs/protocol.md).
+
+use super::api::{Api, Caller, Query, value};
+use super::body::{AdminBody, parse, parse_message, parse_or_default, shown};
+use super::command::Command;
+use super::error::ApiError;
+use crate::auth::Secret;
+use hyper::body::Incoming;
+use hyper::{Response, StatusCode};
+use parlor_core::Reply;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// Who acts when nothing is said.
+const SERVICE: &str = "service";
+/// Most addresses of one message.
+const ADDRESSES_MAX: usize = 30;
+/// Longest wait for the outcome of a command, milliseconds.
+const WAIT_MS_MAX: u64 = 60_000;
+/// How long after a command its state is looked at for the first time; each further pause is twice as long, up to the
+/// longest.
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest text that stands for one level of a topic, bytes.
+const LEVEL_BYTES_MAX: usize = 128;
+/// What can be done to a channel (docs/protocol.md section 9).
+const CHANNEL_OPS: &[&str] = &["create", "pre", "publish", "modify", "stop", "recall", "whitelist", "list"];
+/// States of a command after which nothing more happens to it (docs/protocol.md section 6).
+const FINAL: &[&str] = &["done", "failed", "rejected", "expired", "timeout", "canceled", "unknown_outcome"];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewCommand {
+    from: Option<String>,
+    device: String,
+    name: String,
+    args: Option<Value>,
+    id: Option<String>,
+    deadline_ms: Option<u64>,
+    persist: Option<bool>,
+    once: Option<bool>,
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pairing {
+    code: String,
+    name: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Recount {
+    account: Option<String>,
+}
+
+impl Api {
+    /// Whom a connect token makes the caller: a service, or nobody.
+    pub(super) async fn service(&self, token: &str) -> Result<Caller, ApiError> {
+        let token = Secret::new(token.to_owned());
+        let account = self.ask(|reply| Command::TokenCheck { token, reply }).await?;
+        let account = account.ok_or(ApiError::Unauthorized)?;
+        let profile = self.act(&account, &format!("me/whois/{account}"), &json!({})).await?;
+        if profile["kind"] != SERVICE {
+            return Err(ApiError::refused("forbidden", "only accounts of kind service may act over HTTP"));
+        }
+        Ok(Caller::Service(account))
+    }
+
+    /// Has messaging do something as `account`, and gives what it answers.
+    async fn act(&self, account: &str, path: &str, payload: &Value) -> Result<Value, ApiError> {
+        if !self.has_messaging() {
+            return Err(ApiError::NoMessaging);
+        }
+        let (account, path) = (account.to_owned(), path.to_owned());
+        let payload = Secret::new(payload.to_string().into_bytes());
+        outcome(self.ask(|reply| Command::Act { account, path, payload, reply }).await??)
+    }
+
+    /// What messaging knows of an account; `None` where there is no messaging.
+    pub(super) async fn described(&self, name: &str) -> Result<Option<Value>, ApiError> {
+        if !self.has_messaging() {
+            return Ok(None);
+        }
+        let mut profile = self.act(name, &format!("me/whois/{name}"), &json!({})).await?;
+        let terminals = self.act(name, "me/terminals", &json!({})).await?;
+        profile["terminals"] = terminals["terminals"].clone();
+        Ok(Some(profile))
+    }
+
+    pub(super) async fn messages(&self, caller: &Caller, body: Incoming) -> Result<Response<AdminBody>, ApiError> {
+        // What is not for this side is the message, as docs/protocol.md section 4 has it.
+        let mut message: Map<String, Value> = parse_message(body).await?;
+        let from = match message.remove("from") {
+            None => None,
+            Some(Value::String(from)) => Some(from),
+            Some(_) => return Err(ApiError::refused("bad_request", "\"from\" is the name of an account")),
+        };
+        let from = actor(caller, from)?;
+        let to = message.remove("to");
+        // Without either, the whole would be taken for a body itself.
+        if !message.contains_key("text") && !message.contains_key("body") {
+            return Err(ApiError::refused("bad_request", "a message has \"text\" or \"body\""));
+        }
+        match to {
+            Some(Value::String(to)) => Ok(shown(StatusCode::OK, &self.send(&from, &to, &message.into()).await?)),
+            Some(Value::Array(many)) if (1..=ADDRESSES_MAX).contains(&many.len()) => {
+                self.send_to_many(&from, &many, &message.into()).await
+            }
+            _ => Err(ApiError::refused(
+                "bad_request",
+                "\"to\" is one address, or a list of 1 to 30; a channel reaches more",
+            )),
+        }
+    }
+
+    /// One message to each of several addresses, each with an answer of its own.
+    async fn send_to_many(&self, from: &str, many: &[Value], message: &Value) -> Result<Response<AdminBody>, ApiError> {
+        let mut items = Vec::with_capacity(many.len());
+        for to in many {
+            let to = to.as_str().unwrap_or_default();
+            let mut message = message.clone();
+            if let Some(id) = message["id"].as_str() {
+                message["id"] = id_for(id, to).into();
+            }
+            items.push(match self.send(from, to, &message).await {
+                Ok(sent) => sent,
+                Err(error @ ApiError::Refused { .. }) => {
+                    let mut problem = error.problem();
+                    problem["to"] = to.into();
+                    problem
+                }
+                // What is no fault of this address would be none of the next one either.
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(shown(StatusCode::OK, &json!({ "items": items })))
+    }
+
+    async fn send(&self, from: &str, to: &str, envelope: &Value) -> Result<Value, ApiError> {
+        let mut sent = self.act(from, &format!("to/{}/msg", level("to", to)?), envelope).await?;
+        sent["status"] = 200.into();
+        sent["to"] = to.into();
+        if let Some(id) = envelope.get("id") {
+            sent["id"] = id.clone();
+        }
+        Ok(sent)
+    }
+
+    pub(super) async fn commands_add(&self, caller: &Caller, body: Incoming) -> Result<Response<AdminBody>, ApiError> {
+        let command: NewCommand = parse(body).await?;
+        let from = actor(caller, command.from)?;
+        if command.wait_ms > WAIT_MS_MAX {
+            return Err(ApiError::refused("bad_request", "\"wait_ms\" is 60000 at most"));
+        }
+        let path = format!("to/{}/cmd/{}", level("device", &command.device)?, level("name", &command.name)?);
+        let id = match command.id {
+            Some(id) => id,
+            None => random_id()?,
+        };
+        let mut envelope = json!({ "args": command.args.unwrap_or_else(|| json!({})), "id": id });
+        for (key, given) in [
+            ("deadline_ms", command.deadline_ms.map(Value::from)),
+            ("persist", command.persist.map(Value::from)),
+            ("once", command.once.map(Value::from)),
+        ] {
+            if let Some(given) = given {
+                envelope[key] = given;
+            }
+        }
+        let until = Instant::now() + Duration::from_millis(command.wait_ms);
+        let mut pause = FIRST_LOOK;
+        loop {
+            // The same id again makes no second command: it says how the first one goes.
+            let mut state = self.act(&from, &path, &envelope).await?;
+            state["id"] = envelope["id"].clone();
+            let left = until.saturating_duration_since(Instant::now());
+            if is_final(&state) || left.is_zero() {
+                let status = if is_final(&state) { StatusCode::OK } else { StatusCode::ACCEPTED };
+                return Ok(shown(status, &state));
+            }
+            tokio::time::sleep(pause.min(left)).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    pub(super) async fn command(
+        &self,
+        caller: &Caller,
+        account: String,
+        id: String,
+    ) -> Result<Response<AdminBody>, ApiError> {
+        let from = actor(caller, Some(account))?;
+        let state = self.act(&from, &format!("me/res/{}", level("id", &id)?), &json!({})).await?;
+        Ok(shown(StatusCode::OK, &state))
+    }
+
+    pub(super) async fn channels(&self, mut query: Query) -> Result<Response<AdminBody>, ApiError> {
+        let actor = value(&mut query, "as").unwrap_or_else(|| SERVICE.to_owned());
+        Ok(shown(StatusCode::OK, &self.act(&actor, "admin/ch", &json!({})).await?))
+    }
+
+    pub(super) async fn channel(&self, channel: String, mut query: Query) -> Result<Response<AdminBody>, ApiError> {
+        let actor = value(&mut query, "as").unwrap_or_else(|| SERVICE.to_owned());
+        let path = format!("admin/ch/{}/list", level("channel", &channel)?);
+        Ok(shown(StatusCode::OK, &self.act(&actor, &path, &json!({})).await?))
+    }
+
+    pub(super) async fn channel_act(
+        &self,
+        channel: String,
+        op: String,
+        mut query: Query,
+        body: Incoming,
+    ) -> Result<Response<AdminBody>, ApiError> {
+        let actor = value(&mut query, "as").unwrap_or_else(|| SERVICE.to_owned());
+        let payload: Map<String, Value> = parse_message(body).await?;
+        if !CHANNEL_OPS.contains(&op.as_str()) {
+            return Err(ApiError::refused("not_found", format!("channels have: {}", CHANNEL_OPS.join(", "))));
+        }
+        let path = format!("admin/ch/{}/{op}", level("channel", &channel)?);
+        tracing::info!(channel, op, account = actor, "operator changes a channel");
+        Ok(shown(StatusCode::OK, &self.act(&actor, &path, &payload.into()).await?))
+    }
+
+    pub(super) async fn conversations(
+        &self,
+        caller: &Caller,
+        mut query: Query,
+    ) -> Result<Response<AdminBody>, ApiError> {
+        let account = owner(caller, value(&mut query, "account"))?;
+        let payload = numbers(&mut query, &["max"])?;
+        Ok(shown(StatusCode::OK, &self.act(&account, "me/convs", &payload).await?))
+    }
+
+    pub(super) async fn history(&self, caller: &Caller, mut query: Query) -> Result<Response<AdminBody>, ApiError> {
+        let account = owner(caller, value(&mut query, "account"))?;
+        let with = value(&mut query, "with")
+            .ok_or_else(|| ApiError::Query("write with=ADDRESS", "the query has no \"with\"".to_owned()))?;
+        let mut payload = numbers(&mut query, &["before", "after", "since", "until", "max"])?;
+        payload["with"] = with.into();
+        Ok(shown(StatusCode::OK, &self.act(&account, "me/history", &payload).await?))
+    }
+
+    pub(super) async fn recount(&self, body: Incoming) -> Result<Response<AdminBody>, ApiError> {
+        let Recount { account } = parse_or_default(body).await?;
+        let names = match account {
+            Some(account) => vec![account],
+            None => self.ask(|reply| Command::Accounts { reply }).await?.into_iter().map(|(name, _)| name).collect(),
+        };
+        let mut items = Vec::new();
+        for name in names {
+            let mut counted = self.act(&name, "me/recount", &json!({})).await?;
+            counted["account"] = name.into();
+            items.push(counted);
+        }
+        Ok(shown(StatusCode::OK, &json!({ "items": items })))
+    }
+
+    pub(super) async fn pair(&self, peer: IpAddr, body: Incoming) -> Result<Response<AdminBody>, ApiError> {
+        let Pairing { code, name } = parse(body).await?;
+        if !self.has_messaging() {
+            return Err(ApiError::NoMessaging);
+        }
+        let code = Secret::new(code);
+        let _turn = self.pairings.lock().await;
+        let reply = self.ask(|reply| Command::Pair { peer, code, name, reply }).await??;
+        Ok(shown(StatusCode::CREATED, &outcome(reply)?))
+    }
+}
+
+/// What messaging answered, as a JSON object.
+fn outcome(reply: Reply) -> Result<Value, ApiError> {
+    match reply {
+        Reply::Refused { code, text } => Err(ApiError::Refused { code: Cow::Borrowed(code), text }),
+        Reply::Done(text) => match serde_json::from_str(&text) {
+            Ok(Value::Object(object)) => Ok(object.into()),
+            Ok(other) => Ok(json!({ "items": other })),
+            Err(_) => Ok(json!({})),
+        },
+    }
+}
+
+/// Who acts: the operator for whoever is named, a service for itself.
+fn actor(caller: &Caller, named: Option<String>) -> Result<String, ApiError> {
+    match (caller, named) {
+        (Caller::Operator, Some(named)) => Ok(named),
+        (Caller::Operator, None) => Ok(SERVICE.to_owned()),
+        (Caller::Service(own), named) if named.as_ref().is_none_or(|named| named == own) => Ok(own.clone()),
+        (Caller::Service(_), _) => Err(ApiError::refused("forbidden", "this token acts for its own account only")),
+        (Caller::Anybody, _) => Err(ApiError::Unauthorized),
+    }
+}
+
+/// Whose conversations are looked at.
+fn owner(caller: &Caller, named: Option<String>) -> Result<String, ApiError> {
+    if *caller == Caller::Operator && named.is_none() {
+        return Err(ApiError::Query("write account=NAME", "the query has no \"account\"".to_owned()));
+    }
+    actor(caller, named)
+}
+
+/// A text that becomes one level of a topic.
+fn level<'a>(what: &str, text: &'a str) -> Result<&'a str, ApiError> {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if (1..=LEVEL_BYTES_MAX).contains(&text.len()) && text.bytes().all(is_plain) {
+        return Ok(text);
+    }
+    Err(ApiError::refused("bad_request", format!("\"{what}\" is 1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-'")))
+}
+
+/// Those of these keys that the query has, as numbers.
+fn numbers(query: &mut Query, keys: &[&'static str]) -> Result<Value, ApiError> {
+    let mut found = Map::new();
+    for key in keys {
+        let Some(text) = value(query, key) else { continue };
+        let number: u64 = text
+            .parse()
+            .map_err(|_| ApiError::Query("write a whole number", format!("\"{key}\" cannot be \"{text}\"")))?;
+        found.insert((*key).to_owned(), number.into());
+    }
+    Ok(found.into())
+}
+
+/// One message to several addresses is one message to each, so each needs an id of its own, and the same one when the
+/// request is sent again.
+fn id_for(id: &str, to: &str) -> String {
+    use base64ct::Encoding;
+    let digest = ring::digest::digest(&ring::digest::SHA256, format!("{id}\0{to}").as_bytes());
+    base64ct::Base64UrlUnpadded::encode_string(&digest.as_ref()[..24])
+}
+
+/// An id for a command whose sender has none: its outcome is asked for by it.
+fn random_id() -> Result<String, ApiError> {
+    Ok(crate::auth::random_password().map_err(super::accounts::AccountError::from)?.reveal().clone())
+}
+
+fn is_final(state: &Value) -> bool {
+    state["state"].as_str().is_some_and(|state| FINAL.contains(&state))
+}
