@@ -17,6 +17,7 @@ mod operate {
     mod reload;
     mod stop;
     mod tls;
+    mod tokens;
     mod tools;
     mod transport;
 }
