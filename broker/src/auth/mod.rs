@@ -212,6 +212,13 @@ impl Authenticator {
         &self.accounts
     }
 
+    /// Whether there is, or may be, an account of this name: tokens of others can name any.
+    pub fn may_exist(&self, account: &str) -> bool {
+        let known_to_others =
+            self.settings().config.jwt.as_ref().is_some_and(|c| c.accounts == UnknownAccounts::Accept);
+        self.accounts.get(account).is_some() || known_to_others && AccountName::parse(account).is_ok()
+    }
+
     /// Makes credentials for a device that pairs: a random password and the record of an account with it. Takes as long as a
     /// password check.
     pub fn make_credentials(&self, now_ms: u64) -> Result<(Secret<String>, AccountRecord), PasswordError> {

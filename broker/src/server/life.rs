@@ -24,6 +24,9 @@ use tokio::task::JoinHandle;
 /// How long the last commits may take when the broker ends.
 const LAST_COMMIT: Duration = Duration::from_secs(10);
 
+/// Questions that may wait for messaging.
+const ASKED_MAX: usize = 1_024;
+
 /// Why a life ended.
 pub(super) enum Ending {
     /// The broker is to end.
@@ -58,8 +61,7 @@ impl Way {
     }
 }
 
-/// Orders that wait for the disk, and questions that wait for messaging. There are as many as the operator's listener has
-/// connections, at most.
+/// Orders that wait for the disk, and questions that wait for messaging.
 #[derive(Default)]
 pub(super) struct Orders {
     last: u64,
@@ -81,6 +83,11 @@ impl Orders {
         self.last += 1;
         self.asked.push((self.last, Box::new(then)));
         self.last
+    }
+
+    /// Whether so many questions wait that no further one is taken. Whoever gave up waiting for one has not taken it back.
+    pub(super) fn is_full(&self) -> bool {
+        self.asked.len() >= ASKED_MAX
     }
 
     /// The change with this number turned out to be none.

@@ -43,6 +43,11 @@ pub(super) fn perform(server: &Server, life: &Life, command: Command) {
         Command::AccountRemove { name, reply } => remove_account(life, &name, reply),
         Command::Act { account, path, payload, reply } => match refusal(life) {
             Some(error) => drop(reply.send(Err(error))),
+            // Messaging makes an account of whoever acts for the first time.
+            None if !life.driver.authenticator.may_exist(&account) => {
+                let text = format!("there is no account {account}: make it, or say which one acts");
+                drop(reply.send(Ok(Reply::Refused { code: "no_account", text })));
+            }
             None => act(life, &account, &path, payload.reveal(), move |said| drop(reply.send(Ok(said)))),
         },
         Command::Pair { peer, code, name, reply } => pair(life, peer, code.reveal(), &name, reply),
@@ -93,9 +98,11 @@ fn order(
     }
 }
 
-/// Why nothing durable can be promised, if that is so.
+/// Why nothing can be promised, if that is so.
 fn refusal(life: &Life) -> Option<CommandError> {
-    life.orders.borrow().failed.clone().map(CommandError::Store)
+    let orders = life.orders.borrow();
+    let failed = orders.failed.clone().map(CommandError::Store);
+    failed.or_else(|| orders.is_full().then_some(CommandError::Busy("the most that messaging may be asked at once")))
 }
 
 /// Has messaging do something, and hands on what it says.
