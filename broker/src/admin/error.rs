@@ -6,7 +6,6 @@ use super::router::QueryError;
 use crate::auth::IssueError;
 use hyper::StatusCode;
 use serde_json::{Value, json};
-use std::borrow::Cow;
 
 /// A request was refused.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +39,7 @@ pub(super) enum ApiError {
     #[error(transparent)]
     Command(#[from] CommandError),
     #[error("{text}")]
-    Refused { code: Cow<'static, str>, text: String },
+    Refused { code: &'static str, text: String },
     #[error("messaging is switched off")]
     NoMessaging,
     #[error(transparent)]
@@ -75,7 +74,7 @@ fn status_of_code(code: &str) -> StatusCode {
 impl ApiError {
     /// What is wrong with a request, in the words of messaging.
     pub(super) fn refused(code: &'static str, text: impl Into<String>) -> Self {
-        Self::Refused { code: Cow::Borrowed(code), text: text.into() }
+        Self::Refused { code, text: text.into() }
     }
 
     pub(super) fn query(error: QueryError) -> Self {

@@ -12,7 +12,6 @@ use hyper::{Response, StatusCode};
 use parlor_core::Reply;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -279,12 +278,12 @@ impl Api {
 /// What messaging answered, as a JSON object.
 fn outcome(reply: Reply) -> Result<Value, ApiError> {
     match reply {
-        Reply::Refused { code, text } => Err(ApiError::Refused { code: Cow::Borrowed(code), text }),
-        Reply::Done(text) => match serde_json::from_str(&text) {
-            Ok(Value::Object(object)) => Ok(object.into()),
-            Ok(other) => Ok(json!({ "items": other })),
-            Err(_) => Ok(json!({})),
-        },
+        Reply::Refused { code, text } => Err(ApiError::Refused { code, text }),
+        // What needs no answer has none.
+        Reply::Done(text) => {
+            let object = serde_json::from_str::<Map<String, Value>>(&text);
+            Ok(object.unwrap_or_default().into())
+        }
     }
 }
 

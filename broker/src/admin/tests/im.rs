@@ -30,9 +30,11 @@ pub(super) fn act(account: &str, path: &str, payload: &[u8]) -> Reply {
         ["admin", "ch", "ch-none", ..] => refused("not_found", "there is no channel ch-none"),
         ["admin", "ch", "ch-new", "create"] if account != "service" => refused("forbidden", "only services"),
         ["admin", "ch", ..] => Reply::Done(r#"{"entry":1,"state":"live"}"#.to_owned()),
-        ["me", "convs"] => Reply::Done(r#"[{"addr":"bob"}]"#.to_owned()),
-        ["me", "history"] => Reply::Done(r#"{"items":[{"seq":1}]}"#.to_owned()),
-        ["me", "recount"] => Reply::Done(r#"{"agrees":true}"#.to_owned()),
+        ["me", "convs"] => {
+            Reply::Done(r#"{"convs":[{"addr":"bob","kind":"person","seq":1,"unread":0}],"unread":0}"#.to_owned())
+        }
+        ["me", "history"] => Reply::Done(r#"{"with":"bob","more":false,"messages":[]}"#.to_owned()),
+        ["me", "recount"] => Reply::Done(r#"{"agree":true}"#.to_owned()),
         _ => refused("bad_topic", "no such topic"),
     }
 }
@@ -201,16 +203,18 @@ fn channels_are_made_and_written_to() {
 fn conversations_are_looked_up_as_their_owner() {
     let house = House::new("conversations");
     let (status, found) = house.json("GET", "/api/v1/conversations?account=alice&max=5", "");
-    assert_eq!((status, &found["items"][0]["addr"]), (200, &"bob".into()));
+    assert_eq!((status, &found["convs"][0]["addr"]), (200, &"bob".into()));
+    conforms(&found, "Conversations");
     let (status, found) = house.json("GET", "/api/v1/history?account=alice&with=bob&before=9&max=3", "");
-    assert_eq!((status, &found["items"][0]["seq"]), (200, &1.into()));
+    assert_eq!(status, 200);
+    conforms(&found, "History");
     assert_eq!(house.seen(), [r#"alice me/convs {"max":5}"#, r#"alice me/history {"before":9,"max":3,"with":"bob"}"#]);
     for path in ["conversations", "history?with=bob", "history?account=alice", "history?account=a&with=b&max=x"] {
         assert_eq!(house.call("GET", &format!("/api/v1/{path}"), "").0, 400, "{path}");
     }
     house.call("POST", "/api/v1/accounts", r#"{"name":"lamp","password":"correct horse"}"#);
     let (status, counted) = house.json("POST", "/api/v1/recount", "");
-    assert_eq!((status, counted), (200, json!({ "items": [{ "account": "lamp", "agrees": true }] })));
+    assert_eq!((status, counted), (200, json!({ "items": [{ "account": "lamp", "agree": true }] })));
     let (_, counted) = house.json("POST", "/api/v1/recount", r#"{"account":"alice"}"#);
     assert_eq!(counted["items"][0]["account"], "alice");
 }
