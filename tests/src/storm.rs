@@ -306,6 +306,7 @@ impl Storm {
                 self.waiting.push((link, request.exchange, request.method.is_some()));
             }
             Effect::Load(load) => self.store.load(load),
+            Effect::Query(query) => self.store.query(query),
             Effect::Resume(link) => {
                 let found = self.lines.iter().position(|l| l.as_ref().is_some_and(|l| l.link == link));
                 if let Some(at) = found {

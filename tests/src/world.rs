@@ -394,9 +394,15 @@ impl<'a> World<'a> {
             Effect::Load(load) => {
                 self.with_broker(|b, _| b.store.load(load));
             }
+            Effect::Query(query) => {
+                self.with_broker(|b, _| b.store.query(query));
+            }
             Effect::Resume(link) => self.resume(link),
-            Effect::Forget(_) | Effect::Stored(_) => {}
-            Effect::Replied(..) | Effect::Pair(_) | Effect::AccountMade { .. } => {}
+            Effect::Forget(_)
+            | Effect::Stored(_)
+            | Effect::Replied(..)
+            | Effect::Pair(_)
+            | Effect::AccountMade { .. } => {}
         }
     }
 

@@ -6,6 +6,7 @@ pub mod auth;
 mod counters;
 mod hash;
 mod hub;
+mod im;
 pub mod limits;
 mod link;
 mod message;
@@ -14,8 +15,6 @@ mod session;
 pub mod store;
 
 pub use counters::{Counters, Notice, Tally};
-pub use hub::{
-    Effect, Hub, ImSettings, LinkView, Now, PairRequest, Reply, RetainedView, SessionBrief, SessionView, Settings,
-    Totals,
-};
+pub use hub::{Effect, Hub, LinkView, Now, RetainedView, SessionBrief, SessionView, Settings, Totals};
+pub use im::{ImCounters, ImSettings, ImTotals, PairRequest, Reply, is_address_of_account};
 pub use link::{LinkId, Peer};

@@ -3,12 +3,13 @@
 use super::Secret;
 use core::borrow::Borrow;
 use core::fmt;
-use parlor_core::access::{is_account_name, is_group_name, is_reserved_name};
+use parlor_core::access::{is_account_name, is_group_name};
+use parlor_core::is_address_of_account;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use thiserror::Error;
 
-/// Name of an account: `[a-z0-9][a-z0-9._-]{0,31}`, and not reserved ([`is_reserved_name`]).
+/// Name of an account: `[a-z0-9][a-z0-9._-]{0,31}`, and not one that means something else in messaging.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountName(Box<str>);
 
@@ -29,16 +30,19 @@ pub enum AccountNameError {
 impl AccountName {
     /// Reads a name.
     pub fn parse(text: &str) -> Result<Self, AccountNameError> {
-        if is_reserved_name(text) {
-            return Err(AccountNameError::Reserved);
-        }
-        Self::parse_stored(text)
+        let name = Self::parse_stored(text)?;
+        if name.is_reserved() { Err(AccountNameError::Reserved) } else { Ok(name) }
     }
 
     /// Reads the name of an account that exists already: one with a reserved name may come from an earlier version. It can
     /// be seen and removed, and nobody can log in as it.
     pub fn parse_stored(text: &str) -> Result<Self, AccountNameError> {
         if is_account_name(text) { Ok(Self(text.into())) } else { Err(AccountNameError::Spelling) }
+    }
+
+    /// Whether it means something else in messaging, so that it cannot be an account's any more.
+    pub fn is_reserved(&self) -> bool {
+        !is_address_of_account(&self.0)
     }
 
     /// The name.

@@ -38,7 +38,7 @@ pub use slowdown::SlowdownRules;
 
 use connect_token::ConnectTokens;
 use jwt::TokenError;
-use parlor_core::access::{ANONYMOUS, is_reserved_name};
+use parlor_core::access::ANONYMOUS;
 use parlor_core::auth::{AuthAnswer, AuthRequest, AuthStep};
 use parlor_protocol::mqtt::ReasonCode;
 use password::VerifiedCache;
@@ -212,13 +212,6 @@ impl Authenticator {
         &self.accounts
     }
 
-    /// Whether there is, or may be, an account of this name: tokens of others can name any.
-    pub fn may_exist(&self, account: &str) -> bool {
-        let known_to_others =
-            self.settings().config.jwt.as_ref().is_some_and(|c| c.accounts == UnknownAccounts::Accept);
-        self.accounts.get(account).is_some() || known_to_others && AccountName::parse(account).is_ok()
-    }
-
     /// Makes credentials for a device that pairs: a random password and the record of an account with it. Takes as long as a
     /// password check.
     pub fn make_credentials(&self, now_ms: u64) -> Result<(Secret<String>, AccountRecord), PasswordError> {
@@ -229,7 +222,7 @@ impl Authenticator {
 
     /// Issues a connect token. The first one makes the key, which waits for the disk.
     pub fn issue_token(&self, wish: &TokenWish, now_ms: u64) -> Result<IssuedToken, IssueError> {
-        let record = self.accounts.get(&wish.account).filter(|_| !is_reserved_name(&wish.account));
+        let record = self.accounts.get(&wish.account).filter(|_| AccountName::parse(&wish.account).is_ok());
         let record = record.ok_or_else(|| IssueError::NoAccount(wish.account.clone()))?;
         self.tokens.issue(wish, &record, now_ms)
     }
@@ -554,7 +547,7 @@ fn credentials(request: &AuthRequest) -> (Option<&str>, Option<&[u8]>) {
 fn admit(name: &str, record: &AccountRecord, data: Option<Vec<u8>>) -> AuthAnswer {
     if record.disabled {
         Refusal::Disabled.into()
-    } else if is_reserved_name(name) {
+    } else if AccountName::parse(name).is_err() {
         Refusal::ReservedName.into()
     } else {
         accept(name, &record.groups, None, data)

@@ -10,7 +10,7 @@ use crate::driver::{Driver, Heart, Outside, Signal, now};
 use crate::link::{Layer, NewLink, WsLayer, WsOptions, accept_pause};
 use crate::store::disk::DirDisk;
 use crate::store::{BackupHandle, FiguresHandle, Options, StoreThreads};
-use parlor_core::access::{Access, is_reserved_name};
+use parlor_core::access::Access;
 use parlor_core::store::Store;
 use parlor_core::{Hub, ImSettings, Reply, Settings};
 use std::cell::{Cell, RefCell};
@@ -183,7 +183,7 @@ pub(super) async fn live(server: &mut Server) -> Result<Ending, RunError> {
         "the store is open"
     );
     let accounts = Arc::new(Accounts::load(&snapshot.accounts)?);
-    for (name, _) in snapshot.accounts.iter().filter(|(name, _)| is_reserved_name(name)) {
+    for (name, _) in accounts.list().iter().filter(|(name, _)| name.is_reserved()) {
         tracing::warn!("nobody can log in as {name}, whose name is reserved: make another account and remove this one");
     }
     let authenticator = Arc::new(Authenticator::open(&server.config.auth, &server.config.data, Arc::clone(&accounts))?);

@@ -43,11 +43,6 @@ pub(super) fn perform(server: &Server, life: &Life, command: Command) {
         Command::AccountRemove { name, reply } => remove_account(life, &name, reply),
         Command::Act { account, path, payload, reply } => match refusal(life) {
             Some(error) => drop(reply.send(Err(error))),
-            // Messaging makes an account of whoever acts for the first time.
-            None if !life.driver.authenticator.may_exist(&account) => {
-                let text = format!("there is no account {account}: make it, or say which one acts");
-                drop(reply.send(Ok(Reply::Refused { code: "no_account", text })));
-            }
             None => act(life, &account, &path, payload.reveal(), move |said| drop(reply.send(Ok(said)))),
         },
         Command::Pair { peer, code, name, reply } => pair(life, peer, code.reveal(), &name, reply),
@@ -154,12 +149,13 @@ pub(super) fn put_account(
         then();
     });
     let (now, mut hub) = (life.driver.now(), life.driver.hub.borrow_mut());
-    if let Some(Described { kind, display_name }) = described {
-        // Both are in one batch, so the account is what it is from its first moment on, and one answer is enough.
-        let unheard = life.orders.borrow_mut().wait(|| ());
-        hub.describe_account(now, name, kind.word(), display_name.as_deref(), unheard);
-    }
-    hub.put_account(now, name, Some(record), token);
+    let Some(Described { kind, display_name }) = described else {
+        return hub.put_account(now, name, Some(record), token);
+    };
+    // Both are in one batch, so the account is what it is from its first moment on, and the last answer is enough.
+    let unheard = life.orders.borrow_mut().wait(|| ());
+    hub.put_account(now, name, Some(record), unheard);
+    hub.describe_account(now, name, kind.word(), display_name.as_deref(), token);
 }
 
 fn remove_account(life: &Life, name: &str, reply: oneshot::Sender<Result<bool, CommandError>>) {

@@ -11,7 +11,7 @@ mod rule;
 pub use pattern::Pattern;
 pub use rule::{
     ACCOUNT_NAME_BYTES_MAX, ANONYMOUS, Action, Effect, GROUP_NAME_BYTES_MAX, Rule, RuleError, Who, is_account_name,
-    is_group_name, is_reserved_name,
+    is_group_name,
 };
 
 use pattern::Names;

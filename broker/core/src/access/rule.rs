@@ -18,12 +18,6 @@ pub fn is_account_name(text: &str) -> bool {
         && text.bytes().all(|b| is_plain(b) || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// Whether no account may be called `text`, because it means something else in messaging: `me`, `pair`, [`ANONYMOUS`], and
-/// what begins as groups (`g-`), announcement channels (`ch-`) and rooms (`r-`) do.
-pub fn is_reserved_name(text: &str) -> bool {
-    matches!(text, "me" | "pair" | ANONYMOUS) || ["g-", "ch-", "r-"].iter().any(|prefix| text.starts_with(prefix))
-}
-
 /// Whether `text` is spelled as a group name: 1 to 64 bytes without white space, control characters or commas.
 pub fn is_group_name(text: &str) -> bool {
     (1..=GROUP_NAME_BYTES_MAX).contains(&text.len())

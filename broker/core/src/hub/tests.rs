@@ -1,6 +1,6 @@
 //! The hub by itself: packets in, packets out, and a disk that is done when the test says so.
 
-use super::{Effect, Hub, ImSettings, Now, Settings, TIMERS_LEAST};
+use super::{Effect, Hub, Now, Settings, TIMERS_LEAST};
 use crate::access::{Access, Rule};
 use crate::auth::{AuthAnswer, AuthRequest};
 use crate::limits::Limits;
@@ -29,7 +29,8 @@ impl House {
         let mut limits = Limits::default();
         change(&mut limits);
         let now = Now { ms: 1_000, wall_ms: 1_700_000_000_000 };
-        let settings = Settings { limits, access: Access::new(rules), sys_interval_secs: 0, im: ImSettings::default() };
+        let settings =
+            Settings { limits, access: Access::new(rules), sys_interval_secs: 0, im: crate::im::ImSettings::default() };
         let hub = Hub::new(settings, store.open(), 7, now);
         Self { hub, store, now, quick: true, asked: vec![] }
     }
@@ -408,7 +409,7 @@ fn a_will_whose_right_was_lost_is_not_sent_even_after_a_clean_start() {
         limits: Limits::default(),
         access: Access::new(nobody),
         sys_interval_secs: 0,
-        im: ImSettings::default(),
+        im: crate::im::ImSettings::default(),
     };
     house.hub.reload(house.now, settings);
     house.gone(link);
@@ -443,7 +444,7 @@ fn a_lower_limit_binds_only_those_who_were_told() {
     let limits = Limits { receive_max: 1, topic_alias_max: 1, ..Limits::default() };
     house.hub.reload(
         house.now,
-        Settings { limits, access: Access::new(vec![]), sys_interval_secs: 0, im: ImSettings::default() },
+        Settings { limits, access: Access::new(vec![]), sys_interval_secs: 0, im: crate::im::ImSettings::default() },
     );
     for n in 1..=5 {
         house.say(link, &Packet::Publish(publish("t", 2, n, b"x")));
@@ -501,7 +502,7 @@ fn what_is_sent_again_after_a_right_was_lost_is_not_sent() {
         limits: Limits::default(),
         access: Access::new(rules),
         sys_interval_secs: 0,
-        im: ImSettings::default(),
+        im: crate::im::ImSettings::default(),
     };
     house.hub.reload(house.now, settings);
     let reader = house.join("r", 100);
@@ -534,7 +535,7 @@ fn sys_topics_begin_with_a_reload_that_asks_for_them() {
             limits: Limits::default(),
             access: Access::new(vec![]),
             sys_interval_secs: secs,
-            im: ImSettings::default(),
+            im: crate::im::ImSettings::default(),
         };
         house.hub.reload(house.now, settings);
     }
