@@ -7,7 +7,7 @@ use super::types::{
 };
 use crate::auth::{IssueError, IssuedToken, Secret, TokenWish};
 use crate::config::Config;
-use parlor_core::Reply;
+use parlor_core::{Look, Reply};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
@@ -102,15 +102,24 @@ pub enum Command {
         /// Sent when it is durable; `Ok(false)`: there is no such account.
         reply: oneshot::Sender<Result<bool, CommandError>>,
     },
-    /// Does in messaging what a PUBLISH by an account to `im/v1/{path}` would do, with the operator's authority.
+    /// Does in messaging what a PUBLISH by an account to `im/v1/{path}` would do.
     Act {
         /// Who acts.
         account: String,
+        /// Whose rights count.
+        rights: Rights,
         /// Topic below `im/v1/`.
         path: String,
         /// Payload.
         payload: Secret<Vec<u8>>,
         /// Sent when it is durable.
+        reply: oneshot::Sender<Result<Reply, CommandError>>,
+    },
+    /// Looks something up in messaging.
+    Look {
+        /// What.
+        what: Look,
+        /// The answer.
         reply: oneshot::Sender<Result<Reply, CommandError>>,
     },
     /// Pairs a device, unless whoever asks has guessed too often.
@@ -177,6 +186,15 @@ pub enum Connections {
     Stay,
     /// They end (0x98); whoever has credentials that still count comes back.
     End,
+}
+
+/// Whose rights count when an account acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// The operator's, who needs nobody's consent.
+    Operator,
+    /// The account's own.
+    Own,
 }
 
 /// How much a kick ends.

@@ -4,12 +4,12 @@
 
 use super::api::{Api, Caller, Query, value};
 use super::body::{AdminBody, parse, parse_message, parse_or_default, shown};
-use super::command::Command;
+use super::command::{Command, Rights};
 use super::error::ApiError;
 use crate::auth::Secret;
 use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
-use parlor_core::Reply;
+use parlor_core::{Look, Reply};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
@@ -27,10 +27,25 @@ const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest text that stands for one level of a topic, bytes.
 const LEVEL_BYTES_MAX: usize = 128;
-/// What can be done to a channel (docs/protocol.md section 9).
-const CHANNEL_OPS: &[&str] = &["create", "pre", "publish", "modify", "stop", "recall", "whitelist", "list"];
 /// States of a command after which nothing more happens to it (docs/protocol.md section 6).
 const FINAL: &[&str] = &["done", "failed", "rejected", "expired", "timeout", "canceled", "unknown_outcome"];
+
+/// The account that acts, and whose rights count.
+#[derive(Clone)]
+struct Actor {
+    account: String,
+    rights: Rights,
+}
+
+impl Actor {
+    fn of_operator(account: &str) -> Self {
+        Self { account: account.to_owned(), rights: Rights::Operator }
+    }
+
+    fn own(account: &str) -> Self {
+        Self { account: account.to_owned(), rights: Rights::Own }
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,21 +81,29 @@ impl Api {
         let token = Secret::new(token.to_owned());
         let account = self.ask(|reply| Command::TokenCheck { token, reply }).await?;
         let account = account.ok_or(ApiError::Unauthorized)?;
-        let profile = self.act(&account, &format!("me/whois/{account}"), &json!({})).await?;
+        let profile = self.look(Look::Account { name: account.clone() }).await?;
         if profile["kind"] != SERVICE {
             return Err(ApiError::refused("forbidden", "only accounts of kind service may act over HTTP"));
         }
         Ok(Caller::Service(account))
     }
 
-    /// Has messaging do something as `account`, and gives what it answers.
-    async fn act(&self, account: &str, path: &str, payload: &Value) -> Result<Value, ApiError> {
+    /// Has messaging do something, and gives what it answers.
+    async fn act(&self, actor: &Actor, path: &str, payload: &Value) -> Result<Value, ApiError> {
         if !self.has_messaging() {
             return Err(ApiError::NoMessaging);
         }
-        let (account, path) = (account.to_owned(), path.to_owned());
+        let Actor { account, rights } = actor.clone();
+        let path = path.to_owned();
         let payload = Secret::new(payload.to_string().into_bytes());
-        outcome(self.ask(|reply| Command::Act { account, path, payload, reply }).await??)
+        outcome(self.ask(|reply| Command::Act { account, rights, path, payload, reply }).await??)
+    }
+
+    async fn look(&self, what: Look) -> Result<Value, ApiError> {
+        if !self.has_messaging() {
+            return Err(ApiError::NoMessaging);
+        }
+        outcome(self.ask(|reply| Command::Look { what, reply }).await??)
     }
 
     /// What messaging knows of an account; `None` where there is no messaging.
@@ -88,10 +111,7 @@ impl Api {
         if !self.has_messaging() {
             return Ok(None);
         }
-        let mut profile = self.act(name, &format!("me/whois/{name}"), &json!({})).await?;
-        let terminals = self.act(name, "me/terminals", &json!({})).await?;
-        profile["terminals"] = terminals["terminals"].clone();
-        Ok(Some(profile))
+        Ok(Some(self.look(Look::Account { name: name.to_owned() }).await?))
     }
 
     pub(super) async fn messages(&self, caller: &Caller, body: Incoming) -> Result<Response<AdminBody>, ApiError> {
@@ -121,7 +141,12 @@ impl Api {
     }
 
     /// One message to each of several addresses, each with an answer of its own.
-    async fn send_to_many(&self, from: &str, many: &[Value], message: &Value) -> Result<Response<AdminBody>, ApiError> {
+    async fn send_to_many(
+        &self,
+        from: &Actor,
+        many: &[Value],
+        message: &Value,
+    ) -> Result<Response<AdminBody>, ApiError> {
         let mut items = Vec::with_capacity(many.len());
         for to in many {
             let to = to.as_str().unwrap_or_default();
@@ -143,7 +168,7 @@ impl Api {
         Ok(shown(StatusCode::OK, &json!({ "items": items })))
     }
 
-    async fn send(&self, from: &str, to: &str, envelope: &Value) -> Result<Value, ApiError> {
+    async fn send(&self, from: &Actor, to: &str, envelope: &Value) -> Result<Value, ApiError> {
         let mut sent = self.act(from, &format!("to/{}/msg", level("to", to)?), envelope).await?;
         sent["status"] = 200.into();
         sent["to"] = to.into();
@@ -160,12 +185,9 @@ impl Api {
             return Err(ApiError::refused("bad_request", "\"wait_ms\" is 60000 at most"));
         }
         let path = format!("to/{}/cmd/{}", level("device", &command.device)?, level("name", &command.name)?);
-        let id = match command.id {
-            Some(id) => id,
-            None => random_id()?,
-        };
-        let mut envelope = json!({ "args": command.args.unwrap_or_else(|| json!({})), "id": id });
+        let mut envelope = json!({ "args": command.args.unwrap_or_else(|| json!({})) });
         for (key, given) in [
+            ("id", command.id.map(Value::from)),
             ("deadline_ms", command.deadline_ms.map(Value::from)),
             ("persist", command.persist.map(Value::from)),
             ("once", command.once.map(Value::from)),
@@ -174,58 +196,64 @@ impl Api {
                 envelope[key] = given;
             }
         }
+        let mut state = self.act(&from, &path, &envelope).await?;
+        if let Some(id) = envelope.get("id") {
+            // Of a command that is long forgotten, nothing but this is known.
+            state["id"] = id.clone();
+        }
         let until = Instant::now() + Duration::from_millis(command.wait_ms);
         let mut pause = FIRST_LOOK;
-        loop {
-            // The same id again makes no second command: it says how the first one goes.
-            let mut state = self.act(&from, &path, &envelope).await?;
-            state["id"] = envelope["id"].clone();
+        let id = state["id"].as_str().unwrap_or_default().to_owned();
+        while !is_over(&state) {
             let left = until.saturating_duration_since(Instant::now());
-            if is_final(&state) || left.is_zero() {
-                let status = if is_final(&state) { StatusCode::OK } else { StatusCode::ACCEPTED };
-                return Ok(shown(status, &state));
+            if left.is_zero() {
+                return Ok(shown(StatusCode::ACCEPTED, &state));
             }
             tokio::time::sleep(pause.min(left)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+            let (account, device, id) = (from.account.clone(), command.device.clone(), id.clone());
+            state = self.look(Look::Command { account, device, id }).await?;
         }
+        Ok(shown(StatusCode::OK, &state))
     }
 
     pub(super) async fn command(
         &self,
         caller: &Caller,
-        account: String,
-        id: String,
+        (device, id): (String, String),
+        mut query: Query,
     ) -> Result<Response<AdminBody>, ApiError> {
-        let from = actor(caller, Some(account))?;
-        let state = self.act(&from, &format!("me/res/{}", level("id", &id)?), &json!({})).await?;
-        Ok(shown(StatusCode::OK, &state))
+        let Actor { account, .. } = actor(caller, value(&mut query, "from"))?;
+        Ok(shown(StatusCode::OK, &self.look(Look::Command { account, device, id }).await?))
     }
 
-    pub(super) async fn channels(&self, mut query: Query) -> Result<Response<AdminBody>, ApiError> {
-        let actor = value(&mut query, "as").unwrap_or_else(|| SERVICE.to_owned());
-        Ok(shown(StatusCode::OK, &self.act(&actor, "admin/ch", &json!({})).await?))
+    pub(super) async fn channels(&self) -> Result<Response<AdminBody>, ApiError> {
+        Ok(shown(StatusCode::OK, &self.look(Look::Channels).await?))
     }
 
-    pub(super) async fn channel(&self, channel: String, mut query: Query) -> Result<Response<AdminBody>, ApiError> {
-        let actor = value(&mut query, "as").unwrap_or_else(|| SERVICE.to_owned());
+    pub(super) async fn channel(
+        &self,
+        caller: &Caller,
+        channel: String,
+        mut query: Query,
+    ) -> Result<Response<AdminBody>, ApiError> {
+        let actor = actor(caller, value(&mut query, "as"))?;
+        let payload = numbers(&mut query, &["entry", "before", "max"])?;
         let path = format!("admin/ch/{}/list", level("channel", &channel)?);
-        Ok(shown(StatusCode::OK, &self.act(&actor, &path, &json!({})).await?))
+        Ok(shown(StatusCode::OK, &self.act(&actor, &path, &payload).await?))
     }
 
     pub(super) async fn channel_act(
         &self,
-        channel: String,
-        op: String,
+        caller: &Caller,
+        (channel, op): (String, String),
         mut query: Query,
         body: Incoming,
     ) -> Result<Response<AdminBody>, ApiError> {
-        let actor = value(&mut query, "as").unwrap_or_else(|| SERVICE.to_owned());
+        let actor = actor(caller, value(&mut query, "as"))?;
         let payload: Map<String, Value> = parse_message(body).await?;
-        if !CHANNEL_OPS.contains(&op.as_str()) {
-            return Err(ApiError::refused("not_found", format!("channels have: {}", CHANNEL_OPS.join(", "))));
-        }
-        let path = format!("admin/ch/{}/{op}", level("channel", &channel)?);
-        tracing::info!(channel, op, account = actor, "operator changes a channel");
+        let path = format!("admin/ch/{}/{}", level("channel", &channel)?, level("op", &op)?);
+        tracing::info!(channel, op, account = actor.account, "a channel is changed over HTTP");
         Ok(shown(StatusCode::OK, &self.act(&actor, &path, &payload.into()).await?))
     }
 
@@ -256,7 +284,7 @@ impl Api {
         };
         let mut items = Vec::new();
         for name in names {
-            let mut counted = self.act(&name, "me/recount", &json!({})).await?;
+            let mut counted = self.act(&Actor::of_operator(&name), "me/recount", &json!({})).await?;
             counted["account"] = name.into();
             items.push(counted);
         }
@@ -288,18 +316,17 @@ fn outcome(reply: Reply) -> Result<Value, ApiError> {
 }
 
 /// Who acts: the operator for whoever is named, a service for itself.
-fn actor(caller: &Caller, named: Option<String>) -> Result<String, ApiError> {
+fn actor(caller: &Caller, named: Option<String>) -> Result<Actor, ApiError> {
     match (caller, named) {
-        (Caller::Operator, Some(named)) => Ok(named),
-        (Caller::Operator, None) => Ok(SERVICE.to_owned()),
-        (Caller::Service(own), named) if named.as_ref().is_none_or(|named| named == own) => Ok(own.clone()),
+        (Caller::Operator, named) => Ok(Actor::of_operator(named.as_deref().unwrap_or(SERVICE))),
+        (Caller::Service(own), named) if named.as_ref().is_none_or(|named| named == own) => Ok(Actor::own(own)),
         (Caller::Service(_), _) => Err(ApiError::refused("forbidden", "this token acts for its own account only")),
         (Caller::Anybody, _) => Err(ApiError::Unauthorized),
     }
 }
 
 /// Whose conversations are looked at.
-fn owner(caller: &Caller, named: Option<String>) -> Result<String, ApiError> {
+fn owner(caller: &Caller, named: Option<String>) -> Result<Actor, ApiError> {
     if *caller == Caller::Operator && named.is_none() {
         return Err(ApiError::Query("write account=NAME", "the query has no \"account\"".to_owned()));
     }
@@ -336,11 +363,7 @@ fn id_for(id: &str, to: &str) -> String {
     base64ct::Base64UrlUnpadded::encode_string(&digest.as_ref()[..24])
 }
 
-/// An id for a command whose sender has none: its outcome is asked for by it.
-fn random_id() -> Result<String, ApiError> {
-    Ok(crate::auth::random_password().map_err(super::accounts::AccountError::from)?.reveal().clone())
-}
-
-fn is_final(state: &Value) -> bool {
-    state["state"].as_str().is_some_and(|state| FINAL.contains(&state))
+/// Whether nothing more happens to a command.
+fn is_over(state: &Value) -> bool {
+    state["state"].as_str().is_none_or(|state| FINAL.contains(&state))
 }

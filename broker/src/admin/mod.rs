@@ -18,7 +18,8 @@ mod types;
 
 pub use api::OPENAPI;
 pub use command::{
-    BackupChunk, COMMANDS_MAX, ChunkWriter, Command, CommandError, Connections, Described, Kick, PairError, Shutdown,
+    BackupChunk, COMMANDS_MAX, ChunkWriter, Command, CommandError, Connections, Described, Kick, PairError, Rights,
+    Shutdown,
 };
 pub use metrics::{Metric, MetricKind, Sample, SampleValue, render};
 pub use server::{ADDRESS_FILE, Admin, AdminError, AdminSetup, TOKEN_FILE};

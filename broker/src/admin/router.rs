@@ -59,7 +59,7 @@ pub(super) const ROUTES: &[(&str, &str, Route)] = &[
     ("POST", "/api/v1/pair", Route::Pair),
     ("POST", "/api/v1/messages", Route::Messages),
     ("POST", "/api/v1/commands", Route::Commands),
-    ("GET", "/api/v1/commands/{account}/{id}", Route::Command),
+    ("GET", "/api/v1/commands/{device}/{id}", Route::Command),
     ("GET", "/api/v1/channels", Route::Channels),
     ("GET", "/api/v1/channels/{channel}", Route::Channel),
     ("POST", "/api/v1/channels/{channel}/{op}", Route::ChannelAct),
@@ -87,7 +87,14 @@ impl Route {
     pub(super) fn access(self) -> Access {
         match self {
             Self::Healthz | Self::Readyz | Self::Metrics | Self::OpenApi | Self::Pair => Access::Open,
-            Self::Messages | Self::Commands | Self::Command | Self::Conversations | Self::History => Access::Service,
+            Self::Messages
+            | Self::Commands
+            | Self::Command
+            | Self::Channels
+            | Self::Channel
+            | Self::ChannelAct
+            | Self::Conversations
+            | Self::History => Access::Service,
             _ => Access::Operator,
         }
     }
@@ -99,7 +106,9 @@ impl Route {
             Self::Kick => &["forget"],
             Self::Subscriptions => &["after", "limit", "client_id", "filter"],
             Self::Retained => &["after", "limit", "filter", "prefix"],
-            Self::Channels | Self::Channel | Self::ChannelAct => &["as"],
+            Self::ChannelAct => &["as"],
+            Self::Channel => &["as", "entry", "before", "max"],
+            Self::Command => &["from"],
             Self::Conversations => &["account", "max"],
             Self::History => &["account", "with", "before", "after", "since", "until", "max"],
             _ => &[],

@@ -4,8 +4,8 @@ use super::Server;
 use super::life::{Life, decode_record};
 use crate::admin::{
     ChunkWriter, Command, CommandError, ConnectionStatus, Connections, Described, Kick, ListenerStatus, Page,
-    PairError, Payload, RetainedQuery, RetainedRow, SessionDetail, SessionSummary, SessionsQuery, State, Status,
-    StoreStatus, SubscriptionRow, SubscriptionsQuery,
+    PairError, Payload, RetainedQuery, RetainedRow, Rights, SessionDetail, SessionSummary, SessionsQuery, State,
+    Status, StoreStatus, SubscriptionRow, SubscriptionsQuery,
 };
 use crate::auth::AccountName;
 use parlor_core::{LinkView, Reply, SessionView};
@@ -41,10 +41,24 @@ pub(super) fn perform(server: &Server, life: &Life, command: Command) {
             Err(error) => drop(reply.send(Err(error))),
         },
         Command::AccountRemove { name, reply } => remove_account(life, &name, reply),
-        Command::Act { account, path, payload, reply } => match refusal(life) {
-            Some(error) => drop(reply.send(Err(error))),
-            None => act(life, &account, &path, payload.reveal(), move |said| drop(reply.send(Ok(said)))),
-        },
+        Command::Act { account, rights, path, payload, reply } => {
+            if let Some(error) = refusal(life) {
+                return drop(reply.send(Err(error)));
+            }
+            let token = life.orders.borrow_mut().ask(move |said| drop(reply.send(Ok(said))));
+            let (now, mut hub) = (life.driver.now(), life.driver.hub.borrow_mut());
+            match rights {
+                Rights::Operator => hub.act(now, &account, &path, payload.reveal(), token),
+                Rights::Own => hub.act_within_rights(now, &account, &path, payload.reveal(), token),
+            }
+        }
+        Command::Look { what, reply } => {
+            if let Some(error) = refusal(life) {
+                return drop(reply.send(Err(error)));
+            }
+            let token = life.orders.borrow_mut().ask(move |said| drop(reply.send(Ok(said))));
+            life.driver.hub.borrow_mut().look(life.driver.now(), &what, token);
+        }
         Command::Pair { peer, code, name, reply } => pair(life, peer, code.reveal(), &name, reply),
         Command::TokenIssue { wish, reply } => {
             let (authenticator, now_ms) =
@@ -100,12 +114,6 @@ fn refusal(life: &Life) -> Option<CommandError> {
     failed.or_else(|| orders.is_full().then_some(CommandError::Busy("the most that messaging may be asked at once")))
 }
 
-/// Has messaging do something, and hands on what it says.
-fn act(life: &Life, account: &str, path: &str, payload: &[u8], then: impl FnOnce(Reply) + 'static) {
-    let token = life.orders.borrow_mut().ask(then);
-    life.driver.hub.borrow_mut().act(life.driver.now(), account, path, payload, token);
-}
-
 /// Pairs a device, unless too many wrong codes came from where it is; wrong ones are counted.
 fn pair(life: &Life, peer: IpAddr, code: &str, name: &str, reply: oneshot::Sender<Result<Reply, PairError>>) {
     if let Some(error) = refusal(life) {
@@ -116,13 +124,14 @@ fn pair(life: &Life, peer: IpAddr, code: &str, name: &str, reply: oneshot::Sende
         return drop(reply.send(Err(PairError::SlowedDown(wait_ms))));
     }
     let driver = Rc::clone(&life.driver);
-    let payload = json!({ "code": code, "name": name }).to_string();
-    act(life, "", "me/paired", payload.as_bytes(), move |said| {
+    let token = life.orders.borrow_mut().ask(move |said| {
         if matches!(said, Reply::Refused { code: "not_found", .. }) {
             driver.authenticator.pairing_failed(peer, driver.now().wall_ms);
         }
         drop(reply.send(Ok(said)));
     });
+    let payload = json!({ "code": code, "name": name }).to_string();
+    life.driver.hub.borrow_mut().act(life.driver.now(), "", "me/paired", payload.as_bytes(), token);
 }
 
 /// Stores an account, and what messaging is to know of it, together; the table in memory follows when it is on disk.

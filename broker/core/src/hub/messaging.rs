@@ -3,7 +3,7 @@
 use super::deliver::Incoming;
 use super::{AckKind, After, Effect, Hub, Now};
 use crate::im::{AccountNo, shorten};
-use crate::im::{Code, Done, Greeting, ImCounters, Origin, Out, PAIRING_ACCOUNT, Refusal, Reply, Verdict};
+use crate::im::{Code, Done, Greeting, ImCounters, Look, Origin, Out, PAIRING_ACCOUNT, Refusal, Reply, Verdict};
 use crate::link::LinkId;
 use crate::message::Message;
 use crate::session::NO_LINK;
@@ -44,6 +44,15 @@ pub(super) enum Waiting {
     Act {
         token: u64,
     },
+}
+
+/// Whose rights count for what [`Hub::act`] is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Authority {
+    /// The operator's, who needs nobody's consent.
+    Operator,
+    /// Those of the account that acts.
+    Account,
 }
 
 /// What a client said of itself in CONNECT.
@@ -565,6 +574,15 @@ impl Hub {
     /// Does what a PUBLISH by `account` to `im/v1/{path}` would do, with the operator's authority;
     /// [`Effect::Replied`] with this token follows once it is durable. An empty `account` may only pair.
     pub fn act(&mut self, now: Now, account: &str, path: &str, payload: &[u8], token: u64) {
+        self.act_with(now, Authority::Operator, (account, path), payload, token);
+    }
+
+    /// As [`Hub::act`], with no more than the account's own rights.
+    pub fn act_within_rights(&mut self, now: Now, account: &str, path: &str, payload: &[u8], token: u64) {
+        self.act_with(now, Authority::Account, (account, path), payload, token);
+    }
+
+    fn act_with(&mut self, now: Now, authority: Authority, (account, path): (&str, &str), payload: &[u8], token: u64) {
         let no = if account.is_empty() && path == PAIRED { Some(PAIRING_ACCOUNT) } else { self.im.account_no(account) };
         let Some(no) = no else {
             let text = format!("there is no account {}", shorten(account));
@@ -583,7 +601,7 @@ impl Hub {
             correlation: None,
             id: None,
             expiry_ms: 0,
-            operator: true,
+            operator: authority == Authority::Operator,
         };
         match self.im.request(now, &origin, path, payload) {
             Ok(Verdict::Parked(parked)) => {
@@ -595,6 +613,12 @@ impl Hub {
             }
         }
         self.settle_im(now);
+    }
+
+    /// Looks something up; [`Effect::Replied`] with this token follows, once what it says is durable.
+    pub fn look(&mut self, now: Now, look: &Look, token: u64) {
+        let seen = self.im.look(look).map(|seen| Verdict::Done(Done::told(seen)));
+        self.acted(now, token, seen);
     }
 
     fn acted(&mut self, now: Now, token: u64, verdict: Result<Verdict, Refusal>) {

@@ -72,4 +72,14 @@ impl Im {
 
     /// Every row was read: deadlines are set.
     pub(super) fn commands_restored(&mut self, _now: Now) {}
+
+    /// A command of this requester, as it is now; `None`: there is none.
+    pub(super) fn look_command(
+        &self,
+        _requester: AccountNo,
+        _device: AccountNo,
+        _id: &str,
+    ) -> Option<serde_json::Value> {
+        None
+    }
 }

@@ -14,6 +14,7 @@ mod deliver;
 mod flood;
 mod group;
 mod json;
+mod look;
 mod model;
 mod name;
 mod online;
@@ -32,6 +33,7 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
+pub use look::Look;
 pub use name::is_address_of_account;
 pub use pairing::PairRequest;
 

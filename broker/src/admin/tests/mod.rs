@@ -222,10 +222,17 @@ fn answer(command: Command, accounts: &mut Vec<(String, Vec<u8>)>, seen: &Mutex<
             note(format!("reload {}", config.limits.receive_max));
             drop(reply.send(Ok(())));
         }
-        Command::Act { account, path, payload, reply } => {
+        Command::Act { account, rights, path, payload, reply } => {
             let said = im::act(&account, &path, payload.reveal());
-            note(format!("{account} {path} {}", String::from_utf8_lossy(payload.reveal())));
+            let own = if rights == Rights::Own { "own " } else { "" };
+            note(format!("{own}{account} {path} {}", String::from_utf8_lossy(payload.reveal())));
             drop(reply.send(Ok(said)));
+        }
+        Command::Look { what, reply } => {
+            if let parlor_core::Look::Command { id, .. } = &what {
+                note(format!("look {id}"));
+            }
+            drop(reply.send(Ok(im::look(&what))));
         }
         Command::Pair { peer, code, name, reply } => drop(reply.send(im::pair(peer, code.reveal(), &name))),
         Command::TokenIssue { wish, reply } => drop(reply.send(im::issue(&wish))),

@@ -89,6 +89,7 @@ impl Look<'_> {
             "array" => value.is_array(),
             "string" => value.is_string(),
             "boolean" => value.is_boolean(),
+            "null" => value.is_null(),
             "integer" => value.is_u64() || value.is_i64(),
             other => panic!("{other} is a type nobody checks"),
         };
