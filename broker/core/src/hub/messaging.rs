@@ -634,7 +634,7 @@ impl Hub {
             // The answer comes by itself.
             Ok(_) => return,
             Err(refusal) => {
-                self.counters.refused.add(refusal.code.text());
+                self.im.counters.refused.add(refusal.code.text());
                 Reply::Refused { code: refusal.code.text(), text: refusal.text }
             }
         };
