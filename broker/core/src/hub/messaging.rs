@@ -360,6 +360,8 @@ impl Hub {
         l.im_account = Some(account);
         l.im_admin = who.groups.iter().any(|group| group == "admins");
         self.im.connected(now, account);
+        // A device that comes in with its credentials has heard them: the code that made it is used up.
+        self.im.pairing_ended(account);
         let filters: Vec<(Box<str>, u8, u32)> = self.sessions[key as usize]
             .subscriptions
             .iter()
