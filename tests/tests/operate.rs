@@ -14,6 +14,7 @@ mod operate {
     mod jwt;
     mod log;
     mod packaging;
+    mod pairing;
     mod reload;
     mod stop;
     mod tls;
