@@ -128,7 +128,8 @@ impl Hub {
             correlation: None,
             id: None,
             expiry_ms: 0,
-            operator: self.links[slot as usize].im_admin,
+            // The operator's people may announce; in conversations they are like everybody.
+            operator: self.links[slot as usize].im_admin && path.starts_with("admin/"),
         };
         if !p.properties.is_empty() {
             origin.response_topic = p.properties.response_topic();
@@ -360,7 +361,6 @@ impl Hub {
         l.im_account = Some(account);
         l.im_admin = who.groups.iter().any(|group| group == "admins");
         self.im.connected(now, account);
-        // A device that comes in with its credentials has heard them: the code that made it is used up.
         self.im.pairing_ended(account);
         let filters: Vec<(Box<str>, u8, u32)> = self.sessions[key as usize]
             .subscriptions
@@ -459,12 +459,12 @@ impl Hub {
             let used = self.sessions[key as usize].flow.as_ref().map_or(0, |f| usize::from(f.in_flight));
             let credit = usize::from(l.receive_max).saturating_sub(used + usize::from(l.im_in_flight));
             let Some(sending) = self.im.next(now, key, credit) else { break };
-            self.send_im(slot, sending);
+            self.send_im(now, slot, sending);
             self.links[slot as usize].im_in_flight = narrow16(self.im.in_flight(key));
         }
     }
 
-    fn send_im(&mut self, slot: u32, sending: crate::im::Sending) {
+    fn send_im(&mut self, now: Now, slot: u32, sending: crate::im::Sending) {
         let l = &self.links[slot as usize];
         let (version, packet_max) = (l.version, l.packet_max as usize);
         let wire = self.im.wire();
@@ -483,7 +483,7 @@ impl Hub {
             self.counters.dropped.add("packet_too_large");
             let key = l.session;
             if let Some(id) = sending.packet_id {
-                self.im.give_up(key, id);
+                self.im.give_up(now, key, id);
             }
             return;
         }

@@ -25,6 +25,7 @@ mod query;
 mod receipt;
 mod refusal;
 mod restore;
+mod retry;
 mod room;
 mod row;
 mod send;
@@ -43,7 +44,7 @@ pub(crate) use pairing::PAIRING_ACCOUNT;
 pub(crate) use refusal::{Code, Refusal};
 pub(crate) use terminal::Greeting;
 
-use crate::hash::{Map, map};
+use crate::hash::{Map, Secret, map};
 use crate::hub::Now;
 use crate::limits::Limits;
 use crate::store::{Batch, Fact, Query, Table, What};
@@ -219,11 +220,13 @@ pub(crate) struct Marks {
     /// Ends of mailboxes.
     mailboxes: Vec<(AccountNo, u64)>,
     badges: Vec<(AccountNo, ConvNo)>,
+    states: Vec<AccountNo>,
+    deltas: Vec<AccountNo>,
 }
 
 impl Marks {
     pub(crate) fn is_empty(&self) -> bool {
-        self.mailboxes.is_empty() && self.badges.is_empty()
+        self.mailboxes.is_empty() && self.badges.is_empty() && self.states.is_empty() && self.deltas.is_empty()
     }
 }
 
@@ -231,6 +234,8 @@ impl Marks {
 #[derive(Debug)]
 pub(crate) enum Pending {
     Send(Box<send::Parked>),
+    /// A request that is made again once the store has said whether its client id was used.
+    Retry(Box<retry::Retry>),
     /// Mailbox entries up to a position, for a session with this serial number.
     Page {
         online: u32,
@@ -294,7 +299,7 @@ pub(crate) struct Im {
     pub(crate) settings: ImSettings,
     pub(crate) limits: Limits,
     boot: u64,
-    random: u64,
+    secret: Secret,
     dir: Directory,
     /// Sessions that take part.
     online: Slab<Online>,
@@ -310,6 +315,13 @@ pub(crate) struct Im {
     dirty_mailboxes: Vec<AccountNo>,
     /// Mailboxes with entries that are in no batch that was handed out.
     touched: Vec<AccountNo>,
+    /// A client id of which the store has just said that it was never used.
+    certainly_new: Option<dedup::Key>,
+    /// Devices whose state, or whose desired state, is told when the next batch is on disk.
+    told_states: Vec<AccountNo>,
+    told_deltas: Vec<AccountNo>,
+    /// Devices that have a command which waits for the disk.
+    waiting_devices: Vec<AccountNo>,
     /// Badges and lines of conversations that change when the next batch is on disk.
     badged: Vec<(AccountNo, ConvNo)>,
     /// Members whose marks moved and are to be told to the others.
@@ -366,7 +378,7 @@ impl Im {
             settings,
             limits,
             boot,
-            random: seed ^ 0x5851_F42D_4C95_7F2D,
+            secret: Secret::new(seed, 0x696D),
             dir: Directory { accounts: vec![], convs: vec![], by_name: map(seed), direct: map(seed) },
             online: Slab::new(),
             by_session: map(seed),
@@ -378,6 +390,10 @@ impl Im {
             dirty_terminals: vec![],
             dirty_mailboxes: vec![],
             touched: vec![],
+            certainly_new: None,
+            told_states: vec![],
+            told_deltas: vec![],
+            waiting_devices: vec![],
             badged: vec![],
             moved: vec![],
             bodies: map(seed),
@@ -463,6 +479,7 @@ impl Im {
             (("me", "reported"), []) => self.on_reported(now, origin, payload),
             (("me", "describe"), []) => self.on_describe(now, origin, payload),
             (("me", "cmdres"), [id]) => self.on_command_result(now, origin, id, payload),
+            (("me", "res"), [id]) => self.on_command_query(origin, id),
             (("me", "contacts"), []) => self.on_contacts(now, origin, payload),
             (("me", "contact"), [with]) => self.on_contact(now, origin, with, payload),
             (("me", "group"), [group]) => self.on_group(now, origin, group, payload),
@@ -502,6 +519,7 @@ impl Im {
     pub(crate) fn answer(&mut self, asker: &Asker, reply: Value) {
         match asker.session {
             None => self.out.push_back(Out::Replied { token: asker.token, reply: Reply::Done(reply.to_string()) }),
+            Some(session) if asker.account == PAIRING_ACCOUNT => self.tell_paired(session, asker, reply),
             Some(session) => self.tell_session(session, asker, reply),
         }
     }
@@ -626,6 +644,8 @@ impl Im {
             && self.dirty_mailboxes.is_empty()
             && self.moved.is_empty()
             && self.badged.is_empty()
+            && self.told_states.is_empty()
+            && self.told_deltas.is_empty()
             && self.facts.is_empty())
     }
 
@@ -670,11 +690,16 @@ impl Im {
             (account, mailbox.next)
         });
         let mailboxes = mailboxes.collect();
-        Marks { mailboxes, badges: core::mem::take(&mut self.badged) }
+        Marks {
+            mailboxes,
+            badges: core::mem::take(&mut self.badged),
+            states: core::mem::take(&mut self.told_states),
+            deltas: core::mem::take(&mut self.told_deltas),
+        }
     }
 
     /// What [`Im::flush`] wrote is on disk.
-    pub(crate) fn committed(&mut self, marks: &Marks) {
+    pub(crate) fn committed(&mut self, now: Now, marks: &Marks) {
         for &(account, until) in &marks.mailboxes {
             let a = &mut self.dir.accounts[account.at()];
             a.mailbox.committed = a.mailbox.committed.max(until);
@@ -696,6 +721,15 @@ impl Im {
                 }
                 self.wake(online);
             }
+        }
+        for &device in &marks.states {
+            self.state_changed(device);
+        }
+        for &device in &marks.deltas {
+            self.delta_changed(device);
+        }
+        for device in core::mem::take(&mut self.waiting_devices) {
+            self.command_due(now, device);
         }
     }
 
@@ -906,6 +940,7 @@ impl Im {
         match self.pending.remove(&answer.token) {
             None => {}
             Some(Pending::Send(parked)) => self.unparked(now, *parked, answer),
+            Some(Pending::Retry(retry)) => self.asked_first(now, &retry, answer),
             Some(Pending::Change(change)) => self.change_found(now, *change, answer),
             Some(Pending::Read(asked)) => self.counted(now, *asked, answer),
             Some(Pending::Query(asked)) => self.query_answered(now, *asked, answer),
@@ -926,16 +961,13 @@ impl Im {
             let no = AccountNo(u32::try_from(at).unwrap_or(u32::MAX));
             self.age_mailbox(no, day);
         }
+        self.contacts_daily(now);
         self.arm(now.ms + 3_600_000, ImTimer::Daily);
     }
 
-    /// A number nobody can guess without the seed (splitmix64).
+    /// A number nobody can guess.
     pub(crate) fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.secret.draw()
     }
 }
 

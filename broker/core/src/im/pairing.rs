@@ -8,7 +8,6 @@
 //! (it acknowledges them, or comes in with them), the same code gives it new ones for that account and no other, so
 //! that an answer that is lost loses nothing.
 
-mod sip;
 #[cfg(test)]
 mod tests;
 
@@ -18,11 +17,11 @@ use super::name::is_address_of_account;
 use super::online::{Class, Note, Tag};
 use super::row::{RowWriter, read_u32, reader};
 use super::{Asker, Code, Done, Im, ImTimer, Origin, Out, Refusal, Reply, Verdict, object, row, shorten, text};
+use crate::hash::sip;
 use crate::hub::Now;
 use crate::store::Fact;
 use crate::store::bytes::DecodeError;
 use serde_json::{Value, json};
-use sip::sip;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Account of a connection that came in with a code: it is nobody yet.

@@ -210,7 +210,9 @@ fn direct(broker: &Broker, options: &Options) -> Result<Vec<String>, ImError> {
         }
         finished.clear();
         if !alive {
-            return Err(ImError::Wrong(format!("sent {sent}, acknowledged {acked}, delivered {got}: the rest is lost")));
+            return Err(ImError::Wrong(format!(
+                "sent {sent}, acknowledged {acked}, delivered {got}: the rest is lost"
+            )));
         }
     }
     let whole = meter.read()?;
