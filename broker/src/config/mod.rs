@@ -4,6 +4,7 @@
 //! (`PARLOR_LIMITS__TOPIC_ALIAS_MAX=10`; two underscores step into a table), flags (`--set limits.topic_alias_max=10`).
 //! [`Sources::load`] reads them all and reports every problem it finds, each with its place.
 
+mod im;
 mod problem;
 mod read;
 mod section;

@@ -5,8 +5,8 @@ use super::section::{Content, Range, Room, Section};
 use super::tree::{Node, Table, Value, bare};
 use super::url::ListenerUrl;
 use super::{
-    Auth, CertificateAccount, ClientCertificate, Config, DATA, HTTP_LISTEN, Http, Im, Jwt, JwtAlgorithm, Listener,
-    Loaded, Log, LogFormat, LogLevel, SlowDown, Sources, Store, Tls, WebSocket,
+    Auth, CertificateAccount, ClientCertificate, Config, DATA, HTTP_LISTEN, Http, Jwt, JwtAlgorithm, Listener, Loaded,
+    Log, LogFormat, LogLevel, SlowDown, Sources, Store, Tls, WebSocket,
 };
 use crate::auth::{PasswordParams, SCRAM_ITERATIONS_MIN};
 use parlor_core::access::{Action, Effect, Pattern, Rule, RuleError, Who, is_account_name, is_group_name};
@@ -16,9 +16,6 @@ use std::path::PathBuf;
 
 /// Environment variables that are ours and not part of the configuration itself.
 const OTHER_VARIABLES: &[&str] = &["PARLOR_CONFIG"];
-
-/// Longest topic prefix, bytes: much is appended to it.
-const TOPIC_PREFIX_BYTES_MAX: usize = 256;
 
 /// Reads everything and reports all that is wrong.
 pub(super) fn load(sources: &Sources, text: String) -> Result<Loaded, Report> {
@@ -113,7 +110,7 @@ fn config(room: &mut Room, written: Table) -> Whole {
     let http = http(room, &mut top);
     let sys_interval_secs = sys(room, &mut top);
     let store = store(room, &mut top);
-    let im = im(room, &mut top);
+    let im = super::im::read(room, &mut top);
     top.finish(room);
     let config =
         Config { data, listeners, auth, rules, limits, log, http, sys_interval_secs, store, drain_secs, websocket, im };
@@ -504,34 +501,6 @@ fn store(room: &mut Room, top: &mut Section) -> Store {
     store.salvage = section.boolean(room, "salvage").unwrap_or(false);
     section.finish(room);
     store
-}
-
-fn im(room: &mut Room, top: &mut Section) -> Im {
-    let mut im = Im { enabled: true, home_assistant: None };
-    let Some(mut section) = top.section(room, "im") else { return im };
-    im.enabled = section.boolean(room, "enabled").unwrap_or(true);
-    let wanted = section.boolean(room, "home_assistant").unwrap_or(false);
-    let mut prefix = "homeassistant".to_owned();
-    if let Some((origin, value)) = section.text(room, "home_assistant_prefix") {
-        if is_topic_prefix(&value) {
-            prefix = value;
-        } else {
-            room.problem(&origin, Offence::BadPrefix(value));
-        }
-    }
-    section.finish(room);
-    im.home_assistant = wanted.then_some(prefix);
-    im
-}
-
-/// Whether topics may begin with `text` and a slash, outside of what the broker keeps for itself.
-fn is_topic_prefix(text: &str) -> bool {
-    let is_level =
-        |level: &str| !level.is_empty() && !level.contains(|c: char| matches!(c, '+' | '#') || c.is_control());
-    text.len() <= TOPIC_PREFIX_BYTES_MAX
-        && text.split('/').all(is_level)
-        && !text.starts_with('$')
-        && text.split('/').next() != Some("im")
 }
 
 /// What only shows when everything has been read.
