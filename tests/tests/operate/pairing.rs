@@ -1,5 +1,6 @@
 //! Pairing over HTTP: a one-time code makes a device's account; who guesses codes is slowed down.
 
+use super::schema::conforms;
 use super::tools::*;
 use super::transport::Way;
 use serde_json::json;
@@ -52,16 +53,17 @@ fn make_home(alice: &mut Client) {
     asks(alice, "me/group/g-home", &new, "im/v1/me/group/res");
 }
 
-/// A code makes one account, which can log in at once and belongs to the household; the code is used up then.
+/// A code makes one account, which can log in at once and outlives a kill; the code is used up then, and nothing of it is logged.
 #[test]
 fn a_code_makes_an_account() {
-    let (mut broker, _) = house(&[]);
+    let (mut broker, _) = house(&["--log-level", "trace"]);
     let mut alice = alice(&broker);
     make_home(&mut alice);
     let code = code(&mut alice);
     let answer = pair(broker.http(), &code, "lamp2");
     assert_eq!(answer.status, 201, "{}", answer.text());
     let paired = answer.json();
+    conforms(&paired, "Paired");
     assert_eq!(
         (&paired["account"], &paired["owner"], &paired["household"]),
         (&"lamp2".into(), &"alice".into(), &"g-home".into())
@@ -72,13 +74,15 @@ fn a_code_makes_an_account() {
     assert_eq!(pair(broker.http(), &code, "lamp3").status, 403, "a code is used for one name");
     connect.to(&broker).quiet();
     assert_eq!(pair(broker.http(), &code, "lamp2").status, 404, "a code that has served is none");
+    // The last thing that is logged of it: the connection that came in with the password has ended.
+    broker.await_log("connection ended");
+    let log = broker.log();
+    assert!(log.contains("a device was paired") && !log.contains(&password) && !log.contains(&code), "{log}");
     broker.kill();
     broker.start_again();
     assert!(connect.to(&broker).connack.present, "answered means on disk");
     let row = Operator::of(&broker).see("/accounts/lamp2");
     assert_eq!(row["messaging"]["kind"], "device", "{row}");
-    let log = broker.log();
-    assert!(!log.contains(&password) && !log.contains(&code), "{log}");
 }
 
 /// What a code is refused for, and that it can be used afterwards.

@@ -211,6 +211,8 @@ fn the_log_keeps_secrets() {
     operator.ask("POST", "/messages", &message);
     operator.ask("DELETE", "/accounts/lamp/tokens", "");
     let admin = std::fs::read_to_string(broker.data().join("admin.token")).expect("a token");
+    broker.signal("TERM");
+    broker.await_log("stopped");
     let log = broker.log();
     assert!(log.contains("issues a connect token") && log.contains("CONNECT"), "{log}");
     let signature = token.rsplit('.').next().expect("three parts");
