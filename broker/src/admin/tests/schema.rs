@@ -7,7 +7,7 @@ use serde_json::Value;
 /// Checks that `value` is what the schema of this name describes.
 #[track_caller]
 pub(super) fn conforms(value: &Value, schema: &str) {
-    let document: Value = serde_json::from_str(OPENAPI).unwrap();
+    let document: Value = serde_json::from_str(OPENAPI).expect("the document is JSON");
     let schema = &document["components"]["schemas"][schema];
     assert!(schema.is_object(), "there is no such schema");
     let found = problems(value, schema, &document);
@@ -36,14 +36,16 @@ impl Look<'_> {
         for (key, said) in schema.as_object().expect("a schema is an object") {
             match key.as_str() {
                 "$ref" => {
-                    let target = said.as_str().unwrap().trim_start_matches('#');
+                    let target = said.as_str().expect("a text").trim_start_matches('#');
                     let target = self.document.pointer(target).unwrap_or_else(|| panic!("{said} leads nowhere"));
                     self.at(place, value, target);
                 }
-                "type" => self.kind(place, value, said.as_str().unwrap()),
-                "enum" if !said.as_array().unwrap().contains(value) => self.wrong(place, format!("is none of {said}")),
+                "type" => self.kind(place, value, said.as_str().expect("a text")),
+                "enum" if !said.as_array().expect("a list").contains(value) => {
+                    self.wrong(place, format!("is none of {said}"));
+                }
                 "oneOf" => {
-                    let forms = said.as_array().unwrap();
+                    let forms = said.as_array().expect("a list");
                     let fitting = forms.iter().filter(|form| problems(value, form, self.document).is_empty()).count();
                     if fitting != 1 {
                         self.wrong(place, format!("fits {fitting} of its forms"));
@@ -51,7 +53,7 @@ impl Look<'_> {
                 }
                 "properties" => self.properties(place, value, schema),
                 "required" => {
-                    for key in said.as_array().unwrap().iter().filter_map(Value::as_str) {
+                    for key in said.as_array().expect("a list").iter().filter_map(Value::as_str) {
                         if value.is_object() && value.get(key).is_none() {
                             self.wrong(&format!("{place}.{key}"), "is missing");
                         }
