@@ -106,12 +106,12 @@ impl Api {
         outcome(self.ask(|reply| Command::Look { what, reply }).await??)
     }
 
-    /// What messaging knows of an account; `None` where there is no messaging.
+    /// What messaging knows of an account; `None` where there is no messaging, or it can have no such account.
     pub(super) async fn described(&self, name: &str) -> Result<Option<Value>, ApiError> {
-        if !self.has_messaging() {
-            return Ok(None);
+        match self.look(Look::Account { name: name.to_owned() }).await {
+            Err(ApiError::NoMessaging | ApiError::Refused { code: "not_found", .. }) => Ok(None),
+            found => found.map(Some),
         }
-        Ok(Some(self.look(Look::Account { name: name.to_owned() }).await?))
     }
 
     pub(super) async fn messages(&self, caller: &Caller, body: Incoming) -> Result<Response<AdminBody>, ApiError> {
@@ -151,8 +151,8 @@ impl Api {
         for to in many {
             let to = to.as_str().unwrap_or_default();
             let mut message = message.clone();
-            if let Some(id) = message["id"].as_str() {
-                message["id"] = id_for(id, to).into();
+            if let Some(id) = message["id"].as_str().and_then(|id| id_for(id, to)) {
+                message["id"] = id.into();
             }
             items.push(match self.send(from, to, &message).await {
                 Ok(sent) => sent,
@@ -179,7 +179,7 @@ impl Api {
     }
 
     pub(super) async fn commands_add(&self, caller: &Caller, body: Incoming) -> Result<Response<AdminBody>, ApiError> {
-        let command: NewCommand = parse(body).await?;
+        let command: NewCommand = parse_message(body).await?;
         let from = actor(caller, command.from)?;
         if command.wait_ms > WAIT_MS_MAX {
             return Err(ApiError::refused("bad_request", "\"wait_ms\" is 60000 at most"));
@@ -278,15 +278,24 @@ impl Api {
 
     pub(super) async fn recount(&self, body: Incoming) -> Result<Response<AdminBody>, ApiError> {
         let Recount { account } = parse_or_default(body).await?;
-        let names = match account {
-            Some(account) => vec![account],
-            None => self.ask(|reply| Command::Accounts { reply }).await?.into_iter().map(|(name, _)| name).collect(),
+        let (names, is_named) = match account {
+            Some(account) => (vec![account], true),
+            None => {
+                let stored = self.ask(|reply| Command::Accounts { reply }).await?;
+                (stored.into_iter().map(|(name, _)| name).collect(), false)
+            }
         };
         let mut items = Vec::new();
         for name in names {
-            let mut counted = self.act(&Actor::of_operator(&name), "me/recount", &json!({})).await?;
-            counted["account"] = name.into();
-            items.push(counted);
+            match self.act(&Actor::of_operator(&name), "me/recount", &json!({})).await {
+                // It was removed meanwhile, or has a name from before there was messaging.
+                Err(ApiError::Refused { code: "not_found", .. }) if !is_named => {}
+                counted => {
+                    let mut counted = counted?;
+                    counted["account"] = name.into();
+                    items.push(counted);
+                }
+            }
         }
         Ok(shown(StatusCode::OK, &json!({ "items": items })))
     }
@@ -356,11 +365,12 @@ fn numbers(query: &mut Query, keys: &[&'static str]) -> Result<Value, ApiError> 
 }
 
 /// One message to several addresses is one message to each, so each needs an id of its own, and the same one when the
-/// request is sent again.
-fn id_for(id: &str, to: &str) -> String {
+/// request is sent again. `None`: this is no id, and messaging will say so.
+fn id_for(id: &str, to: &str) -> Option<String> {
     use base64ct::Encoding;
+    let is_id = (1..=36).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
     let digest = ring::digest::digest(&ring::digest::SHA256, format!("{id}\0{to}").as_bytes());
-    base64ct::Base64UrlUnpadded::encode_string(&digest.as_ref()[..24])
+    is_id.then(|| base64ct::Base64UrlUnpadded::encode_string(&digest.as_ref()[..24]))
 }
 
 /// Whether nothing more happens to a command.

@@ -162,6 +162,7 @@ fn a_message_to_several_is_one_to_each() {
     assert!(ids[0] != ids[1] && ids.iter().all(|id| (1..=36).contains(&id.len())), "{ids:?}");
     assert_eq!(send("a1").1, sent, "the same ids each time");
     assert_ne!(send("a2").1["items"][0]["id"], items[0]["id"]);
+    assert_eq!(send("no id").1["items"][0]["id"], "no id", "what is no id is not made one");
 }
 
 #[test]
