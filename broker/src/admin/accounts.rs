@@ -85,6 +85,7 @@ pub fn revoke_tokens(record: &[u8]) -> Result<Vec<u8>, AccountError> {
 
 /// Whether `text` can be an account's name for people.
 pub fn check_display_name(text: &str) -> Result<(), AccountError> {
+    let text = text.trim();
     let is_fit = (1..=DISPLAY_NAME_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control);
     if is_fit { Ok(()) } else { Err(AccountError::DisplayName) }
 }

@@ -288,7 +288,7 @@ fn accounts_have_a_kind_and_tokens() {
     assert_eq!(house.call("GET", "/api/v1/accounts/nobody", "").0, 404);
     for (body, expect) in [
         (r#"{"name":"a","password":"correct horse","kind":"robot"}"#, 400),
-        (r#"{"name":"a","password":"correct horse","display_name":""}"#, 422),
+        (r#"{"name":"a","password":"correct horse","display_name":" "}"#, 422),
         (r#"{"name":"a","password":"correct horse","display_name":"a\nb"}"#, 422),
         (r#"{"name":"g-home","password":"correct horse"}"#, 422),
         (r#"{"name":"ch-news","password":"correct horse"}"#, 422),
