@@ -1,0 +1,3 @@
+//! Messaging from the command line.
+
+pub(crate) mod model;
