@@ -2,7 +2,7 @@
 //!
 //! Each wraps a [`Store`] and is otherwise honest. The product has no switch for any of this.
 
-use parlor_core::store::{Batch, BatchNo, Fact, Load, Store, StoreEvent};
+use parlor_core::store::{Batch, BatchNo, Fact, Load, Query, Store, StoreEvent};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -92,6 +92,10 @@ impl Store for Forgetful {
         self.store.load(load);
     }
 
+    fn query(&mut self, query: Query) {
+        self.store.query(query);
+    }
+
     fn poll(&mut self) -> Option<StoreEvent> {
         self.store.poll()
     }
@@ -108,6 +112,7 @@ pub struct AckEarly {
 enum Waiting {
     Batch(BatchNo, Batch),
     Load(Load),
+    Query(Query),
 }
 
 impl AckEarly {
@@ -121,6 +126,7 @@ impl AckEarly {
             match self.waiting.pop_front() {
                 Some((_, Waiting::Batch(number, batch))) => self.store.submit(number, batch),
                 Some((_, Waiting::Load(load))) => self.store.load(load),
+                Some((_, Waiting::Query(query))) => self.store.query(query),
                 None => break,
             }
         }
@@ -137,6 +143,11 @@ impl Store for AckEarly {
     fn load(&mut self, load: Load) {
         // It asks for what was "committed", so it must wait behind that.
         self.waiting.push_back((Instant::now() + self.delay, Waiting::Load(load)));
+        self.hand_on();
+    }
+
+    fn query(&mut self, query: Query) {
+        self.waiting.push_back((Instant::now() + self.delay, Waiting::Query(query)));
         self.hand_on();
     }
 

@@ -98,7 +98,12 @@ pub fn play(data: &[u8]) -> BTreeSet<&'static str> {
     let mut store = MemoryStore::new();
     let snapshot = store.open();
     let now = Now { ms: 0, wall_ms: EPOCH_MS };
-    let settings = Settings { limits: limits.clone(), access: Access::default(), sys_interval_secs: 5 };
+    let settings = Settings {
+        limits: limits.clone(),
+        access: Access::default(),
+        sys_interval_secs: 5,
+        im: parlor_core::ImSettings::default(),
+    };
     let hub = Hub::new(settings, snapshot, 1, now);
     let lines = (0..LINKS).map(|_| None).collect();
     let mut storm = Storm {
@@ -254,7 +259,12 @@ impl Storm {
         self.outstanding = false;
         let snapshot = self.store.open();
         self.now.ms = 0;
-        let settings = Settings { limits: self.limits.clone(), access: Access::default(), sys_interval_secs: 5 };
+        let settings = Settings {
+            limits: self.limits.clone(),
+            access: Access::default(),
+            sys_interval_secs: 5,
+            im: parlor_core::ImSettings::default(),
+        };
         self.hub = Hub::new(settings, snapshot, 2, self.now);
     }
 
@@ -296,6 +306,7 @@ impl Storm {
                 self.waiting.push((link, request.exchange, request.method.is_some()));
             }
             Effect::Load(load) => self.store.load(load),
+            Effect::Query(query) => self.store.query(query),
             Effect::Resume(link) => {
                 let found = self.lines.iter().position(|l| l.as_ref().is_some_and(|l| l.link == link));
                 if let Some(at) = found {
@@ -303,7 +314,7 @@ impl Storm {
                 }
             }
             Effect::Forget(exchange) => self.waiting.retain(|(_, e, _)| *e != exchange),
-            Effect::Stored(_) => {}
+            Effect::Stored(_) | Effect::Replied(..) | Effect::Pair(_) | Effect::AccountMade { .. } => {}
         }
     }
 

@@ -323,7 +323,12 @@ impl<'a> World<'a> {
             Err(PowerCut) => return self.lose_power(),
         };
         self.note(1, self.boots as usize, &[]);
-        let settings = Settings { limits: self.plan.limits.clone(), access: Access::default(), sys_interval_secs: 0 };
+        let settings = Settings {
+            limits: self.plan.limits.clone(),
+            access: Access::default(),
+            sys_interval_secs: 0,
+            im: parlor_core::ImSettings::default(),
+        };
         let now = Now { ms: 0, wall_ms: EPOCH_MS + self.now_ms };
         let hub = Hub::new(settings, snapshot, self.plan.seed ^ u64::from(self.boots), now);
         let desk = Desk::default();
@@ -389,8 +394,15 @@ impl<'a> World<'a> {
             Effect::Load(load) => {
                 self.with_broker(|b, _| b.store.load(load));
             }
+            Effect::Query(query) => {
+                self.with_broker(|b, _| b.store.query(query));
+            }
             Effect::Resume(link) => self.resume(link),
-            Effect::Forget(_) | Effect::Stored(_) => {}
+            Effect::Forget(_)
+            | Effect::Stored(_)
+            | Effect::Replied(..)
+            | Effect::Pair(_)
+            | Effect::AccountMade { .. } => {}
         }
     }
 

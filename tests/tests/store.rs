@@ -9,6 +9,8 @@ mod backup;
 mod contract;
 #[path = "store/crash.rs"]
 mod crash;
+#[path = "store/rows.rs"]
+mod rows;
 #[path = "store/threads.rs"]
 mod threads;
 #[path = "store/traffic.rs"]

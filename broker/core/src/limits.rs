@@ -84,7 +84,7 @@ limits! {
     /// Receive Maximum announced to clients: unanswered QoS 1 and 2 PUBLISH packets. One more ends the connection with 0x93.
     receive_max: 1_024, 1, 65_535;
     /// Unanswered QoS 1 and 2 PUBLISH packets sent to one client, also when its own Receive Maximum is higher. Further ones wait.
-    in_flight_max: 1_024, 1, 65_534;
+    in_flight_max: 1_024, 1, 32_766;
     /// Topic Alias Maximum announced to clients. A higher alias ends the connection with 0x94; 0 forbids aliases.
     topic_alias_max: 64, 0, 65_535;
     /// Topic aliases used towards one client, also when its own Topic Alias Maximum is higher; 0 uses none.
@@ -133,6 +133,26 @@ limits! {
     handshakes_max: 1_000, 1, 100_000;
     /// Durable messages accepted and not yet on disk, bytes. Beyond it publishers are not read until the disk has caught up.
     commit_bytes_max: 16_777_216, 65_536, 1_073_741_824;
+    /// Longest message of a conversation, bytes. A longer one is refused with `too_large` (0x95).
+    im_message_bytes_max: 65_536, 64, 1_048_576;
+    /// Longest message to a device, bytes. Edge as `im_message_bytes_max`.
+    im_device_message_bytes_max: 4_096, 64, 1_048_576;
+    /// Messages a second one account may send in the long run; 0: no limit. Beyond it: `quota` (0x97).
+    im_account_rate_max: 100, 0, 1_000_000;
+    /// Messages it may send at once.
+    im_account_burst_max: 1_000, 1, 1_000_000;
+    /// Messages a second one conversation takes in the long run; 0: no limit. Beyond it: `quota` (0x97).
+    im_conversation_rate_max: 200, 0, 1_000_000;
+    /// Messages it takes at once.
+    im_conversation_burst_max: 2_000, 1, 1_000_000;
+    /// Entries kept in the mailbox of a person or service. Older ones go; a terminal that had not got them is told of the gap.
+    im_mailbox_entries_max: 10_000, 16, 10_000_000;
+    /// Days they are kept, 31 at most: then the store forgets them.
+    im_mailbox_days: 30, 1, 31;
+    /// Entries kept in the mailbox of a device. Edge as `im_mailbox_entries_max`.
+    im_device_mailbox_entries_max: 256, 16, 10_000_000;
+    /// Days they are kept. Edge as `im_mailbox_days`.
+    im_device_mailbox_days: 7, 1, 31;
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What the hub knows of one connection: its phase, what the client allows, and the bytes it has not read yet.
 
+use crate::im::AccountNo;
 use crate::router::Route;
 use parlor_protocol::mqtt::Version;
 use std::net::IpAddr;
@@ -52,6 +53,8 @@ pub(crate) mod pause {
     pub(crate) const RATE: u8 = 8;
     /// The client does not read its answers.
     pub(crate) const OUTPUT: u8 = 16;
+    /// A message waits for the store to say whether its client id was used.
+    pub(crate) const LOOKUP: u8 = 32;
 }
 
 /// One connection.
@@ -66,6 +69,12 @@ pub(crate) struct Link {
     pub(crate) no_problem_information: bool,
     pub(crate) allow_anonymous: bool,
     pub(crate) session: u32,
+    /// The account in the messaging rooms; none for anonymous clients.
+    pub(crate) im_account: Option<AccountNo>,
+    /// The account is in the operator's group `admins`.
+    pub(crate) im_admin: bool,
+    /// QoS 1 packets of the messaging rooms that wait for their PUBACK.
+    pub(crate) im_in_flight: u16,
     pub(crate) keep_alive_ms: u32,
     pub(crate) packet_max: u32,
     pub(crate) receive_max: u16,
@@ -99,6 +108,10 @@ pub(crate) struct Extra {
     pub(crate) expires_at_ms: Option<u64>,
     /// The deadline of that, on the clock of [`crate::Now::ms`].
     pub(crate) token_timer_ms: u64,
+    /// What the client said of itself for the messaging rooms.
+    pub(crate) hello: Option<Box<crate::hub::Hello>>,
+    /// The code with which a device came in that is being paired.
+    pub(crate) pairing_code: Option<String>,
     pub(crate) aliases_in: Vec<Option<Rc<str>>>,
     pub(crate) aliases_out: Vec<Box<str>>,
     pub(crate) routes: Vec<CachedRoute>,
@@ -139,6 +152,9 @@ impl Link {
             no_problem_information: false,
             allow_anonymous: peer.allow_anonymous,
             session: u32::MAX,
+            im_account: None,
+            im_admin: false,
+            im_in_flight: 0,
             keep_alive_ms: 0,
             packet_max: u32::MAX,
             receive_max: u16::MAX,
@@ -153,6 +169,11 @@ impl Link {
             address: peer.address,
             extra,
         }
+    }
+
+    /// QoS 1 and 2 deliveries of queues that may be under way beside those of the messaging rooms.
+    pub(crate) fn queue_credit(&self) -> u16 {
+        self.receive_max.saturating_sub(self.im_in_flight)
     }
 
     /// Bytes the client has not taken.

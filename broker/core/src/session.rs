@@ -12,8 +12,8 @@ use std::rc::Rc;
 /// No link: the client is away.
 pub(crate) const NO_LINK: u32 = u32::MAX;
 
-/// Packet identifiers in a row before they repeat.
-const IDS: u64 = 65_535;
+/// Packet identifiers in a row before they repeat; those above belong to the messaging rooms.
+const IDS: u64 = 32_767;
 
 /// Who a session belongs to; shared by all sessions of the account.
 #[derive(Debug)]
@@ -286,7 +286,7 @@ impl Flow {
 
 /// The packet identifier of a delivery.
 pub(crate) fn packet_id_of(index: u64) -> PacketId {
-    let value = u16::try_from(index % IDS + 1).expect("65,535 at most");
+    let value = u16::try_from(index % IDS + 1).expect("32,767 at most");
     PacketId::new(value).expect("1 at least")
 }
 

@@ -124,7 +124,7 @@ impl Driver {
                     self.outside.borrow_mut().failed(why);
                 }
                 StoreEvent::LowSpace(low) => self.outside.borrow_mut().low_space(*low),
-                StoreEvent::Page(_) | StoreEvent::Committed(_) => {}
+                StoreEvent::Page(_) | StoreEvent::Answer(_) | StoreEvent::Committed(_) => {}
             }
             self.hub.borrow_mut().stored(self.now(), event);
         }
@@ -157,12 +157,15 @@ impl Driver {
                 Some(Effect::Authenticate(link, request)) => self.authenticate(link, request),
                 Some(Effect::Forget(exchange)) => self.authenticator.forget(exchange),
                 Some(Effect::Load(load)) => self.store.borrow_mut().load(load),
+                Some(Effect::Query(query)) => self.store.borrow_mut().query(query),
                 Some(Effect::Resume(link)) => {
                     if let Some(conn) = self.conn(link) {
                         conn.wake();
                     }
                 }
                 Some(Effect::Stored(token)) => self.outside.borrow_mut().stored(token),
+                // What the operator asks of the messaging rooms is asked through the HTTP side.
+                Some(Effect::Replied(..) | Effect::Pair(_) | Effect::AccountMade { .. }) => {}
             }
         }
     }

@@ -116,6 +116,7 @@ pub(super) fn hub_settings(config: &Config) -> Settings {
         limits: config.limits.clone(),
         access: Access::new(config.rules.clone()),
         sys_interval_secs: config.sys_interval_secs,
+        im: parlor_core::ImSettings::default(),
     }
 }
 

@@ -12,7 +12,7 @@ use redb::{Database, ReadTransaction, ReadableTable};
 use super::StoreError;
 use super::disk::{DirDisk, DirError, parent_of, sync_path};
 use super::schema::{
-    self, ACCOUNTS, BODIES, BODY_REFS, CHUNKS, META, QUEUES, RETAINED, SESSIONS, SUBSCRIPTIONS, WILLS, meta,
+    self, ACCOUNTS, BODIES, BODY_REFS, CHUNKS, META, QUEUES, RETAINED, ROWS, SESSIONS, SUBSCRIPTIONS, WILLS, meta,
 };
 
 const MAGIC: [u8; 8] = *b"PARLORB\x01";
@@ -22,7 +22,9 @@ const BLOCK_BYTES: usize = 64 * 1024;
 const MAX_BLOCK_BYTES: u32 = 1 << 30;
 /// Rows written to a new index in one transaction, bytes.
 const RESTORE_SLICE_BYTES: usize = 16 << 20;
-const TABLES: usize = 10;
+const TABLES: usize = 11;
+/// How many there were in the format without rows.
+const TABLES_WITHOUT_ROWS: usize = 10;
 const END: u8 = 0xFF;
 
 /// How far a backup is, or how large it was.
@@ -203,6 +205,11 @@ pub(super) fn write(
             out.row(table, &[key.value().as_bytes()], value.value())?;
         }
     }
+    for row in view.open_table(ROWS)?.iter()? {
+        let (key, value) = row?;
+        let (table, a, b) = key.value();
+        out.row(10, &[&[table], &a.to_le_bytes(), &b.to_le_bytes()], value.value())?;
+    }
     out.flush()?;
     let mut trailer = vec![END];
     for count in out.counts {
@@ -225,6 +232,8 @@ struct Block {
 struct Blocks<'a> {
     input: &'a mut dyn Read,
     offset: u64,
+    /// How many tables its format has.
+    tables: usize,
 }
 
 fn read_or(input: &mut dyn Read, out: &mut [u8], offset: u64, what: &'static str) -> Result<(), RestoreError> {
@@ -245,10 +254,12 @@ impl<'a> Blocks<'a> {
         let mut eight = [0; 8];
         eight.copy_from_slice(format);
         let found = u64::from_le_bytes(eight);
-        if found != schema::FORMAT {
-            return Err(RestoreError::OtherFormat { found, known: schema::FORMAT });
-        }
-        Ok(Self { input, offset: 16 })
+        let tables = match found {
+            schema::FORMAT => TABLES,
+            schema::FORMAT_WITHOUT_ROWS => TABLES_WITHOUT_ROWS,
+            _ => return Err(RestoreError::OtherFormat { found, known: schema::FORMAT }),
+        };
+        Ok(Self { input, offset: 16, tables })
     }
 
     fn next(&mut self) -> Result<Block, RestoreError> {
@@ -292,14 +303,14 @@ fn read(
     take: &mut dyn FnMut(u64, Row<'_>) -> Result<(), RestoreError>,
 ) -> Result<Progress, RestoreError> {
     let mut blocks = Blocks::new(input)?;
-    let mut counts = [0; TABLES];
+    let mut counts = vec![0; blocks.tables];
     let mut done = Progress::default();
     loop {
         let block = blocks.next()?;
         let damaged = |what| RestoreError::Damaged { offset: block.offset, what };
         if block.bytes.first() == Some(&END) {
             let mut r = Reader::new(&block.bytes[1..]);
-            for count in counts {
+            for &count in &counts {
                 if r.int().ok() != Some(count) {
                     return Err(damaged("rows are missing"));
                 }
@@ -408,6 +419,13 @@ fn pair(key: &[u8]) -> Option<(u64, u64)> {
     Some((number(a)?, number(b)?))
 }
 
+/// Key of a row of [`ROWS`].
+fn row_key(key: &[u8]) -> Option<(u8, u64, u64)> {
+    let (table, key) = key.split_first()?;
+    let (a, b) = pair(key)?;
+    Some((*table, a, b))
+}
+
 fn check_row(offset: u64, (table, key, value): Row<'_>) -> Result<(), RestoreError> {
     let is_good = match table {
         0 => text(key).is_some() && number(value).is_some(),
@@ -415,6 +433,7 @@ fn check_row(offset: u64, (table, key, value): Row<'_>) -> Result<(), RestoreErr
         2 => subscription(key, value).is_some(),
         4 => pair(key).is_some(),
         6 => number(key).is_some() && number(value).is_some(),
+        10 => row_key(key).is_some(),
         _ => text(key).is_some(),
     };
     if is_good { Ok(()) } else { Err(RestoreError::Damaged { offset, what: "a row has the wrong form" }) }
@@ -442,7 +461,8 @@ fn insert(db: &Database, offset: u64, rows: &[(u8, Vec<u8>, Vec<u8>)]) -> Result
             6 => put(&txn, BODY_REFS, number(key).ok_or_else(bad)?, number(value).ok_or_else(bad)?),
             7 => put(&txn, RETAINED, text(key).ok_or_else(bad)?, value),
             8 => put(&txn, WILLS, text(key).ok_or_else(bad)?, value),
-            _ => put(&txn, ACCOUNTS, text(key).ok_or_else(bad)?, value),
+            9 => put(&txn, ACCOUNTS, text(key).ok_or_else(bad)?, value),
+            _ => put(&txn, ROWS, row_key(key).ok_or_else(bad)?, value),
         };
         inserted?;
     }

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use parlor_core::store::{
-    Batch, Fact, Load, Page, QueueIndex, RetainedRecord, SessionNo, SessionRecord, Snapshot, WillRecord,
+    Answer, Batch, Fact, Load, Page, Query, QueueIndex, RetainedRecord, SessionNo, SessionRecord, Snapshot, WillRecord,
 };
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
@@ -13,10 +13,10 @@ use super::disk::Disk;
 use super::fold::{FoldDone, FoldJob};
 use super::journal::{self, Folded, Journal, Segment, Sizes};
 use super::schema::{
-    self, ACCOUNTS, INDEX, INDEX_NEW, META, QUEUES, QueueRow, RETAINED, SESSIONS, SUBSCRIPTIONS, WILLS, meta,
+    self, ACCOUNTS, INDEX, INDEX_NEW, META, QUEUES, QueueRow, RETAINED, ROWS, SESSIONS, SUBSCRIPTIONS, WILLS, meta,
 };
 use super::tail::Tail;
-use super::{OpenError, Options, StoreError, page};
+use super::{OpenError, Options, StoreError, page, rows};
 
 /// A store on the caller's thread. All calls but [`FoldJob::run`] belong to one thread.
 #[derive(Debug)]
@@ -179,6 +179,13 @@ impl Engine {
     pub fn load(&mut self, load: &Load) -> Result<Page, StoreError> {
         self.check()?;
         let result = page::load(&self.db, &self.tail, &self.journal, load);
+        self.stop_on_error(result)
+    }
+
+    /// The rows asked for.
+    pub fn query(&mut self, query: &Query) -> Result<Answer, StoreError> {
+        self.check()?;
+        let result = rows::answer(&self.db, &self.tail.rows, query);
         self.stop_on_error(result)
     }
 
@@ -370,5 +377,6 @@ fn read_snapshot(db: &Database) -> Result<Snapshot, StoreError> {
         let (name, record) = row?;
         snapshot.accounts.push((name.value().to_owned(), record.value().to_vec()));
     }
+    rows::read_snapshot(&txn.open_table(ROWS)?, &mut snapshot)?;
     Ok(snapshot)
 }

@@ -11,9 +11,10 @@ use super::StoreError;
 use super::journal::{Records, Segment};
 use super::page::SlotReader;
 use super::ranges::Ranges;
+use super::rows::Layer;
 use super::schema::{
-    ACCOUNTS, BODIES, BODY_REFS, Body, CHUNK_BYTES, CHUNKS, ChunkEntry, META, QUEUES, QueueRow, RETAINED, SESSIONS,
-    SUBSCRIPTIONS, WILLS, chunk_entries, meta,
+    ACCOUNTS, BODIES, BODY_REFS, Body, CHUNK_BYTES, CHUNKS, ChunkEntry, META, QUEUES, QueueRow, RETAINED, ROWS,
+    SESSIONS, SUBSCRIPTIONS, WILLS, chunk_entries, meta,
 };
 use super::tail::{Answers, FoldSlots, Slot};
 
@@ -61,6 +62,7 @@ struct Net {
     retained: Rows,
     wills: Rows,
     accounts: Rows,
+    rows: Layer,
     next_session: u64,
 }
 
@@ -116,6 +118,8 @@ impl Net {
                 Fact::AccountRemove { name } => {
                     self.accounts.insert(name.to_owned(), None);
                 }
+                fact @ (Fact::Put { .. } | Fact::Del { .. } | Fact::Trim { .. }) => self.rows.apply(&fact),
+                Fact::Clock { .. } => {}
             }
         }
         Ok(())
@@ -178,6 +182,7 @@ impl FoldJob {
         upsert(&mut txn.open_table(RETAINED)?, &net.retained)?;
         upsert(&mut txn.open_table(WILLS)?, &net.wills)?;
         upsert(&mut txn.open_table(ACCOUNTS)?, &net.accounts)?;
+        net.rows.write(&mut txn.open_table(ROWS)?)?;
         numbers.insert(meta::NEXT_BODY, next_body)?;
         numbers.insert(meta::NEXT_SESSION, next_session.max(net.next_session))?;
         numbers.insert(meta::FOLDED_GENERATION, u64::from(self.segment.generation))?;

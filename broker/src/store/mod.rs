@@ -15,6 +15,7 @@ mod fold;
 mod journal;
 mod page;
 mod ranges;
+mod rows;
 mod schema;
 mod tail;
 mod threads;

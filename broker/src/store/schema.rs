@@ -14,8 +14,10 @@ use super::{OpenError, StoreError};
 pub(super) const INDEX: &str = "index.redb";
 /// Where an index is built before it gets its name.
 pub(super) const INDEX_NEW: &str = "index.new";
-/// The format this version writes and the only one it reads.
-pub(super) const FORMAT: u64 = 1;
+/// The format this version writes.
+pub(super) const FORMAT: u64 = 2;
+/// The format before it, which had no rows; opening adds their tables.
+pub(super) const FORMAT_WITHOUT_ROWS: u64 = 1;
 
 /// Numbers that describe the store, by name.
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -37,6 +39,8 @@ pub(super) const RETAINED: TableDefinition<'_, &str, &[u8]> = TableDefinition::n
 pub(super) const WILLS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("wills");
 /// Account name -> record.
 pub(super) const ACCOUNTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("accounts");
+/// (table, a, b) -> what the room that owns the table wrote.
+pub(super) const ROWS: TableDefinition<'_, (u8, u64, u64), &[u8]> = TableDefinition::new("rows");
 
 /// Keys of [`META`].
 pub(super) mod meta {
@@ -62,11 +66,23 @@ fn builder(cache_bytes: usize) -> Builder {
 pub(super) fn open_index(disk: &dyn Disk, cache_bytes: usize) -> Result<Database, OpenError> {
     let file = disk.open(INDEX).map_err(|source| StoreError::Io { action: "open", file: INDEX.to_owned(), source })?;
     let db = builder(cache_bytes).create_with_backend(IndexFile(file)).map_err(StoreError::from)?;
-    let found = number(&db, meta::FORMAT)?;
-    if found != FORMAT {
-        return Err(OpenError::OtherFormat { found, known: FORMAT });
+    match number(&db, meta::FORMAT)? {
+        FORMAT => {}
+        FORMAT_WITHOUT_ROWS => add_rows(&db)?,
+        found => return Err(OpenError::OtherFormat { found, known: FORMAT }),
     }
     Ok(db)
+}
+
+/// Makes an index of [`FORMAT_WITHOUT_ROWS`] one of [`FORMAT`]. No table that was there changes, and no fact that an
+/// older journal holds reads differently, so the journal may be folded afterwards.
+fn add_rows(db: &Database) -> Result<(), StoreError> {
+    let mut txn = db.begin_write()?;
+    txn.set_quick_repair(true);
+    txn.open_table(ROWS)?;
+    txn.open_table(META)?.insert(meta::FORMAT, FORMAT)?;
+    txn.commit()?;
+    Ok(())
 }
 
 /// Makes an empty index under [`INDEX_NEW`]; [`name_index`] puts it in place.
@@ -92,6 +108,7 @@ pub(super) fn create_index(disk: &dyn Disk, cache_bytes: usize, salt: u64) -> Re
         txn.open_table(RETAINED)?;
         txn.open_table(WILLS)?;
         txn.open_table(ACCOUNTS)?;
+        txn.open_table(ROWS)?;
     }
     txn.commit()?;
     Ok(db)

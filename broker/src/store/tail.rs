@@ -10,6 +10,7 @@ use parlor_core::store::bytes::DecodeError;
 use parlor_core::store::{Fact, FactIter, QueueState};
 
 use super::ranges::Ranges;
+use super::rows::RowTail;
 
 /// The highest offset a slot can hold; a segment never grows beyond it.
 pub(super) const MAX_OFFSET: u32 = (1 << 29) - 1;
@@ -175,6 +176,8 @@ pub(super) struct Tail {
     entries: usize,
     /// The segment being folded.
     folding: Option<u32>,
+    /// Rows that are only in the journal.
+    pub(super) rows: RowTail,
 }
 
 impl Tail {
@@ -218,7 +221,7 @@ impl Tail {
                         self.entries -= session.slots.len();
                     }
                 }
-                _ => {}
+                fact => self.rows.apply(generation, &fact),
             }
             at = end;
         }
@@ -256,6 +259,7 @@ impl Tail {
     /// Forgets what the fold of `generation` wrote.
     pub(super) fn finish_fold(&mut self, generation: u32) {
         self.folding = None;
+        self.rows.finish_fold(generation);
         let entries = &mut self.entries;
         self.sessions.retain(|_, session| {
             session.folding = Answers::default();

@@ -1,4 +1,4 @@
-//! The engine on threads of its own: one commits and answers loads, one folds.
+//! The engine on threads of its own: one commits and answers questions, one folds.
 
 use std::collections::VecDeque;
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parlor_core::store::{Batch, BatchNo, Load, Snapshot, Store, StoreEvent};
+use parlor_core::store::{Batch, BatchNo, Load, Query, Snapshot, Store, StoreEvent};
 use redb::ReadTransaction;
 
 use super::backup::{self, BackupError, Progress};
@@ -17,8 +17,9 @@ use super::engine::{Engine, Recovery};
 use super::fold::{FoldDone, FoldJob};
 use super::{OpenError, Options, StoreError};
 
-/// Loads answered between two commits, so that a long queue being read does not hold up acknowledgements.
-const LOADS_A_TURN: usize = 4;
+/// Loads and queries answered between two commits, so that a long queue being read does not hold up
+/// acknowledgements.
+const QUESTIONS_A_TURN: usize = 4;
 /// How often the room on the disk is looked at, at most.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
 
@@ -49,7 +50,7 @@ pub struct Figures {
     pub tail_entries: u64,
     /// Batches waiting to be committed.
     pub waiting_batches: u64,
-    /// Loads waiting to be answered.
+    /// Loads and queries waiting to be answered.
     pub waiting_loads: u64,
     /// Commits by the time from `submit` of their oldest batch to `Committed`; bounds in [`LATENCY_BOUNDS_US`].
     pub commit_latency: [u64; LATENCY_BOUNDS_US.len() + 1],
@@ -67,7 +68,7 @@ impl FiguresHandle {
         let mut figures = *lock(&self.0.figures);
         let inbox = lock(&self.0.inbox);
         figures.waiting_batches = inbox.batches.len() as u64;
-        figures.waiting_loads = inbox.loads.len() as u64;
+        figures.waiting_loads = inbox.questions.len() as u64;
         figures
     }
 }
@@ -84,18 +85,25 @@ struct Shared {
     fold_us: AtomicU64,
 }
 
-/// What waits for the journal thread. The hub bounds batches and loads by what it lets in before their answers.
+/// What waits for the journal thread. The hub bounds batches and questions by what it lets in before their answers.
 #[derive(Debug, Default)]
 struct Inbox {
     batches: Vec<Batch>,
     last: Option<BatchNo>,
     /// When the oldest batch came.
     since: Option<Instant>,
-    loads: VecDeque<Load>,
+    questions: VecDeque<Question>,
     folded: Option<Result<FoldDone, StoreError>>,
     views: Vec<SyncSender<Result<ReadTransaction, StoreError>>>,
     closing: bool,
     ended: bool,
+}
+
+/// What is answered in the order it was asked.
+#[derive(Debug)]
+enum Question {
+    Load(Load),
+    Query(Query),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -177,6 +185,16 @@ impl StoreThreads {
         BackupHandle(Arc::clone(&self.shared))
     }
 
+    fn ask(&self, question: Question) {
+        let mut inbox = lock(&self.shared.inbox);
+        if inbox.ended {
+            return;
+        }
+        inbox.questions.push_back(question);
+        drop(inbox);
+        self.shared.bell.notify_one();
+    }
+
     /// Commits everything submitted, folds it, and ends the threads. Events not polled yet stay to be polled.
     pub fn close(&mut self) -> Result<(), StoreError> {
         lock(&self.shared.inbox).closing = true;
@@ -214,13 +232,11 @@ impl Store for StoreThreads {
     }
 
     fn load(&mut self, load: Load) {
-        let mut inbox = lock(&self.shared.inbox);
-        if inbox.ended {
-            return;
-        }
-        inbox.loads.push_back(load);
-        drop(inbox);
-        self.shared.bell.notify_one();
+        self.ask(Question::Load(load));
+    }
+
+    fn query(&mut self, query: Query) {
+        self.ask(Question::Query(query));
     }
 
     fn poll(&mut self) -> Option<StoreEvent> {
@@ -290,7 +306,7 @@ struct Turn {
     batches: Vec<Batch>,
     last: Option<BatchNo>,
     since: Option<Instant>,
-    loads: Vec<Load>,
+    questions: Vec<Question>,
     folded: Option<Result<FoldDone, StoreError>>,
     closing: bool,
 }
@@ -325,9 +341,12 @@ impl Worker {
                 self.commit(&turn.batches, turn.last, turn.since)?;
             }
             self.answer_views()?;
-            for load in &turn.loads {
-                let page = self.engine.load(load)?;
-                self.report(StoreEvent::Page(page));
+            for question in &turn.questions {
+                let event = match question {
+                    Question::Load(load) => StoreEvent::Page(self.engine.load(load)?),
+                    Question::Query(query) => StoreEvent::Answer(self.engine.query(query)?),
+                };
+                self.report(event);
             }
             self.start_fold();
             self.note_figures();
@@ -340,7 +359,7 @@ impl Worker {
 
     fn is_idle(&self) -> bool {
         let inbox = lock(&self.shared.inbox);
-        inbox.batches.is_empty() && inbox.loads.is_empty() && inbox.views.is_empty() && self.views.is_empty()
+        inbox.batches.is_empty() && inbox.questions.is_empty() && inbox.views.is_empty() && self.views.is_empty()
     }
 
     /// Waits until there is something to do.
@@ -353,13 +372,13 @@ impl Worker {
             let has_batches = may_commit && !inbox.batches.is_empty();
             let may_end = inbox.closing && !self.folding && inbox.batches.is_empty();
             let view_is_due = !self.views.is_empty() && !self.folding;
-            if has_batches || !inbox.loads.is_empty() || inbox.folded.is_some() || may_end || view_is_due {
-                let loads = inbox.loads.len().min(LOADS_A_TURN);
+            if has_batches || !inbox.questions.is_empty() || inbox.folded.is_some() || may_end || view_is_due {
+                let questions = inbox.questions.len().min(QUESTIONS_A_TURN);
                 return Turn {
                     batches: if has_batches { std::mem::take(&mut inbox.batches) } else { vec![] },
                     last: inbox.last,
                     since: if has_batches { inbox.since.take() } else { None },
-                    loads: inbox.loads.drain(..loads).collect(),
+                    questions: inbox.questions.drain(..questions).collect(),
                     folded: inbox.folded.take(),
                     closing: inbox.closing,
                 };
@@ -374,7 +393,7 @@ impl Worker {
                         batches: vec![],
                         last: None,
                         since: None,
-                        loads: vec![],
+                        questions: vec![],
                         folded: None,
                         closing: inbox.closing,
                     };

@@ -4,7 +4,7 @@ use super::Rng;
 use crate::disk::{KEEPS, Keep, SimDisk};
 use parlor::store::{Engine, FoldJob, Options};
 use parlor_core::store::memory::MemoryStore;
-use parlor_core::store::{Batch, BatchNo, Load, Page, Snapshot, Store, StoreEvent};
+use parlor_core::store::{Answer, Batch, BatchNo, Load, Page, Query, Snapshot, Store, StoreEvent};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -22,6 +22,8 @@ pub trait Backend {
     fn commit(&mut self, batch: Batch) -> Result<(), PowerCut>;
     /// Reads a page.
     fn load(&mut self, load: &Load) -> Result<Page, PowerCut>;
+    /// Reads rows.
+    fn query(&mut self, query: &Query) -> Result<Answer, PowerCut>;
     /// One piece of work in the background, if there is any.
     fn tidy(&mut self) -> Result<(), PowerCut>;
     /// An orderly end.
@@ -70,6 +72,10 @@ impl Backend for InMemory {
             Some(StoreEvent::Page(page)) => Ok(page),
             other => panic!("a page was asked for, got {other:?}"),
         }
+    }
+
+    fn query(&mut self, query: &Query) -> Result<Answer, PowerCut> {
+        Ok(self.store.answer(query))
     }
 
     fn tidy(&mut self) -> Result<(), PowerCut> {
@@ -158,6 +164,12 @@ impl Backend for OnDisk {
         self.judge("load", page)
     }
 
+    fn query(&mut self, query: &Query) -> Result<Answer, PowerCut> {
+        let Some(engine) = &mut self.engine else { return Err(PowerCut) };
+        let answer = engine.query(query);
+        self.judge("query", answer)
+    }
+
     /// A fold begins at one call and is done at the next, with commits in between.
     fn tidy(&mut self) -> Result<(), PowerCut> {
         let Some(engine) = &mut self.engine else { return Err(PowerCut) };
@@ -220,6 +232,7 @@ pub struct Queue {
 enum Asked {
     Commit(BatchNo, Batch),
     Load(Load),
+    Query(Query),
 }
 
 /// The [`Store`] the hub's driver sees.
@@ -241,6 +254,7 @@ impl Desk {
                 StoreEvent::Committed(number)
             }
             Asked::Load(load) => StoreEvent::Page(backend.load(&load)?),
+            Asked::Query(query) => StoreEvent::Answer(backend.query(&query)?),
         };
         self.0.borrow_mut().events.push_back(event);
         Ok(())
@@ -254,6 +268,10 @@ impl Store for Desk {
 
     fn load(&mut self, load: Load) {
         self.0.borrow_mut().asked.push_back(Asked::Load(load));
+    }
+
+    fn query(&mut self, query: Query) {
+        self.0.borrow_mut().asked.push_back(Asked::Query(query));
     }
 
     fn poll(&mut self) -> Option<StoreEvent> {

@@ -22,7 +22,12 @@ impl Bench {
     fn new() -> Self {
         let mut store = MemoryStore::new();
         let snapshot = store.open();
-        let settings = Settings { limits: Limits::default(), access: Access::default(), sys_interval_secs: 0 };
+        let settings = Settings {
+            limits: Limits::default(),
+            access: Access::default(),
+            sys_interval_secs: 0,
+            im: parlor_core::ImSettings::default(),
+        };
         Self { hub: Hub::new(settings, snapshot, 1, NOW), store, held: vec![] }
     }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use parlor::store::disk::Disk;
 use parlor::store::{Engine, FoldDone, FoldJob, Options, StoreError, StoreThreads};
 use parlor_core::store::memory::MemoryStore;
-use parlor_core::store::{Batch, BatchNo, Fact, Load, Page, QueueIndex, Snapshot, Store, StoreEvent};
+use parlor_core::store::{Answer, Batch, BatchNo, Fact, Load, Page, Query, QueueIndex, Snapshot, Store, StoreEvent};
 use parlor_tests::disk::{Seed, SimDisk};
 
+use crate::rows::{queries, same_answer};
 use crate::traffic::{Traffic, loads, same_page, same_snapshot};
 
 /// Small enough that folds, new segments and recycled ones happen within a few batches.
@@ -19,6 +20,7 @@ pub fn small() -> Options {
 trait Subject {
     fn commit(&mut self, batch: &Batch);
     fn page(&mut self, load: &Load) -> Page;
+    fn answer(&mut self, query: &Query) -> Answer;
     fn reopen(&mut self, orderly: bool) -> Snapshot;
 }
 
@@ -66,6 +68,10 @@ impl Subject for Inline {
 
     fn page(&mut self, load: &Load) -> Page {
         self.engine.as_mut().unwrap().load(load).unwrap()
+    }
+
+    fn answer(&mut self, query: &Query) -> Answer {
+        self.engine.as_mut().unwrap().query(query).unwrap()
     }
 
     fn reopen(&mut self, orderly: bool) -> Snapshot {
@@ -131,6 +137,14 @@ impl Subject for Threads {
         }
     }
 
+    fn answer(&mut self, query: &Query) -> Answer {
+        self.store.as_mut().unwrap().query(query.clone());
+        match self.next() {
+            StoreEvent::Answer(answer) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn reopen(&mut self, _: bool) -> Snapshot {
         self.store.take().unwrap().close().unwrap();
         let (store, bell, snapshot) = Self::open(&self.disk);
@@ -155,6 +169,14 @@ impl Subject for Reference {
         }
     }
 
+    fn answer(&mut self, query: &Query) -> Answer {
+        self.0.query(query.clone());
+        match self.0.poll() {
+            Some(StoreEvent::Answer(answer)) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn reopen(&mut self, _: bool) -> Snapshot {
         self.0.open()
     }
@@ -173,6 +195,10 @@ fn check(subject: &mut dyn Subject, seed: u64, batches: u32) {
         subject.commit(&batch);
         for load in loads(&model, &mut traffic.seed) {
             let result = same_page(&load, &model.page(&load), &subject.page(&load));
+            result.unwrap_or_else(|text| panic!("seed {seed}, batch {step}: {text}"));
+        }
+        for query in queries(&mut traffic.seed) {
+            let result = same_answer(&query, &model, &subject.answer(&query));
             result.unwrap_or_else(|text| panic!("seed {seed}, batch {step}: {text}"));
         }
         if traffic.seed.one_in(12) {
@@ -214,7 +240,7 @@ fn what_is_answered_or_ended_leaves_nothing_behind() {
     for seed in seeds(8) {
         let (mut engine, _) = Engine::open(Arc::new(SimDisk::new()), &small()).unwrap();
         let (mut model, mut traffic) = (MemoryStore::new(), Traffic::new(seed));
-        traffic.burst = 200;
+        (traffic.burst, traffic.rows) = (200, 0);
         for _ in 0..80 {
             let batch = traffic.batch(30);
             model.apply(&batch).unwrap();

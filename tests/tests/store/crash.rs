@@ -10,6 +10,7 @@ use parlor_core::store::{Batch, Fact, QueueIndex, SessionNo, Snapshot};
 use parlor_tests::disk::{KEEPS, Keep, Seed, SimDisk};
 
 use crate::contract::small;
+use crate::rows::{queries, same_answer};
 use crate::traffic::{Traffic, loads, same_page, same_snapshot};
 
 /// What the broker was told, and what it was doing when the power went.
@@ -150,6 +151,10 @@ fn same_store(engine: &mut Engine, model: &MemoryStore, found: &Snapshot, seed: 
     for load in loads(model, &mut Seed(seed)) {
         let page = engine.load(&load).map_err(|error| error.to_string())?;
         same_page(&load, &model.page(&load), &page)?;
+    }
+    for query in queries(&mut Seed(seed)) {
+        let answer = engine.query(&query).map_err(|error| error.to_string())?;
+        same_answer(&query, model, &answer)?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use parlor_tests::disk::{KEEPS, SimDisk};
 
 use crate::backup::Dir;
 use crate::contract::small;
+use crate::rows::{queries, same_answer};
 use crate::traffic::{Traffic, loads, same_page, same_snapshot};
 
 /// A store with its bell.
@@ -104,6 +105,13 @@ fn pages_are_right_while_segments_are_folded() {
             running.store.load(load);
             match running.next() {
                 Some(StoreEvent::Page(page)) => same_page(&load, &model.page(&load), &page).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        }
+        for query in queries(&mut traffic.seed) {
+            running.store.query(query.clone());
+            match running.next() {
+                Some(StoreEvent::Answer(answer)) => same_answer(&query, &model, &answer).unwrap(),
                 other => panic!("{other:?}"),
             }
         }
@@ -304,6 +312,13 @@ fn a_fold_that_hangs_stops_commits_at_a_bound_and_never_loads() {
         running.store.load(load);
         match running.next() {
             Some(StoreEvent::Page(page)) => same_page(&load, &model.page(&load), &page).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    for query in queries(&mut traffic.seed) {
+        running.store.query(query.clone());
+        match running.next() {
+            Some(StoreEvent::Answer(answer)) => same_answer(&query, &model, &answer).unwrap(),
             other => panic!("{other:?}"),
         }
     }

@@ -9,6 +9,8 @@ use parlor_core::store::{
 };
 use parlor_tests::disk::Seed;
 
+use crate::rows::RowTraffic;
+
 /// What the generator knows of a session.
 #[derive(Debug, Default, Clone)]
 struct Session {
@@ -29,11 +31,23 @@ pub struct Traffic {
     pub message_bytes: u64,
     /// Once in a while so many messages come at once, and a message is a hundred times as large; 0: never.
     pub burst: u64,
+    /// Up to so many facts about rows come with a batch.
+    pub rows: u64,
+    about_rows: RowTraffic,
 }
 
 impl Traffic {
     pub fn new(seed: u64) -> Self {
-        Self { seed: Seed(seed), sessions: BTreeMap::new(), next_session: 0, sequence: 0, message_bytes: 300, burst: 0 }
+        Self {
+            seed: Seed(seed),
+            sessions: BTreeMap::new(),
+            next_session: 0,
+            sequence: 0,
+            message_bytes: 300,
+            burst: 0,
+            rows: 12,
+            about_rows: RowTraffic::new(200),
+        }
     }
 
     /// A batch of up to `facts` facts.
@@ -41,6 +55,9 @@ impl Traffic {
         let mut batch = Batch::default();
         for _ in 0..=self.seed.below(facts) {
             self.fact(&mut batch);
+        }
+        for _ in 0..self.seed.below(self.rows + 1) {
+            self.about_rows.fact(&mut self.seed, &mut batch);
         }
         if self.burst > 0 && self.seed.one_in(20) {
             for _ in 0..self.burst {

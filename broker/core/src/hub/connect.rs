@@ -1,8 +1,10 @@
 //! From CONNECT to CONNACK.
 
 use super::lifetime::WithWill;
+use super::messaging::{Hello, PAIR};
 use super::{After, Effect, Hub, Now, Timer, narrow};
 use crate::auth::{AuthRequest, AuthStep};
+use crate::im::PAIRING_ACCOUNT;
 use crate::link::{PendingConnect, Phase, pause};
 use crate::message::Message;
 use crate::session::{Durable, NO_LINK, Session, Who, WillState};
@@ -68,6 +70,11 @@ impl Hub {
                 "auth_data_without_method",
                 "Authentication Data needs an Authentication Method",
             );
+        }
+        if c.version == Version::V5
+            && let Some(hello) = Hello::read(p)
+        {
+            self.links[slot as usize].extra().hello = Some(hello);
         }
         let will = match c.will.as_ref().map(|w| self.check_will(w)).transpose() {
             Ok(will) => will.map(Box::new),
@@ -159,6 +166,9 @@ impl Hub {
             let who = self.who_is(ANONYMOUS, vec![]);
             return self.establish(now, slot, pending, who, None);
         }
+        if c.username == Some(PAIR) && certificate.is_none() && method.is_none() {
+            return self.connect_to_pair(now, slot, c, pending);
+        }
         if self.authenticating >= self.limits.auth_waiting_max {
             return self.refuse_connect(
                 now,
@@ -190,6 +200,30 @@ impl Hub {
         extra.auth_method = method.map(Into::into);
         self.pause(slot, pause::HANDSHAKE);
         self.ask(slot, request);
+    }
+
+    /// A device with a pairing code comes in to get its credentials, and for nothing else.
+    fn connect_to_pair(&mut self, now: Now, slot: u32, c: &Connect<'_>, mut pending: Box<PendingConnect>) {
+        let code = c.password.and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or_default();
+        let address = self.links[slot as usize].address;
+        if let Err(label) = self.pairing_code_fits(now, address, code) {
+            self.counters.auth.add(label);
+            let (reason, text) = match label {
+                "pairing_code" => (ReasonCode::BAD_USER_NAME_OR_PASSWORD, "this pairing code is wrong or too old"),
+                _ => (ReasonCode::SERVER_BUSY, "too many wrong pairing codes; wait a minute"),
+            };
+            return self.refuse_connect(now, slot, reason, label, text);
+        }
+        self.counters.auth.add("pairing");
+        let l = &mut self.links[slot as usize];
+        l.im_account = Some(PAIRING_ACCOUNT);
+        l.extra().pairing_code = Some(code.to_owned());
+        // Nothing of it outlives the connection.
+        pending.session_expiry_secs = 0;
+        pending.clean_start = true;
+        pending.will = None;
+        let who = self.who_is(PAIR, vec![]);
+        self.establish(now, slot, pending, who, None);
     }
 
     pub(super) fn who_is(&mut self, account: &str, groups: Vec<String>) -> Rc<Who> {
@@ -498,6 +532,7 @@ impl Hub {
             self.arm(now.ms + u64::from(keep_alive_ms), Timer::KeepAlive(link));
         }
         self.arm_token(now, link);
+        self.arrive_im(now, slot, key);
         self.resume(now, slot, pause::HANDSHAKE);
         self.pump(now, key);
     }

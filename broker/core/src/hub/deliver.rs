@@ -187,7 +187,7 @@ impl Hub {
                 && l.phase == crate::link::Phase::Open
             {
                 let flow = s.flow.as_ref();
-                let idle = flow.is_none_or(|f| f.waiting.is_empty() && f.has_credit(l.receive_max));
+                let idle = flow.is_none_or(|f| f.waiting.is_empty() && f.has_credit(l.queue_credit()));
                 return Some(u8::from(!idle));
             }
             (qos > 0 && s.durable.is_some()).then_some(2)
@@ -236,7 +236,7 @@ impl Hub {
         // An empty output takes any one packet.
         let room = l.unsent() == 0 || l.unsent() + m.message.cost() + 64 <= output_max;
         // [MQTT5-3.3.4-9] [MQTT5-4.9.0-2]
-        let credit = qos == 0 || s.flow.as_ref().is_none_or(|f| f.has_credit(l.receive_max));
+        let credit = qos == 0 || s.flow.as_ref().map_or(l.queue_credit() > 0, |f| f.has_credit(l.queue_credit()));
         if waits || !credit || !room {
             if qos == 0 && !waits {
                 self.counters.dropped.add("slow_reader");
@@ -381,6 +381,12 @@ impl Hub {
     ///
     /// Sends what may be sent now: first what waits in memory, then the queue on disk in its order.
     pub(super) fn pump(&mut self, now: Now, key: u32) {
+        self.pump_im(now, key);
+        self.pump_queues(now, key);
+    }
+
+    /// As [`Hub::pump`], without the messaging rooms.
+    pub(super) fn pump_queues(&mut self, now: Now, key: u32) {
         let Some(s) = self.sessions.get(key as usize) else { return };
         let link = s.link;
         if (s.flow.is_none() && s.durable.is_none()) || !self.is_open(link) {
@@ -400,7 +406,7 @@ impl Hub {
 
     /// Sends the first message that waits in memory; false if there is none or it may not go yet.
     fn pump_waiting(&mut self, now: Now, key: u32, link: u32) -> bool {
-        let receive_max = self.links[link as usize].receive_max;
+        let receive_max = self.links[link as usize].queue_credit();
         let Some(flow) = &mut self.sessions[key as usize].flow else { return false };
         let Some(first) = flow.waiting.front() else { return false };
         if first.qos > 0 && !flow.has_credit(receive_max) {
@@ -450,7 +456,7 @@ impl Hub {
 
     /// Moves the queue on disk one step; false if there is nothing to do now.
     fn pump_queue(&mut self, now: Now, key: u32, link: u32) -> bool {
-        let receive_max = self.links[link as usize].receive_max;
+        let receive_max = self.links[link as usize].queue_credit();
         let s = &mut self.sessions[key as usize];
         let Some(d) = &mut s.durable else { return false };
         let flow = s.flow.get_or_insert_default();

@@ -1,7 +1,9 @@
 //! Packets of a client that is in: PUBLISH and the acknowledgements of both directions.
 
 use super::deliver::{Incoming, Outcome};
+use super::messaging::is_messaging;
 use super::{AckKind, After, Hub, Now, Timer};
+use crate::im::{MAIL_IDS, PAIRING_ACCOUNT};
 use crate::link::pause;
 use crate::message::Message;
 use crate::session::Slot;
@@ -89,6 +91,9 @@ impl Hub {
     }
 
     fn accept(&mut self, now: Now, slot: u32, key: u32, p: &Publish<'_>, name: &str) {
+        if is_messaging(name) {
+            return self.publish_im(now, slot, key, p, name);
+        }
         let qos = p.qos as u8;
         if name.len() as u64 > self.limits.topic_bytes_max {
             return self.reject(now, slot, p, ReasonCode::TOPIC_NAME_INVALID, "topic_bytes_max");
@@ -97,7 +102,8 @@ impl Hub {
             return self.reject(now, slot, p, ReasonCode::TOPIC_NAME_INVALID, "topic_levels_max");
         }
         let s = &self.sessions[key as usize];
-        if !self.access.may_publish(s.who.profile, &s.who.account, &s.client_id, name) {
+        let is_pairing = self.links[slot as usize].im_account == Some(PAIRING_ACCOUNT);
+        if is_pairing || !self.access.may_publish(s.who.profile, &s.who.account, &s.client_id, name) {
             return self.reject(now, slot, p, ReasonCode::NOT_AUTHORIZED, "not_authorized");
         }
         let publisher = Rc::clone(&s.who.account);
@@ -159,7 +165,7 @@ impl Hub {
     /// [MQTT3-4.6.0-2] [MQTT3-4.6.0-3].
     ///
     /// Sends an acknowledgement: after the disk if it must wait, and never before one that already waits.
-    fn acknowledge(
+    pub(super) fn acknowledge(
         &mut self,
         now: Now,
         slot: u32,
@@ -322,6 +328,9 @@ impl Hub {
 
     /// PUBACK ends a QoS 1 delivery, with an error as well [MQTT5-4.3.2-3] [MQTT5-4.4.0-2] [MQTT5-4.8.2-6] [MQTT3-4.3.2-1].
     pub(super) fn on_puback(&mut self, now: Now, slot: u32, ack: &Ack<'_>) {
+        if ack.packet_id.value() >= MAIL_IDS {
+            return self.puback_im(now, slot, ack.packet_id);
+        }
         let key = self.links[slot as usize].session;
         let Some(flow) = self.flow_of(key) else { return self.unknown_id() };
         let Some(index) = flow.index_of(ack.packet_id) else { return self.unknown_id() };

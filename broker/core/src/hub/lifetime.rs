@@ -67,6 +67,7 @@ impl Hub {
             return;
         }
         self.online -= 1;
+        self.depart_im(now, slot, key);
         let s = &mut self.sessions[key as usize];
         s.link = NO_LINK;
         if with_will == WithWill::No && s.will.take().is_some() {

@@ -9,6 +9,7 @@ mod connect;
 mod deliver;
 mod inbound;
 mod lifetime;
+mod messaging;
 mod operator;
 mod send;
 mod subscribe;
@@ -16,18 +17,20 @@ mod sys;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use messaging::Hello;
 pub use operator::{LinkView, RetainedView, SessionBrief, SessionView, Totals};
 
 use crate::access::Access;
 use crate::auth::AuthRequest;
 use crate::counters::{Counters, Notice, Notices};
 use crate::hash::{Map, map};
+use crate::im::{Asker, Im, ImSettings, Marks, PairRequest, Reply};
 use crate::limits::Limits;
 use crate::link::{Link, LinkId, Peer, Phase, pause};
 use crate::message::Message;
 use crate::router::{Retained, RetainedTree, Route, Router};
 use crate::session::{Session, Who};
-use crate::store::{Batch, BatchNo, Load, Page, Snapshot, StoreEvent};
+use crate::store::{Batch, BatchNo, Load, Page, Query, Snapshot, StoreEvent};
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use parlor_protocol::mqtt::{DecodeError, Packet, PacketId, ReasonCode, Version};
@@ -35,6 +38,7 @@ use send::Frames;
 use slab::Slab;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 /// The time, given by the caller.
@@ -54,6 +58,8 @@ pub struct Settings {
     pub access: Access,
     /// Seconds between `$SYS` messages; 0: none.
     pub sys_interval_secs: u32,
+    /// Instant messaging.
+    pub im: ImSettings,
 }
 
 /// Something the driver must do.
@@ -66,10 +72,23 @@ pub enum Effect {
     Forget(u64),
     /// Ask the store for a page.
     Load(Load),
+    /// Ask the store for rows.
+    Query(Query),
     /// Read this link again: what made [`Hub::may_read`] false is over.
     Resume(LinkId),
     /// The operator's change with this number is on disk.
     Stored(u64),
+    /// The answer to [`Hub::act`] with this token.
+    Replied(u64, Reply),
+    /// Make credentials for a device that is being paired, and call [`Hub::paired`].
+    Pair(Box<PairRequest>),
+    /// An account was made, and is on disk: its record belongs into the table of accounts.
+    AccountMade {
+        /// Its name.
+        name: String,
+        /// An encoding the account room owns.
+        record: Vec<u8>,
+    },
 }
 
 /// What waits for a commit.
@@ -107,6 +126,37 @@ enum After {
         index: u64,
     },
     Stored(u64),
+    /// As `Ack`, with the seq of a message.
+    ImAck {
+        link: LinkId,
+        kind: AckKind,
+        packet_id: PacketId,
+        seq: u64,
+        dup: bool,
+    },
+    /// A refusal that must not overtake what was said before.
+    ImRefused {
+        link: LinkId,
+        kind: AckKind,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        text: Box<str>,
+    },
+    /// The answer to a request of the messaging rooms.
+    ImTold {
+        asker: Box<Asker>,
+        reply: serde_json::Value,
+    },
+    /// What the messaging rooms wrote is on disk.
+    Mailboxes(Marks),
+    Replied {
+        token: u64,
+        reply: Reply,
+    },
+    AccountMade {
+        name: String,
+        record: Vec<u8>,
+    },
 }
 
 /// Which acknowledgement.
@@ -196,11 +246,18 @@ pub struct Hub {
     sys_interval_secs: u32,
     counters: Counters,
     notices: Notices,
+    im: Im,
+    /// The time of the last event that the messaging rooms heard of.
+    im_now: Now,
+    im_waiting: Map<u64, messaging::Waiting>,
+    /// Wrong pairing codes by address: how many, and until when they count.
+    guesses: Map<IpAddr, (u32, u64)>,
 }
 
 impl Hub {
     /// A hub that goes on from `snapshot`. `seed` keys hash tables and makes client identifiers.
     pub fn new(settings: Settings, snapshot: Snapshot, seed: u64, now: Now) -> Self {
+        let im = Im::new(settings.im, settings.limits.clone(), &snapshot, seed, now);
         let mut hub = Self {
             limits: settings.limits,
             access: settings.access,
@@ -245,6 +302,10 @@ impl Hub {
             sys_interval_secs: settings.sys_interval_secs,
             counters: Counters::default(),
             notices: Notices::default(),
+            im,
+            im_now: now,
+            im_waiting: map(seed),
+            guesses: map(seed),
         };
         for r in snapshot.retained {
             let m = &r.message;
@@ -258,6 +319,7 @@ impl Hub {
             hub.restore_will(now, &record);
         }
         hub.arm_sys(now.ms);
+        hub.settle_im(now);
         hub
     }
 
@@ -373,6 +435,7 @@ impl Hub {
         match event {
             StoreEvent::Committed(number) => self.committed(now, number),
             StoreEvent::Page(page) => self.loaded(now, page),
+            StoreEvent::Answer(answer) => self.query_answered(now, &answer),
             StoreEvent::LowSpace(low) => {
                 self.low_space = low;
                 let text = if low {
@@ -398,6 +461,10 @@ impl Hub {
         }
         for (at, timer) in due {
             self.fire(now, at, timer);
+        }
+        if self.im.deadline().is_some_and(|at| at <= now.ms) {
+            self.im.tick(now);
+            self.settle_im(now);
         }
     }
 
@@ -437,6 +504,13 @@ impl Hub {
 
     /// The batch to commit next, if anything is to be committed.
     pub fn take_batch(&mut self) -> Option<(BatchNo, Batch)> {
+        if self.im.is_dirty() {
+            let marks = self.im.flush(self.im_now);
+            self.take_im_facts(self.im_now);
+            if !marks.is_empty() {
+                self.after.push(After::Mailboxes(marks));
+            }
+        }
         if self.batch.is_empty() {
             return None;
         }
@@ -450,12 +524,13 @@ impl Hub {
 
     /// Whether anything waits to be committed or has been handed out and not been reported.
     pub fn is_committing(&self) -> bool {
-        !self.batch.is_empty() || !self.pending.is_empty()
+        !self.batch.is_empty() || !self.pending.is_empty() || self.im.is_dirty()
     }
 
     /// When [`Hub::tick`] has something to do, on the clock of [`Now::ms`].
     pub fn deadline(&self) -> Option<u64> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
+        let own = self.timers.peek().map(|Reverse((at, _))| *at);
+        own.into_iter().chain(self.im.deadline()).min()
     }
 
     /// Lines for the operator.
@@ -608,6 +683,23 @@ impl Hub {
                 }
             }
             After::Stored(token) => self.effects.push_back(Effect::Stored(token)),
+            After::ImAck { link, kind, packet_id, seq, dup } => {
+                if self.undefer(now, link) {
+                    self.answer_im(link.slot, kind, packet_id, seq, dup);
+                }
+            }
+            After::ImRefused { link, kind, packet_id, reason, text } => {
+                if self.undefer(now, link) {
+                    self.answer_refusal(link.slot, kind, packet_id, reason, &text);
+                }
+            }
+            After::ImTold { asker, reply } => self.told_im(now, &asker, reply),
+            After::Mailboxes(marks) => {
+                self.im.committed(&marks);
+                self.settle_im(now);
+            }
+            After::Replied { token, reply } => self.effects.push_back(Effect::Replied(token, reply)),
+            After::AccountMade { name, record } => self.effects.push_back(Effect::AccountMade { name, record }),
         }
     }
 

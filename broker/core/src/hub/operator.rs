@@ -217,7 +217,7 @@ impl Hub {
         found
     }
 
-    fn kick_now(&mut self, now: Now, client_id: &str, forget: bool) -> bool {
+    pub(super) fn kick_now(&mut self, now: Now, client_id: &str, forget: bool) -> bool {
         let Some(key) = self.find_session(client_id) else { return false };
         let link = self.sessions[key as usize].link;
         if link != NO_LINK {
@@ -244,13 +244,22 @@ impl Hub {
     pub fn put_account(&mut self, now: Now, name: &str, record: Option<&[u8]>, token: u64) {
         match record {
             Some(record) => self.batch.push(&Fact::Account { name, record }),
-            None => self.batch.push(&Fact::AccountRemove { name }),
+            None => {
+                self.batch.push(&Fact::AccountRemove { name });
+                self.end_account_im(now, name);
+            }
+        }
+        if record.is_some() {
+            self.im.account_or_new(now, name);
+            self.settle_im(now);
         }
         self.after_commit(now, After::Stored(token));
     }
 
     /// Takes over changed limits and rules. Connections stay; messages that may no longer be read are no longer sent.
     pub fn reload(&mut self, now: Now, settings: Settings) {
+        self.im.reload(now, settings.im, settings.limits.clone());
+        self.settle_im(now);
         self.limits = settings.limits;
         self.access = settings.access;
         self.sys_interval_secs = settings.sys_interval_secs;

@@ -1,6 +1,8 @@
 //! SUBSCRIBE and UNSUBSCRIBE, and the retained messages a new subscription brings.
 
+use super::messaging::is_messaging;
 use super::{After, Hub, Now, Timer, inbound::shorten};
+use crate::im::PAIRING_ACCOUNT;
 use crate::router::{Options, Retained};
 use crate::session::{Ready, RetainedWish, Subscription};
 use crate::store::Fact;
@@ -39,9 +41,9 @@ impl Hub {
         }
         for (filter, options) in p.filters.iter() {
             let shared = is_shared(filter);
-            match self.subscribe_one(slot, filter, options, id) {
-                Ok(new) => {
-                    reasons.push(options.qos as u8);
+            match self.subscribe_one(now, slot, filter, options, id) {
+                Ok((new, qos)) => {
+                    reasons.push(qos);
                     let bits = Options(options.to_bits());
                     // [MQTT5-3.3.1-9] [MQTT5-3.3.1-10] [MQTT5-3.3.1-11] [MQTT5-3.8.4-4]; none for shared ones (4.8.2).
                     let wanted = match bits.retain_handling() {
@@ -49,7 +51,7 @@ impl Hub {
                         1 => new,
                         _ => false,
                     };
-                    if wanted && !shared {
+                    if wanted && !shared && !is_messaging(filter) {
                         wishes.insert(filter.into(), RetainedWish { options: bits, id, after: None });
                     }
                 }
@@ -73,6 +75,7 @@ impl Hub {
         let link = self.id_of(slot);
         let after = After::SubAck { link, bytes, retained: wishes };
         self.answer_session(now, slot, after);
+        self.settle_im(now);
     }
 
     /// Replies at once, unless the session is persistent: then what was promised must be on disk first.
@@ -94,14 +97,15 @@ impl Hub {
         bytes.into()
     }
 
-    /// True if the subscription is new, false if it replaces one.
+    /// The QoS granted, and true if the subscription is new, false if it replaces one.
     fn subscribe_one(
         &mut self,
+        now: Now,
         slot: u32,
         filter: &str,
         options: SubscriptionOptions,
         id: u32,
-    ) -> Result<bool, (ReasonCode, &'static str)> {
+    ) -> Result<(bool, u8), (ReasonCode, &'static str)> {
         let key = self.links[slot as usize].session;
         let invalid = ReasonCode::TOPIC_FILTER_INVALID;
         let plain = match topic::parse_shared(filter) {
@@ -116,8 +120,14 @@ impl Hub {
         if topic::level_count(filter) as u64 > self.limits.topic_levels_max {
             return Err((invalid, "topic_levels_max"));
         }
+        let is_im = is_messaging(plain);
+        if is_im && plain.len() != filter.len() {
+            return Err((ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED, "im_shared"));
+        }
         let s = &self.sessions[key as usize];
-        if !self.access.may_subscribe(s.who.profile, &s.who.account, &s.client_id, plain) {
+        let is_pairing = self.links[slot as usize].im_account == Some(PAIRING_ACCOUNT);
+        let denied = || is_pairing || !self.access.may_subscribe(s.who.profile, &s.who.account, &s.client_id, plain);
+        if !is_im && denied() {
             return Err((ReasonCode::NOT_AUTHORIZED, "not_authorized"));
         }
         let place = s.place_of(filter);
@@ -130,7 +140,12 @@ impl Hub {
             }
         }
         let bits = options.to_bits();
-        self.router.subscribe(Self::session_key(key), filter, Options(bits), id);
+        let mut qos = options.qos as u8;
+        if is_im {
+            qos = self.subscribe_im(now, slot, filter, options, id)?;
+        } else {
+            self.router.subscribe(Self::session_key(key), filter, Options(bits), id);
+        }
         let s = &mut self.sessions[key as usize];
         if let Some(d) = &s.durable {
             self.batch.push(&Fact::Subscribe { no: d.no, filter, options: bits, id });
@@ -140,7 +155,7 @@ impl Hub {
             Ok(at) => s.subscriptions[at] = entry,
             Err(at) => s.subscriptions.insert(at, entry),
         }
-        Ok(place.is_err())
+        Ok((place.is_err(), qos))
     }
 
     /// Filters are compared as they are, and one UNSUBACK answers all [MQTT5-2.2.1-6] [MQTT5-3.10.4-1] [MQTT5-3.10.4-4]
@@ -161,7 +176,11 @@ impl Hub {
                 }
                 // Nothing new is queued from now on, what is queued is sent [MQTT5-3.10.4-2] [MQTT5-3.10.4-3] [MQTT3-3.10.4-2]
                 // [MQTT3-3.10.4-3].
-                self.router.unsubscribe(Self::session_key(key), filter);
+                if is_messaging(filter) {
+                    self.unsubscribe_im(key, filter);
+                } else {
+                    self.router.unsubscribe(Self::session_key(key), filter);
+                }
                 ReasonCode::SUCCESS.0
             } else {
                 ReasonCode::NO_SUBSCRIPTION_EXISTED.0 // [MQTT5-3.11.3-2]

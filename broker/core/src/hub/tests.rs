@@ -29,7 +29,8 @@ impl House {
         let mut limits = Limits::default();
         change(&mut limits);
         let now = Now { ms: 1_000, wall_ms: 1_700_000_000_000 };
-        let settings = Settings { limits, access: Access::new(rules), sys_interval_secs: 0 };
+        let settings =
+            Settings { limits, access: Access::new(rules), sys_interval_secs: 0, im: crate::im::ImSettings::default() };
         let hub = Hub::new(settings, store.open(), 7, now);
         Self { hub, store, now, quick: true, asked: vec![] }
     }
@@ -404,7 +405,12 @@ fn a_will_whose_right_was_lost_is_not_sent_even_after_a_clean_start() {
     house.hub.authenticated(house.now, link, request.exchange, answer);
     house.settle();
     let nobody = vec![Rule::parse("group:other", "all", "allow", "#").unwrap()];
-    let settings = Settings { limits: Limits::default(), access: Access::new(nobody), sys_interval_secs: 0 };
+    let settings = Settings {
+        limits: Limits::default(),
+        access: Access::new(nobody),
+        sys_interval_secs: 0,
+        im: crate::im::ImSettings::default(),
+    };
     house.hub.reload(house.now, settings);
     house.gone(link);
     assert_eq!(house.hub.counters().wills, 0);
@@ -436,7 +442,10 @@ fn a_lower_limit_binds_only_those_who_were_told() {
     let reader = house.join("r", 0);
     subscribe(&mut house, reader, "t", 1);
     let limits = Limits { receive_max: 1, topic_alias_max: 1, ..Limits::default() };
-    house.hub.reload(house.now, Settings { limits, access: Access::new(vec![]), sys_interval_secs: 0 });
+    house.hub.reload(
+        house.now,
+        Settings { limits, access: Access::new(vec![]), sys_interval_secs: 0, im: crate::im::ImSettings::default() },
+    );
     for n in 1..=5 {
         house.say(link, &Packet::Publish(publish("t", 2, n, b"x")));
     }
@@ -489,7 +498,12 @@ fn what_is_sent_again_after_a_right_was_lost_is_not_sent() {
     assert_eq!(house.hear(reader), ["ConnAck 0", "SubAck", "Publish t AtLeastOnce"]);
     house.gone(reader);
     let rules = vec![Rule::parse("everybody", "publish", "allow", "#").unwrap()];
-    let settings = Settings { limits: Limits::default(), access: Access::new(rules), sys_interval_secs: 0 };
+    let settings = Settings {
+        limits: Limits::default(),
+        access: Access::new(rules),
+        sys_interval_secs: 0,
+        im: crate::im::ImSettings::default(),
+    };
     house.hub.reload(house.now, settings);
     let reader = house.join("r", 100);
     assert_eq!(house.hear(reader), ["ConnAck 0"]);
@@ -517,7 +531,12 @@ fn a_client_that_was_not_read_is_not_held_to_its_keep_alive_meanwhile() {
 fn sys_topics_begin_with_a_reload_that_asks_for_them() {
     let mut house = House::new(|_| ());
     for secs in [10, 0, 10] {
-        let settings = Settings { limits: Limits::default(), access: Access::new(vec![]), sys_interval_secs: secs };
+        let settings = Settings {
+            limits: Limits::default(),
+            access: Access::new(vec![]),
+            sys_interval_secs: secs,
+            im: crate::im::ImSettings::default(),
+        };
         house.hub.reload(house.now, settings);
     }
     assert_eq!(house.hub.timers.len(), 1);

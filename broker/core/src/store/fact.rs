@@ -1,6 +1,7 @@
 //! The facts, and their byte form.
 
 use super::bytes::{DecodeError, Reader, put_bytes, put_int};
+use super::row::Table;
 use super::{QueueIndex, SessionNo};
 
 /// A message as it is stored and forwarded.
@@ -260,6 +261,40 @@ pub enum Fact<'a> {
         /// Its name.
         name: &'a str,
     },
+    /// A row was written or replaced.
+    Put {
+        /// Of which table.
+        table: Table,
+        /// First half of the key.
+        a: u64,
+        /// Second half.
+        b: u64,
+        /// An encoding that the room owns which owns the table.
+        value: &'a [u8],
+    },
+    /// A row is gone.
+    Del {
+        /// Of which table.
+        table: Table,
+        /// First half of the key.
+        a: u64,
+        /// Second half.
+        b: u64,
+    },
+    /// Rows of a paged or keyed table with this `a`, and a `b` below `below`, are gone.
+    Trim {
+        /// Of which table.
+        table: Table,
+        /// First half of the key.
+        a: u64,
+        /// The lowest `b` that stays.
+        below: u64,
+    },
+    /// The time of day. Rows are as old as the last one before them (see [`super::Retention`]).
+    Clock {
+        /// Milliseconds since 1970.
+        wall_ms: u64,
+    },
 }
 
 impl<'a> Fact<'a> {
@@ -351,6 +386,29 @@ impl<'a> Fact<'a> {
                 out.push(15);
                 put_bytes(out, name.as_bytes());
             }
+            Self::Put { table, a, b, value } => {
+                out.push(16);
+                out.push(table.0);
+                put_int(out, a);
+                put_int(out, b);
+                put_bytes(out, value);
+            }
+            Self::Del { table, a, b } => {
+                out.push(17);
+                out.push(table.0);
+                put_int(out, a);
+                put_int(out, b);
+            }
+            Self::Trim { table, a, below } => {
+                out.push(18);
+                out.push(table.0);
+                put_int(out, a);
+                put_int(out, below);
+            }
+            Self::Clock { wall_ms } => {
+                out.push(19);
+                put_int(out, wall_ms);
+            }
         }
     }
 
@@ -399,6 +457,10 @@ impl<'a> Fact<'a> {
             13 => Self::WillClear { client_id: r.str()? },
             14 => Self::Account { name: r.str()?, record: r.bytes()? },
             15 => Self::AccountRemove { name: r.str()? },
+            16 => Self::Put { table: Table(r.byte()?), a: r.int()?, b: r.int()?, value: r.bytes()? },
+            17 => Self::Del { table: Table(r.byte()?), a: r.int()?, b: r.int()? },
+            18 => Self::Trim { table: Table(r.byte()?), a: r.int()?, below: r.int()? },
+            19 => Self::Clock { wall_ms: r.int()? },
             tag => return Err(DecodeError::UnknownTag(tag)),
         };
         Ok((fact, r.used()))
@@ -519,5 +581,10 @@ mod tests {
         check(Fact::WillClear { client_id: "c" });
         check(Fact::Account { name: "n", record: &[1, 2, 3] });
         check(Fact::AccountRemove { name: "n" });
+        let table = Table(200);
+        check(Fact::Put { table, a: u64::MAX, b: 1 << 33, value: b"row" });
+        check(Fact::Del { table, a: 300, b: 0 });
+        check(Fact::Trim { table, a: 300, below: u64::MAX });
+        check(Fact::Clock { wall_ms: 1 << 41 });
     }
 }

@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
-    Batch, BatchNo, DecodeError, Fact, Load, OwnedMessage, Page, PageEntry, QueueIndex, QueueState, RetainedRecord,
-    SessionNo, SessionRecord, Snapshot, Store, StoreEvent, WillRecord,
+    Answer, Batch, BatchNo, DecodeError, Direction, Fact, Kind, Load, OwnedMessage, Page, PageEntry, Query, QueueIndex,
+    QueueState, RetainedRecord, RowRecord, RowRef, SessionNo, SessionRecord, Snapshot, Store, StoreEvent, Table, What,
+    WillRecord,
 };
 
 /// A store that keeps its facts in memory and commits at once.
@@ -18,6 +19,7 @@ pub struct MemoryStore {
     retained: BTreeMap<String, RetainedRecord>,
     wills: BTreeMap<String, WillRecord>,
     accounts: BTreeMap<String, Vec<u8>>,
+    rows: BTreeMap<(Table, u64, u64), Vec<u8>>,
     events: VecDeque<Event>,
 }
 
@@ -50,6 +52,7 @@ struct Entry {
 enum Event {
     Committed(BatchNo),
     Load(Load),
+    Query(Query),
 }
 
 impl MemoryStore {
@@ -74,6 +77,13 @@ impl MemoryStore {
             retained: self.retained.values().cloned().collect(),
             wills: self.wills.values().cloned().collect(),
             accounts: self.accounts.iter().map(|(name, record)| (name.clone(), record.clone())).collect(),
+            rows: self
+                .rows
+                .iter()
+                .filter(|((table, ..), _)| table.kind() == Kind::Resident)
+                .map(|(&(table, a, b), value)| RowRecord { table, a, b, value: value.clone() })
+                .collect(),
+            keys: self.rows.keys().copied().filter(|(table, ..)| table.kind() == Kind::Keyed).collect(),
         }
     }
 
@@ -162,6 +172,20 @@ impl MemoryStore {
             Fact::AccountRemove { name } => {
                 self.accounts.remove(name);
             }
+            Fact::Put { table, a, b, value } => {
+                self.rows.insert((table, a, b), value.to_vec());
+            }
+            Fact::Del { table, a, b } => {
+                self.rows.remove(&(table, a, b));
+            }
+            Fact::Trim { table, a, below } => {
+                let gone: Vec<_> = self.rows.range((table, a, 0)..(table, a, below)).map(|(&key, _)| key).collect();
+                for key in gone {
+                    self.rows.remove(&key);
+                }
+            }
+            // This store keeps everything: it is never told to forget with time.
+            Fact::Clock { .. } => {}
         }
     }
 
@@ -195,6 +219,40 @@ impl MemoryStore {
             .encode(&mut page.bytes);
         }
         page
+    }
+
+    /// The answer to `query`, at once.
+    pub fn answer(&self, query: &Query) -> Answer {
+        let mut answer = Answer { token: query.token, bytes: vec![], rows: 0, is_partial: false };
+        match &query.what {
+            What::Range { a, from, until, direction, max_rows, max_bytes } => {
+                let range = self.rows.range((query.table, *a, *from)..(query.table, *a, *until.max(from)));
+                let rows: Box<dyn Iterator<Item = _>> = match direction {
+                    Direction::Up => Box::new(range),
+                    Direction::Down => Box::new(range.rev()),
+                };
+                let mut bytes = 0;
+                for (&(_, a, b), value) in rows {
+                    if answer.rows >= *max_rows || bytes >= *max_bytes as usize {
+                        answer.is_partial = true;
+                        break;
+                    }
+                    bytes += value.len();
+                    answer.rows += 1;
+                    RowRef { a, b, value }.encode(&mut answer.bytes);
+                }
+            }
+            What::Rows(keys) => {
+                let keys: BTreeSet<(u64, u64)> = keys.iter().copied().collect();
+                for (a, b) in keys {
+                    if let Some(value) = self.rows.get(&(query.table, a, b)) {
+                        answer.rows += 1;
+                        RowRef { a, b, value }.encode(&mut answer.bytes);
+                    }
+                }
+            }
+        }
+        answer
     }
 }
 
@@ -241,10 +299,15 @@ impl Store for MemoryStore {
         self.events.push_back(Event::Load(load));
     }
 
+    fn query(&mut self, query: Query) {
+        self.events.push_back(Event::Query(query));
+    }
+
     fn poll(&mut self) -> Option<StoreEvent> {
         Some(match self.events.pop_front()? {
             Event::Committed(number) => StoreEvent::Committed(number),
             Event::Load(load) => StoreEvent::Page(self.page(&load)),
+            Event::Query(query) => StoreEvent::Answer(self.answer(&query)),
         })
     }
 }

@@ -7,10 +7,12 @@
 pub mod bytes;
 mod fact;
 pub mod memory;
+mod row;
 
 pub use bytes::DecodeError;
 pub use fact::{Fact, MessageRef, PageEntry, QueueState, Recipient, Recipients, RecipientsIter, encode_recipient};
 pub use memory::MemoryStore;
+pub use row::{Answer, Direction, Kind, Query, Retention, RowRecord, RowRef, RowsIter, Table, What};
 
 /// Names one persistent session for as long as it exists; never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -135,6 +137,8 @@ pub enum StoreEvent {
     Committed(BatchNo),
     /// The answer to a load.
     Page(Page),
+    /// The answer to a query.
+    Answer(Answer),
     /// The disk is nearly full (`true`) or has room again (`false`); `true` means: take on no new durable work.
     LowSpace(bool),
     /// The disk refused. Nothing after the last `Committed` is durable and nothing more will be; the text says what to do.
@@ -147,6 +151,8 @@ pub trait Store {
     fn submit(&mut self, number: BatchNo, batch: Batch);
     /// Asks for a page; `Page` answers it later.
     fn load(&mut self, load: Load);
+    /// Asks for rows; `Answer` answers it later.
+    fn query(&mut self, query: Query);
     /// The next thing to report, if there is one now.
     fn poll(&mut self) -> Option<StoreEvent>;
 }
@@ -166,6 +172,10 @@ pub struct Snapshot {
     pub wills: Vec<WillRecord>,
     /// Accounts: name and record (an encoding the account room owns), ascending by name.
     pub accounts: Vec<(String, Vec<u8>)>,
+    /// Every row of every resident table, ascending by table and key.
+    pub rows: Vec<RowRecord>,
+    /// Table and key of every row of every keyed table, ascending.
+    pub keys: Vec<(Table, u64, u64)>,
 }
 
 /// One persistent session as found at start.

@@ -1,0 +1,586 @@
+//! Pulls: entries of the mailbox, messages of a conversation, the list of conversations, and recounts.
+
+use super::body::{Body, put_place};
+use super::json::{put_field, put_num, put_str};
+use super::model::{AccountNo, ConvKind, ConvNo, MailEntry, MailKind};
+use super::{Asker, Done, Im, Origin, Pending, Refusal, Verdict, number, object, row, text};
+use crate::hub::Now;
+use crate::store::{Answer, Direction, What};
+use serde_json::json;
+use std::rc::Rc;
+
+/// Entries and messages of one answer, when nothing is said, and at most.
+const SYNC_DEFAULT: u64 = 256;
+const SYNC_MOST: u64 = 1_024;
+const HISTORY_DEFAULT: u64 = 50;
+const HISTORY_MOST: u64 = 500;
+const CONVS_DEFAULT: u64 = 50;
+const CONVS_MOST: u64 = 500;
+/// Bytes of bodies in one answer.
+const ANSWER_BYTES: u32 = 512 * 1024;
+/// Reads one pull of history may cause when it looks for a time.
+const LOOKS: u32 = 32;
+
+/// What a pull waits for.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    asker: Asker,
+    /// Place in `online`, and serial number, of the session that asks.
+    online: Option<(u32, u32)>,
+    what: Wanted,
+}
+
+#[derive(Debug)]
+enum Wanted {
+    /// Mailbox entries behind `after`.
+    Entries { after: u64, until: u64 },
+    /// Their bodies.
+    EntryBodies { after: u64, until: u64, is_partial: bool, entries: Vec<(u64, MailEntry)> },
+    /// Messages.
+    History(History),
+    /// The last message of each.
+    Convs { convs: Vec<ConvNo> },
+    /// Unread messages of the first of `convs` are being counted.
+    Recount { convs: Vec<ConvNo>, from: u64, until: u64, unread: u32, counted: Vec<(ConvNo, u32)>, changes: u32 },
+}
+
+#[derive(Debug)]
+struct History {
+    conv: ConvNo,
+    direction: Direction,
+    from: u64,
+    until: u64,
+    since_ms: u64,
+    before_ms: u64,
+    max: u64,
+    looks: u32,
+    /// Messages, separated by commas.
+    found: Vec<u8>,
+    count: u64,
+}
+
+/// Lines of a pull: topic and payload of each entry.
+#[derive(Debug, Default)]
+struct Lines {
+    bytes: Vec<u8>,
+}
+
+impl Lines {
+    fn push(&mut self, topic: &str, payload: &[u8]) {
+        if !self.bytes.is_empty() {
+            self.bytes.push(b',');
+        }
+        self.bytes.extend_from_slice(b"{\"topic\":");
+        put_str(&mut self.bytes, topic);
+        self.bytes.extend_from_slice(b",\"payload\":");
+        self.bytes.extend_from_slice(payload);
+        self.bytes.push(b'}');
+    }
+}
+
+impl Im {
+    pub(super) fn on_sync(
+        &mut self,
+        now: Now,
+        origin: &Origin<'_>,
+        path: &str,
+        payload: &[u8],
+    ) -> Result<Verdict, Refusal> {
+        let object = object(payload)?;
+        let max = number(&object, "max")?.unwrap_or(SYNC_DEFAULT).clamp(1, SYNC_MOST);
+        let terminal = self.terminal_of(origin);
+        let a = &self.dir.accounts[origin.account.at()];
+        let place = terminal.and_then(|no| a.terminal(no)).map_or(0, |t| t.acked);
+        let after = number(&object, "after")?.unwrap_or(place);
+        let until = a.mailbox.committed;
+        let asker = self.asker(origin, path, object.get("id").cloned());
+        let online = self.online_of(origin).map(|at| (at, self.online[at as usize].serial));
+        let from = (after + 1).max(self.dir.accounts[origin.account.at()].mailbox.floor);
+        if from >= until {
+            let asked = Asked { asker, online, what: Wanted::Entries { after, until } };
+            self.synced(now, &asked, after, until, false, vec![], None);
+            return Ok(Verdict::Later);
+        }
+        let what = What::Range {
+            a: origin.account.0.into(),
+            from,
+            until,
+            direction: Direction::Up,
+            max_rows: u32::try_from(max).unwrap_or(u32::MAX),
+            max_bytes: ANSWER_BYTES,
+        };
+        let asked = Asked { asker, online, what: Wanted::Entries { after, until } };
+        self.ask(row::MAIL, what, Pending::Query(Box::new(asked)));
+        Ok(Verdict::Later)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn synced(
+        &mut self,
+        now: Now,
+        asked: &Asked,
+        after: u64,
+        until: u64,
+        is_partial: bool,
+        entries: Vec<(u64, MailEntry)>,
+        answer: Option<&Answer>,
+    ) {
+        let account = asked.asker.account;
+        let floor = self.dir.accounts[account.at()].mailbox.floor;
+        let mut lines = Lines::default();
+        if after + 1 < floor {
+            let topic = format!("im/v1/me/in/{}/gap", self.name_of(account));
+            let gap = json!({ "from": after + 1, "to": floor - 1, "why": "retention" });
+            lines.push(&topic, gap.to_string().as_bytes());
+        }
+        let (at, is_stand_in) = self.reader(asked);
+        let mut pos = if is_partial { after } else { until.max(1) - 1 };
+        let found: crate::hash::Map<(u64, u64), Rc<[u8]>> =
+            answer.into_iter().flat_map(Answer::iter).map(|r| ((r.a, r.b), r.value.into())).collect();
+        for (at_pos, entry) in entries {
+            pos = pos.max(at_pos);
+            let body = found.get(&(u64::from(entry.conv), entry.seq)).cloned();
+            if let Some((topic, payload)) = self.render_for_pull(now, at, at_pos, &entry, body.as_deref()) {
+                lines.push(&topic, &payload);
+            }
+        }
+        if !is_partial && !is_stand_in {
+            self.pull_announcements(now, at, &mut lines);
+        }
+        if is_stand_in {
+            self.dismiss_reader(at);
+        }
+        let mailbox = &self.dir.accounts[account.at()].mailbox;
+        let mut reply = b"{\"pos\":".to_vec();
+        put_num(&mut reply, pos.max(after));
+        put_field(&mut reply, "head", mailbox.committed - 1);
+        put_field(&mut reply, "floor", mailbox.floor);
+        reply.extend_from_slice(if is_partial { b",\"more\":true" } else { b",\"more\":false" });
+        reply.extend_from_slice(b",\"entries\":[");
+        reply.append(&mut lines.bytes);
+        reply.push(b']');
+        self.answer_bytes(&asked.asker, reply);
+    }
+
+    /// What the channels have for a terminal, as part of its pull.
+    fn pull_announcements(&mut self, now: Now, at: u32, lines: &mut Lines) {
+        self.announcements_for(now, at);
+        let channels: Vec<ConvNo> = self.online[at as usize]
+            .logs_dirty
+            .iter()
+            .copied()
+            .filter(|no| matches!(self.dir.convs[no.at()].kind, ConvKind::Channel(_)))
+            .collect();
+        for channel in channels {
+            while let Some((topic, payload, change)) = self.next_announcement(now, at, channel) {
+                lines.push(&topic, &payload);
+                self.announcement_done(now, at, channel, change);
+                if lines.bytes.len() > ANSWER_BYTES as usize {
+                    return;
+                }
+            }
+            self.online[at as usize].logs_dirty.remove(&channel);
+        }
+    }
+
+    /// The session that pulls, or one that stands in for whoever acts without one (true).
+    fn reader(&mut self, asked: &Asked) -> (u32, bool) {
+        if let Some((at, serial)) = asked.online
+            && self.online.get(at as usize).is_some_and(|o| o.serial == serial)
+        {
+            return (at, false);
+        }
+        let stand_in = super::Online::new(u32::MAX, 0, asked.asker.account, "".into(), false);
+        (u32::try_from(self.online.insert(stand_in)).expect("fewer sessions than 2^32"), true)
+    }
+
+    fn dismiss_reader(&mut self, at: u32) {
+        self.online.remove(at as usize);
+    }
+
+    pub(super) fn on_ack(&mut self, _now: Now, origin: &Origin<'_>, payload: &[u8]) -> Result<Verdict, Refusal> {
+        let object = object(payload)?;
+        let pos = number(&object, "pos")?.ok_or_else(|| Refusal::bad("\"pos\" is missing"))?;
+        let account = origin.account;
+        let Some(no) = self.terminal_of(origin) else {
+            return Err(Refusal::not_found(
+                "this client is no terminal yet: subscribe to im/v1/me/head or im/v1/me/in/#",
+            ));
+        };
+        let head = self.dir.accounts[account.at()].mailbox.committed - 1;
+        if pos > head {
+            return Err(Refusal::bad(format!("pos {pos} is beyond the last entry, {head}")));
+        }
+        let acked = self.dir.accounts[account.at()].terminal(no).map_or(0, |t| t.acked);
+        let mailbox = &self.dir.accounts[account.at()].mailbox;
+        // What is still in memory says which messages these were; others are read.
+        let in_memory: Vec<MailEntry> =
+            (mailbox.recent_from().max(acked + 1)..=pos).filter_map(|pos| mailbox.recent_at(pos)).collect();
+        let first = mailbox.recent_from().min(pos + 1);
+        for entry in in_memory {
+            self.got(account, &entry);
+        }
+        if acked + 1 < first {
+            let what = What::Range {
+                a: account.0.into(),
+                from: acked + 1,
+                until: first,
+                direction: Direction::Up,
+                max_rows: u32::MAX,
+                max_bytes: u32::MAX,
+            };
+            self.ask(row::MAIL, what, Pending::Got { account });
+        }
+        if let Some(at) = self.online_of(origin) {
+            let o = &mut self.online[at as usize];
+            if o.next <= pos && !o.is_pushed() {
+                o.next = pos + 1;
+            }
+        }
+        self.move_place(account, no, pos);
+        Ok(Verdict::Done(Done { durable: true, ..Done::default() }))
+    }
+
+    /// The account has what this entry is about.
+    fn got(&mut self, account: AccountNo, entry: &MailEntry) {
+        let conv = ConvNo(entry.conv);
+        if entry.kind == MailKind::Message
+            && self.dir.convs[conv.at()].seen(entry.seq).is_none_or(|(sender, _)| sender != account)
+        {
+            self.mark_recv(account, conv, entry.seq);
+        }
+    }
+
+    pub(super) fn got_all(&mut self, account: AccountNo, answer: &Answer) {
+        for found in answer {
+            if let Ok(entry) = MailEntry::decode(found.value) {
+                self.got(account, &entry);
+            }
+        }
+    }
+
+    // ---- History ---------------------------------------------------------------------------------------------
+
+    pub(super) fn on_history(
+        &mut self,
+        now: Now,
+        origin: &Origin<'_>,
+        path: &str,
+        payload: &[u8],
+    ) -> Result<Verdict, Refusal> {
+        let object = object(payload)?;
+        let with = text(&object, "with")?.ok_or_else(|| Refusal::bad("\"with\" is missing: whose conversation?"))?;
+        let (before, after) = (number(&object, "before")?, number(&object, "after")?);
+        let max = number(&object, "max")?.unwrap_or(HISTORY_DEFAULT).clamp(1, HISTORY_MOST);
+        let (since_ms, before_ms) =
+            (number(&object, "since")?.unwrap_or(0), number(&object, "until")?.unwrap_or(u64::MAX));
+        if before.is_some() && after.is_some() {
+            return Err(Refusal::bad("\"before\" and \"after\" exclude each other"));
+        }
+        let asker = self.asker(origin, path, object.get("id").cloned());
+        let conv = match self.conv_with(origin.account, with) {
+            Ok(conv) => conv,
+            // Two who may write to each other and have not yet have a conversation without messages.
+            Err(refusal) => match self.account_no(with) {
+                Some(_) => {
+                    self.answer(&asker, json!({ "with": with, "messages": [], "more": false }));
+                    return Ok(Verdict::Later);
+                }
+                None => return Err(refusal),
+            },
+        };
+        let c = &self.dir.convs[conv.at()];
+        let first = c.member(origin.account).map_or(1, super::model::Member::visible_from);
+        let (direction, from, until) = match (before, after) {
+            (_, Some(after)) => (Direction::Up, (after + 1).max(first), c.head + 1),
+            (before, None) => (Direction::Down, first, before.unwrap_or(u64::MAX).min(c.head + 1)),
+        };
+        let online = self.online_of(origin).map(|at| (at, self.online[at as usize].serial));
+        let history =
+            History { conv, direction, from, until, since_ms, before_ms, max, looks: 0, found: vec![], count: 0 };
+        let asked = Asked { asker, online, what: Wanted::History(history) };
+        self.look_back(now, asked);
+        Ok(Verdict::Later)
+    }
+
+    fn look_back(&mut self, now: Now, asked: Asked) {
+        let Wanted::History(h) = &asked.what else { return };
+        if h.from >= h.until || h.count >= h.max || h.looks >= LOOKS {
+            return self.history_complete(now, asked);
+        }
+        let what = What::Range {
+            a: h.conv.0.into(),
+            from: h.from,
+            until: h.until,
+            direction: h.direction,
+            max_rows: u32::try_from(h.max - h.count).unwrap_or(u32::MAX),
+            max_bytes: ANSWER_BYTES,
+        };
+        self.ask(row::BODY, what, Pending::Query(Box::new(asked)));
+    }
+
+    fn history_found(&mut self, now: Now, mut asked: Asked, answer: &Answer) {
+        let account = asked.asker.account;
+        let level = asked.online.and_then(|(at, _)| self.online.get(at as usize)).map_or(0, |o| {
+            let terminal = o.terminal.and_then(|no| self.dir.accounts[account.at()].terminal(no));
+            terminal.map_or(o.level, |t| t.level)
+        });
+        let Wanted::History(h) = &mut asked.what else { return };
+        h.looks += 1;
+        let mut last = None;
+        for found in answer {
+            last = Some(found.b);
+            let newer = self.bodies.get(&(h.conv, found.b));
+            let Ok(body) = Body::decode(newer.map_or(found.value, |b| b)) else { continue };
+            if body.ts < h.since_ms || body.ts >= h.before_ms {
+                continue;
+            }
+            let out = &mut h.found;
+            if !out.is_empty() {
+                out.push(b',');
+            }
+            h.count += 1;
+            out.push(b'{');
+            put_place(out, found.b, 0, found.b - 1);
+            let body = if body.is_expired(now.wall_ms) { body.wiped(0) } else { body };
+            body.write(out, &self.dir.accounts[body.from.at()].name, level, now.wall_ms);
+            out.push(b'}');
+        }
+        match (last, answer.is_partial) {
+            (Some(last), true) if h.direction == Direction::Up => h.from = last + 1,
+            (Some(last), true) => h.until = last,
+            _ => h.from = h.until,
+        }
+        self.look_back(now, asked);
+    }
+
+    fn history_complete(&mut self, _now: Now, asked: Asked) {
+        let Wanted::History(h) = asked.what else { return };
+        let with = self.address_for(h.conv, asked.asker.account);
+        let more = h.from < h.until;
+        let mut reply = b"{\"with\":".to_vec();
+        put_str(&mut reply, &with);
+        reply.extend_from_slice(if more { b",\"more\":true" } else { b",\"more\":false" });
+        if more {
+            // Where to go on, also when many messages were looked at and none was of that time.
+            put_field(&mut reply, "next", if h.direction == Direction::Up { h.from - 1 } else { h.until });
+        }
+        reply.extend_from_slice(b",\"messages\":[");
+        reply.extend_from_slice(&h.found);
+        reply.push(b']');
+        self.answer_bytes(&asked.asker, reply);
+    }
+
+    // ---- Conversations ---------------------------------------------------------------------------------------
+
+    pub(super) fn on_convs(
+        &mut self,
+        now: Now,
+        origin: &Origin<'_>,
+        path: &str,
+        payload: &[u8],
+    ) -> Result<Verdict, Refusal> {
+        let object = object(payload)?;
+        let max = number(&object, "max")?.unwrap_or(CONVS_DEFAULT).clamp(1, CONVS_MOST);
+        let asker = self.asker(origin, path, object.get("id").cloned());
+        let mut convs: Vec<ConvNo> = self.dir.accounts[origin.account.at()]
+            .convs
+            .iter()
+            .copied()
+            .filter(|no| {
+                let conv = &self.dir.convs[no.at()];
+                conv.member(origin.account)
+                    .is_some_and(|m| conv.kind != ConvKind::Direct || conv.head >= m.visible_from())
+            })
+            .collect();
+        convs.sort_unstable_by_key(|no| core::cmp::Reverse(self.dir.convs[no.at()].last_ms));
+        convs.truncate(usize::try_from(max).unwrap_or(usize::MAX));
+        let wanted: Vec<(u64, u64)> = convs
+            .iter()
+            .map(|no| (u64::from(no.0), self.dir.convs[no.at()].head))
+            .filter(|(_, head)| *head > 0)
+            .collect();
+        let asked = Asked { asker, online: None, what: Wanted::Convs { convs } };
+        if wanted.is_empty() {
+            self.convs_found(now, asked, None);
+        } else {
+            self.ask(row::BODY, What::Rows(wanted), Pending::Query(Box::new(asked)));
+        }
+        Ok(Verdict::Later)
+    }
+
+    fn convs_found(&mut self, _now: Now, asked: Asked, answer: Option<&Answer>) {
+        let Wanted::Convs { convs } = asked.what else { return };
+        let account = asked.asker.account;
+        let mut lines = vec![];
+        for no in convs {
+            let head = self.dir.convs[no.at()].head;
+            let kept = self.bodies.get(&(no, head)).cloned();
+            let found = answer.and_then(|a| a.iter().find(|r| r.a == u64::from(no.0)));
+            let last = kept.as_deref().or(found.map(|r| r.value));
+            lines.extend(self.conv_line(account, no, last));
+        }
+        let unread = self.dir.accounts[account.at()].unread;
+        self.answer(&asked.asker, json!({ "convs": lines, "unread": unread }));
+    }
+
+    /// The account's own view of a conversation.
+    pub(super) fn on_conv(
+        &mut self,
+        now: Now,
+        origin: &Origin<'_>,
+        with: &str,
+        payload: &[u8],
+    ) -> Result<Verdict, Refusal> {
+        let object = object(payload)?;
+        let conv = self.conv_with(origin.account, with)?;
+        let account = origin.account;
+        match text(&object, "op")? {
+            Some("clear") => {
+                let head = self.dir.convs[conv.at()].head;
+                if let Some(member) = self.dir.convs[conv.at()].member_mut(account) {
+                    member.cleared = head;
+                }
+                self.set_read(now, conv, account, head, 0);
+                self.touch_member(conv, account);
+            }
+            Some(op @ ("mute" | "unmute")) => {
+                if let Some(member) = self.dir.convs[conv.at()].member_mut(account) {
+                    member.muted = op == "mute";
+                }
+                self.touch_member(conv, account);
+                self.badge(account, conv);
+            }
+            Some("info") => {}
+            _ => return Err(Refusal::bad("\"op\" is one of clear, mute, unmute, info")),
+        }
+        let line = self.conv_line(account, conv, None).unwrap_or_default();
+        Ok(Verdict::Done(Done::stored(line)))
+    }
+
+    // ---- Recount ---------------------------------------------------------------------------------------------
+
+    pub(super) fn on_recount(
+        &mut self,
+        now: Now,
+        origin: &Origin<'_>,
+        path: &str,
+        payload: &[u8],
+    ) -> Result<Verdict, Refusal> {
+        let object = object(payload)?;
+        let convs = match text(&object, "with")? {
+            Some(with) => vec![self.conv_with(origin.account, with)?],
+            None => {
+                let all = self.dir.accounts[origin.account.at()].convs.iter().copied();
+                all.filter(|no| {
+                    self.dir.convs[no.at()]
+                        .member(origin.account)
+                        .is_some_and(|m| m.read < self.dir.convs[no.at()].head || m.unread > 0)
+                })
+                .collect()
+            }
+        };
+        let asker = self.asker(origin, path, object.get("id").cloned());
+        self.recount(now, asker, convs, vec![]);
+        Ok(Verdict::Later)
+    }
+
+    fn recount(&mut self, now: Now, asker: Asker, convs: Vec<ConvNo>, counted: Vec<(ConvNo, u32)>) {
+        let Some(first) = convs.first() else { return self.recounted(now, &asker, &counted) };
+        let c = &self.dir.convs[first.at()];
+        let from = c.member(asker.account).map_or(c.head, |m| m.read.max(m.joined)) + 1;
+        let (until, changes) = (c.head + 1, c.changes);
+        let what = Wanted::Recount { convs, from, until, unread: 0, counted, changes };
+        self.recount_look(Asked { asker, online: None, what });
+    }
+
+    fn recount_look(&mut self, asked: Asked) {
+        let Wanted::Recount { convs, from, until, .. } = &asked.what else { return };
+        let what = What::Range {
+            a: convs.first().map_or(0, |no| no.0.into()),
+            from: *from,
+            until: *until,
+            direction: Direction::Up,
+            max_rows: 1_024,
+            max_bytes: u32::MAX,
+        };
+        self.ask(row::BODY, what, Pending::Query(Box::new(asked)));
+    }
+
+    fn recount_found(&mut self, now: Now, mut asked: Asked, answer: &Answer) {
+        let account = asked.asker.account;
+        let Wanted::Recount { convs, from, until, unread, counted, changes } = &mut asked.what else { return };
+        for found in answer {
+            if let Ok(body) = Body::decode(found.value) {
+                *unread += u32::from(body.counts() && body.from != account);
+            }
+            *from = found.b + 1;
+        }
+        if answer.is_partial {
+            return self.recount_look(asked);
+        }
+        let conv = convs[0];
+        let c = &self.dir.convs[conv.at()];
+        let read = c.member(account).map_or(0, |m| m.read);
+        if c.head + 1 != *until || c.changes != *changes || read >= *until {
+            // It went on meanwhile: what was counted is compared with nothing that is true now.
+            let (asker, convs, counted) = (asked.asker.clone(), core::mem::take(convs), core::mem::take(counted));
+            return self.recount(now, asker, convs, counted);
+        }
+        let mut counted = core::mem::take(counted);
+        counted.push((conv, *unread));
+        let rest = convs.split_off(1);
+        let asker = asked.asker;
+        self.recount(now, asker, rest, counted);
+    }
+
+    fn recounted(&mut self, _now: Now, asker: &Asker, counted: &[(ConvNo, u32)]) {
+        let account = asker.account;
+        let mut agree = true;
+        let mut lines = serde_json::Map::new();
+        for (conv, unread) in counted {
+            let kept = self.dir.convs[conv.at()].member(account).map_or(0, |m| m.unread);
+            agree &= kept == *unread;
+            let line = json!({ "kept": kept, "counted": unread });
+            lines.insert(self.address_for(*conv, account).to_string(), line);
+        }
+        let a = &self.dir.accounts[account.at()];
+        let sum: u64 =
+            a.convs.iter().filter_map(|no| self.dir.convs[no.at()].member(account)).map(|m| u64::from(m.unread)).sum();
+        agree &= sum == a.unread;
+        self.answer(asker, json!({ "agree": agree, "unread": a.unread, "sum": sum, "by": lines }));
+    }
+
+    /// The store has brought what a pull asked for.
+    pub(super) fn query_answered(&mut self, now: Now, asked: Asked, answer: &Answer) {
+        match &asked.what {
+            Wanted::Entries { after, until } => {
+                let (after, until) = (*after, *until);
+                let entries: Vec<(u64, MailEntry)> =
+                    answer.iter().filter_map(|found| Some((found.b, MailEntry::decode(found.value).ok()?))).collect();
+                let wanted: Vec<(u64, u64)> = entries
+                    .iter()
+                    .filter(|(_, e)| matches!(e.kind, MailKind::Message | MailKind::Edit))
+                    .filter(|(_, e)| !self.bodies.contains_key(&(ConvNo(e.conv), e.seq)))
+                    .map(|(_, e)| (u64::from(e.conv), e.seq))
+                    .collect();
+                let is_partial = answer.is_partial;
+                if wanted.is_empty() {
+                    return self.synced(now, &asked, after, until, is_partial, entries, None);
+                }
+                let what = Wanted::EntryBodies { after, until, is_partial, entries };
+                let asked = Asked { what, ..asked };
+                self.ask(row::BODY, What::Rows(wanted), Pending::Query(Box::new(asked)));
+            }
+            Wanted::EntryBodies { .. } => {
+                let Asked { asker, online, what } = asked;
+                let Wanted::EntryBodies { after, until, is_partial, entries } = what else { return };
+                let asked = Asked { asker, online, what: Wanted::Entries { after, until } };
+                self.synced(now, &asked, after, until, is_partial, entries, Some(answer));
+            }
+            Wanted::History(_) => self.history_found(now, asked, answer),
+            Wanted::Convs { .. } => self.convs_found(now, asked, Some(answer)),
+            Wanted::Recount { .. } => self.recount_found(now, asked, answer),
+        }
+    }
+}

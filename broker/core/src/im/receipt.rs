@@ -1,0 +1,241 @@
+//! Marks: what an account has got and read of each conversation, and how many it has not. They only move forward.
+
+use super::model::{AccountNo, COUNTED, ConvKind, ConvNo, GONE, MailEntry, MailKind};
+use super::{Done, Im, Origin, Out, Pending, Refusal, Verdict, body, number, object, row};
+use crate::hub::Now;
+use crate::store::{Answer, Direction, What};
+
+/// Rows that one look at the log brings.
+const LOOK_ROWS: u32 = 1_024;
+
+/// A read mark that waits for the log to be counted.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    conv: ConvNo,
+    account: AccountNo,
+    read: u64,
+    /// Counted so far, up to (not including) `from`.
+    unread: u32,
+    from: u64,
+    /// One past the last seq that was asked for.
+    until: u64,
+    /// Of the conversation, when counting began.
+    changes: u32,
+    token: u64,
+}
+
+impl Im {
+    pub(super) fn on_receipt(
+        &mut self,
+        now: Now,
+        origin: &Origin<'_>,
+        to: &str,
+        payload: &[u8],
+    ) -> Result<Verdict, Refusal> {
+        let object = object(payload)?;
+        let (read, recv) = (number(&object, "read")?, number(&object, "recv")?);
+        let conv = self.conv_with(origin.account, to)?;
+        let head = self.dir.convs[conv.at()].head;
+        let Some(highest) = read.max(recv) else {
+            return Err(Refusal::bad("a receipt needs \"read\" or \"recv\": the seq of a message"));
+        };
+        if highest > head {
+            return Err(Refusal::bad(format!("seq {highest} is beyond the last message, {head}")));
+        }
+        if let Some(recv) = recv {
+            self.mark_recv(origin.account, conv, recv);
+        }
+        match read {
+            Some(read) => self.mark_read(now, conv, origin.account, read),
+            None => Ok(Verdict::Done(Done { durable: true, ..Done::default() })),
+        }
+    }
+
+    /// The account has everything up to `seq`.
+    pub(super) fn mark_recv(&mut self, account: AccountNo, conv: ConvNo, seq: u64) {
+        let c = &mut self.dir.convs[conv.at()];
+        let Some(member) = c.member_mut(account) else { return };
+        if seq <= member.recv {
+            return;
+        }
+        let before = (member.recv, member.read);
+        member.recv = seq;
+        if member.told.is_none() {
+            member.told = Some(before);
+            self.moved.push((conv, account));
+        }
+        self.touch_member(conv, account);
+    }
+
+    /// The account has read everything up to `read`.
+    fn mark_read(&mut self, now: Now, conv: ConvNo, account: AccountNo, read: u64) -> Result<Verdict, Refusal> {
+        let c = &self.dir.convs[conv.at()];
+        let Some(member) = c.member(account) else { return Err(Refusal::not_found("not a member")) };
+        if read <= member.read {
+            return Ok(Verdict::Done(Done::quietly()));
+        }
+        let from = c.window_from();
+        if read >= c.head || read + 1 >= from {
+            let unread = self.count_window(conv, account, read);
+            self.set_read(now, conv, account, read, unread);
+            return Ok(Verdict::Done(Done { durable: true, ..Done::default() }));
+        }
+        let (token, changes) = (self.next_token, c.changes);
+        let asked = Asked { conv, account, read, unread: 0, from: read + 1, until: 0, changes, token };
+        Ok(Verdict::Parked(self.count_log(asked)))
+    }
+
+    /// Unread messages behind `read` of those whose sender is in memory.
+    fn count_window(&self, conv: ConvNo, account: AccountNo, read: u64) -> u32 {
+        let c = &self.dir.convs[conv.at()];
+        let from = c.window_from();
+        let skip = usize::try_from((read + 1).saturating_sub(from)).unwrap_or(usize::MAX);
+        let counts = |&&(sender, flags): &&(AccountNo, u8)| sender != account && flags & (COUNTED | GONE) == COUNTED;
+        u32::try_from(c.window.iter().skip(skip).filter(counts).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Counts the part of the log that is not in memory; returns the token under which the whole is concluded.
+    fn count_log(&mut self, mut asked: Asked) -> u64 {
+        asked.until = self.dir.convs[asked.conv.at()].window_from();
+        let what = What::Range {
+            a: asked.conv.0.into(),
+            from: asked.from,
+            until: asked.until,
+            direction: Direction::Up,
+            max_rows: LOOK_ROWS,
+            max_bytes: u32::MAX,
+        };
+        let token = asked.token;
+        self.ask(row::BODY, what, Pending::Read(Box::new(asked)));
+        token
+    }
+
+    /// A part of the log has come.
+    pub(super) fn counted(&mut self, now: Now, mut asked: Asked, answer: &Answer) {
+        let mut last = asked.from;
+        for found in answer {
+            if let Ok(body) = body::Body::decode(found.value) {
+                asked.unread += u32::from(body.counts() && body.from != asked.account);
+            }
+            last = found.b + 1;
+        }
+        asked.from = if answer.is_partial { last } else { asked.until };
+        let c = &self.dir.convs[asked.conv.at()];
+        if c.changes != asked.changes {
+            // A message stopped counting meanwhile, perhaps one that was counted already.
+            (asked.changes, asked.from, asked.unread) = (c.changes, asked.read + 1, 0);
+        }
+        if asked.from < c.window_from() {
+            self.count_log(asked);
+            return;
+        }
+        if c.member(asked.account).is_some_and(|m| m.read < asked.read) {
+            let unread = asked.unread + self.count_window(asked.conv, asked.account, asked.from - 1);
+            self.set_read(now, asked.conv, asked.account, asked.read, unread);
+        }
+        let verdict = Ok(Verdict::Done(Done { durable: true, ..Done::default() }));
+        self.out.push_back(Out::Concluded { token: asked.token, verdict });
+    }
+
+    pub(super) fn set_read(&mut self, now: Now, conv: ConvNo, account: AccountNo, read: u64, unread: u32) {
+        let c = &mut self.dir.convs[conv.at()];
+        let Some(member) = c.member_mut(account) else { return };
+        if member.told.is_none() {
+            member.told = Some((member.recv, member.read));
+            self.moved.push((conv, account));
+        }
+        let before = member.unread;
+        member.read = read;
+        member.recv = member.recv.max(read);
+        member.unread = unread;
+        let a = &mut self.dir.accounts[account.at()];
+        a.unread = a.unread + u64::from(unread) - u64::from(before);
+        let several = a.terminals.len() > 1;
+        self.touch_member(conv, account);
+        self.badge(account, conv);
+        if several {
+            self.mail(now, account, MailEntry { kind: MailKind::OwnMark, conv: conv.0, seq: read, extra: 0 });
+        }
+    }
+
+    /// The badge and the conversation's line change for this account when what was written is on disk.
+    pub(super) fn badge(&mut self, account: AccountNo, conv: ConvNo) {
+        let shows = |at: &u32| {
+            let o = &self.online[*at as usize];
+            o.wants(super::Class::Head) || o.wants(super::Class::Conv)
+        };
+        if self.dir.accounts[account.at()].online.iter().any(shows) {
+            self.badged.push((account, conv));
+        }
+    }
+
+    /// A message no longer counts: it was recalled, or has expired.
+    pub(super) fn uncount(&mut self, conv: ConvNo, seq: u64, from: AccountNo) {
+        let c = &mut self.dir.convs[conv.at()];
+        c.set_gone(seq);
+        c.changes = c.changes.wrapping_add(1);
+        let mut changed = vec![];
+        for member in &mut c.members {
+            if member.account != from && member.read < seq && member.joined < seq && member.unread > 0 {
+                member.unread -= 1;
+                changed.push(member.account);
+            }
+        }
+        for account in changed {
+            self.dir.accounts[account.at()].unread -= 1;
+            self.touch_member(conv, account);
+            self.badge(account, conv);
+        }
+    }
+
+    /// Tells the others of marks that moved since the last batch: one entry for each who must know.
+    pub(super) fn tell_marks(&mut self, now: Now) {
+        for (conv, account) in core::mem::take(&mut self.moved) {
+            let c = &mut self.dir.convs[conv.at()];
+            let is_direct = c.kind == ConvKind::Direct;
+            let Some(member) = c.member_mut(account) else { continue };
+            let Some(before) = member.told.take() else { continue };
+            let after = (member.recv, member.read);
+            if before == after {
+                continue;
+            }
+            if is_direct {
+                let Some(peer) = c.peer_of(account) else { continue };
+                let entry = MailEntry { kind: MailKind::Receipt, conv: conv.0, seq: after.0, extra: account.0 };
+                let pos = self.mail(now, peer, entry);
+                if let Some(member) = self.dir.convs[conv.at()].member_mut(account) {
+                    member.receipt_at = pos;
+                }
+            } else if !c.is_large() {
+                self.tell_senders(now, conv, account, before, after);
+            }
+        }
+    }
+
+    /// Whoever said something between the marks learns how many have it now: one entry for its latest message there.
+    fn tell_senders(&mut self, now: Now, conv: ConvNo, account: AccountNo, before: (u64, u64), after: (u64, u64)) {
+        let c = &self.dir.convs[conv.at()];
+        let mut told: Vec<(AccountNo, u64)> = vec![];
+        for (low, high) in [(before.0, after.0), (before.1, after.1)] {
+            for seq in (low + 1..=high).rev().take(super::model::WINDOW) {
+                let Some((sender, _)) = c.seen(seq) else { break };
+                if sender != account && !told.iter().any(|(who, at)| *who == sender && *at >= seq) {
+                    told.retain(|(who, _)| *who != sender);
+                    told.push((sender, seq));
+                }
+            }
+        }
+        for (sender, seq) in told {
+            if self.dir.convs[conv.at()].member(sender).is_some() {
+                self.mail(now, sender, MailEntry { kind: MailKind::Receipt, conv: conv.0, seq, extra: u32::MAX });
+            }
+        }
+    }
+
+    /// How many of a group (its sender not counted) have a message, have read it, and could.
+    pub(super) fn count_marks(&self, conv: ConvNo, sender: AccountNo, seq: u64) -> (usize, usize, usize) {
+        let others = || self.dir.convs[conv.at()].members.iter().filter(|m| m.account != sender && m.joined < seq);
+        let (recv, read) = (others().filter(|m| m.recv >= seq).count(), others().filter(|m| m.read >= seq).count());
+        (recv, read, others().count())
+    }
+}
