@@ -142,6 +142,8 @@ Examples:
     Status(StatusArgs),
     /// Let the running broker read its configuration again, as SIGHUP does.
     Reload(Place),
+    /// Talk: conversations in a terminal, or as lines of JSON for programs.
+    Chat(im::chat::ChatArgs),
     /// Send a message.
     Send(im::send::SendArgs),
     /// Command a device, and see how it goes.
@@ -358,6 +360,7 @@ fn run(engine: &dyn Engine, line: impl Iterator<Item = OsString>, environment: V
         Command::Restore(args) => operate::restore(engine, &args, environment),
         Command::Status(args) => operate::status(&args, environment),
         Command::Reload(place) => operate::reload(place, environment),
+        Command::Chat(args) => im::chat::chat(&args, &environment),
         Command::Send(args) => im::send::send(&args, &environment),
         Command::Cmd(args) => im::command::command(&args, &environment),
         Command::Watch(args) => im::watch::watch(&args, &environment),

@@ -36,7 +36,7 @@ impl Zone {
         fs::read(path).ok().and_then(|bytes| Self::parse(&bytes)).unwrap_or_default()
     }
 
-    /// Reads the first block of a TZif file, which reaches to 2037 (RFC 9636 s3).
+    /// Reads the first block of a `TZif` file, which reaches to 2037 (RFC 9636 s3).
     fn parse(bytes: &[u8]) -> Option<Self> {
         if bytes.get(..4)? != b"TZif" {
             return None;

@@ -174,7 +174,7 @@ async fn follow(args: &CommandArgs, task: &Task, options: &Options) -> Result<Ex
                 complain(&"nothing more was heard in time; ask again with the same --id");
                 break Exit::TimedOut;
             }
-            Ok(Step::NoBroker { why }) => break no_broker(options, &why),
+            Ok(Step::NoBroker { why, .. }) => break no_broker(options, &why),
             Ok(Step::Lost { why, .. }) => complain(&format_args!("{why}; trying again")),
             Ok(Step::Ended(error)) => return Err(error.into()),
             Ok(Step::Connected | Step::Heard { .. }) => {

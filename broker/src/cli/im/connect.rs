@@ -44,12 +44,12 @@ pub(super) struct Delivery {
     pub payload: Vec<u8>,
     /// It is the value that was kept, not news.
     pub is_retained: bool,
-    packet: MqttPublish,
+    packet: Box<MqttPublish>,
 }
 
 /// Why there is no connection, and why trying again would not help.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum ConnectError {
+pub(in crate::cli) enum ConnectError {
     #[error("the broker at {0} refuses the user name or password")]
     Credentials(Target),
     #[error("the broker at {target} refuses this client: {code:?}")]
@@ -259,7 +259,7 @@ impl Runner {
                         topic,
                         payload: packet.payload.to_vec(),
                         is_retained: packet.retain,
-                        packet,
+                        packet: Box::new(packet),
                     }),
                     Err(_) => continue,
                 },

@@ -81,12 +81,13 @@ fn options(address: SocketAddr, user: &str, terminal: &str) -> Options {
 
 async fn set_up(address: SocketAddr) -> Result<(), SetUpError> {
     let mut owner = Visitor::enter(address, OWNER).await?;
-    let missing = match owner.ask(&format!("me/group/{HOUSEHOLD}"), json!({"op": "info"})).await {
-        Ok(info) => missing(&info),
-        Err(SetUpError::Refused { refusal, .. }) if ["not_found", "forbidden"].contains(&refusal.code.as_str()) => {
-            MEMBERS.to_vec()
-        }
-        Err(error) => return Err(error),
+    // Asking for a group that is not there would be an error in the log.
+    let convs = owner.ask("me/convs", json!({})).await?;
+    let is_there = convs["convs"].as_array().is_some_and(|convs| convs.iter().any(|conv| conv["addr"] == HOUSEHOLD));
+    let missing = if is_there {
+        missing(&owner.ask(&format!("me/group/{HOUSEHOLD}"), json!({"op": "info"})).await?)
+    } else {
+        MEMBERS.to_vec()
     };
     if !missing.is_empty() {
         for name in &missing {
@@ -141,13 +142,14 @@ struct Visitor {
 
 impl Visitor {
     async fn enter(address: SocketAddr, user: &'static str) -> Result<Self, SetUpError> {
-        let filters =
-            ["group/res", "contact/res", "err"].map(|below| (format!("im/v1/me/{below}"), QoS::AtLeastOnce)).into();
+        let filters = ["group/res", "contact/res", "convs/res", "err"]
+            .map(|below| (format!("im/v1/me/{below}"), QoS::AtLeastOnce))
+            .into();
         let mut session =
             Session::start(&options(address, user, &format!("demo-set-up-{user}")), Purpose::Once, filters)?;
         match session.step().await {
             Step::Connected => Ok(Self { user, session }),
-            Step::NoBroker { why } | Step::Lost { why, .. } => Err(SetUpError::Connection { user, why }),
+            Step::NoBroker { why, .. } | Step::Lost { why, .. } => Err(SetUpError::Connection { user, why }),
             Step::Ended(error) => Err(SetUpError::Connection { user, why: error.to_string() }),
             Step::Heard { .. } => Ok(Self { user, session }),
         }
@@ -166,7 +168,9 @@ impl Visitor {
         loop {
             match self.session.step().await {
                 Step::Heard { .. } | Step::Connected => {}
-                Step::NoBroker { why } | Step::Lost { why, .. } => return Err(SetUpError::Connection { user, why }),
+                Step::NoBroker { why, .. } | Step::Lost { why, .. } => {
+                    return Err(SetUpError::Connection { user, why });
+                }
                 Step::Ended(error) => return Err(SetUpError::Connection { user, why: error.to_string() }),
             }
             while let Some(event) = self.session.messenger.poll_event() {

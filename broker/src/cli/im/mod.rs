@@ -1,6 +1,7 @@
 //! Messaging from the command line. `model` is what a client knows, without sockets or clocks; `connect` is its connection;
 //! each command is a file that joins the two.
 
+pub(in crate::cli) mod chat;
 mod clock;
 pub(in crate::cli) mod command;
 mod connect;

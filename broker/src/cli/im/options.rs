@@ -11,7 +11,7 @@ use toml::de::DeTable;
 /// Which broker, and who one is there.
 #[derive(Debug, Args, Default, Clone)]
 pub(in crate::cli) struct ConnectArgs {
-    /// The broker: mqtt://HOST[:PORT] or mqtts://HOST[:PORT]. Default: `mqtt://127.0.0.1`.
+    /// The broker: `mqtt://HOST[:PORT]` or `mqtts://HOST[:PORT]`. Default: `mqtt://127.0.0.1`.
     #[arg(long, value_name = "URL", help_heading = "Connection")]
     pub url: Option<String>,
     /// The account to log in as.
@@ -20,7 +20,7 @@ pub(in crate::cli) struct ConnectArgs {
     /// Read the password from the first line of standard input. Otherwise `PARLOR_PASSWORD`, the configuration file, or asked for.
     #[arg(long, help_heading = "Connection")]
     pub password_stdin: bool,
-    /// mqtts://: certificates (PEM) of the authorities to trust, instead of the system's.
+    /// With `mqtts://`: certificates (PEM) of the authorities to trust, instead of the system's.
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     pub ca: Option<PathBuf>,
     /// MQTT client identifier, which names this terminal of the account. Default: one kept for this user and machine.

@@ -32,7 +32,7 @@ pub(super) struct Place {
 
 /// No name could be had.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PlaceError {
+pub(in crate::cli) enum PlaceError {
     #[error(
         "{PLACES_MAX} other programs of yours use this account at the moment; end one, or name a terminal with --terminal"
     )]

@@ -179,7 +179,7 @@ async fn deliver(args: &SendArgs, draft: &Draft, options: &Options) -> Result<Ex
                 complain(&format_args!("{far} after {} seconds; ask again with --id {}", args.timeout, sent.id));
                 break Exit::TimedOut;
             }
-            Ok(Step::NoBroker { why }) => break no_broker(options, &why),
+            Ok(Step::NoBroker { why, .. }) => break no_broker(options, &why),
             Ok(Step::Lost { why, .. }) => complain(&format_args!("{why}; trying again")),
             Ok(Step::Ended(error)) => return Err(error.into()),
             Ok(Step::Connected | Step::Heard { .. }) => {

@@ -29,20 +29,22 @@ pub(super) enum Step {
     /// There is none; the next attempt comes later.
     Lost { why: String, retry_in: Duration },
     /// It could not be made at all, the first time.
-    NoBroker { why: String },
+    NoBroker { why: String, retry_in: Duration },
     /// There will be none any more.
     Ended(ConnectError),
 }
 
 /// A session could not begin.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SessionError {
+pub(in crate::cli) enum SessionError {
     #[error(transparent)]
     Place(#[from] PlaceError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("the system gives no timers or sockets: {0}")]
     Runtime(std::io::Error),
+    #[error("cannot use the terminal: {0}; with --json no terminal is needed")]
+    Terminal(std::io::Error),
 }
 
 /// What a terminal of a person subscribes to.
@@ -78,7 +80,7 @@ impl Session {
                 self.pump();
                 Step::Connected
             }
-            Down::Lost { why, .. } if !self.was_connected => Step::NoBroker { why },
+            Down::Lost { why, retry_in } if !self.was_connected => Step::NoBroker { why, retry_in },
             Down::Lost { why, retry_in } => {
                 if self.messenger.is_connected() {
                     self.messenger.handle_disconnected(&why);

@@ -91,7 +91,7 @@ async fn follow(args: &WatchArgs, options: &Options) -> Result<Exit, SessionErro
             () = &mut told => break Exit::Done,
         };
         let is_retained = match step {
-            Step::NoBroker { why } => break no_broker(options, &why),
+            Step::NoBroker { why, .. } => break no_broker(options, &why),
             Step::Ended(error) => return Err(error.into()),
             Step::Heard { is_retained } => is_retained,
             Step::Connected | Step::Lost { .. } => false,

@@ -148,7 +148,7 @@ mod tests {
     fn events_become_lines() {
         let check = |topic: &str, payload: &str, expect: Option<&str>| {
             let heard = wire::read(&format!("im/v1/{topic}"), payload.as_bytes()).unwrap();
-            assert_eq!(line(&Event::Heard(heard), &Zone::default(), 3_723_000).as_deref(), expect);
+            assert_eq!(line(&Event::Heard(Box::new(heard)), &Zone::default(), 3_723_000).as_deref(), expect);
         };
         let text = r#"{"seq":12,"from":"bob","ts":60000,"text":"hi\u001b[2J\nall"}"#;
         check("me/in/bob/msg", text, Some("00:01:00 bob #12: hi\u{FFFD}[2J all"));

@@ -140,7 +140,7 @@ impl Runner {
                 }
             };
             match step {
-                Step::NoBroker { why } => return Ok(Leave::Exit(no_broker(&self.options, &why))),
+                Step::NoBroker { why, .. } => return Ok(Leave::Exit(no_broker(&self.options, &why))),
                 Step::Ended(error) => return Err(error.into()),
                 Step::Lost { why, .. } => say(&format!("{why}; trying again")),
                 Step::Connected => {

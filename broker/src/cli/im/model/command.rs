@@ -116,6 +116,7 @@ pub struct Commands {
 
 impl Commands {
     /// One of them.
+    #[cfg(test)]
     pub fn find(&self, id: &str) -> Option<&Command> {
         self.by_id.get(id)
     }

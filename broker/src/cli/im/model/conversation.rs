@@ -251,6 +251,7 @@ impl Conversation {
     }
 
     /// Whether something before the newest message is missing at the moment.
+    #[cfg(test)]
     pub fn is_incomplete(&self) -> bool {
         self.pull.is_some()
     }

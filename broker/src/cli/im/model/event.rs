@@ -32,7 +32,7 @@ pub enum Event {
         refusal: Refusal,
     },
     /// Something came that was not known.
-    Heard(Heard),
+    Heard(Box<Heard>),
     /// Something came that cannot be read.
     Unreadable {
         /// Where, and what is wrong with it.

@@ -2,7 +2,7 @@
 
 use super::conversation::Arrival;
 use super::event::Event;
-use super::limits::{NAMES_MAX, PAGE, REFUSALS_MAX, TYPING};
+use super::limits::{NAMES_MAX, PAGE, REFUSALS_MAX, TYPING_MS};
 use super::wire::{self, Heard, Message, Refusal, What};
 use super::{Messenger, Refused, Teller};
 use serde::Deserialize;
@@ -42,7 +42,7 @@ impl Messenger {
                 true
             }
             What::Typing { with, from, typing } => {
-                let until = now + TYPING.as_millis() as u64;
+                let until = now + TYPING_MS;
                 let typists = &mut self.conversation_mut(with).typing;
                 if *typing {
                     typists.insert(from.clone(), until)
@@ -87,7 +87,7 @@ impl Messenger {
             }
         };
         if is_news {
-            self.event(Event::Heard(heard));
+            self.event(Event::Heard(Box::new(heard)));
         }
     }
 

@@ -1,7 +1,5 @@
 //! Every bound of the messaging client, with what happens at its edge.
 
-use std::time::Duration;
-
 /// Conversations kept in memory; a message of one more makes room by forgetting the one that was quiet for longest.
 pub const CONVERSATIONS_MAX: usize = 1_024;
 /// Messages kept of one conversation; the oldest are forgotten first and can be pulled again.
@@ -22,9 +20,9 @@ pub const NAMES_MAX: usize = 4_096;
 pub const GROUP_MARKS_MAX: usize = 512;
 /// Pages pulled in a row to close one gap; what is missing then is shown when one scrolls there.
 pub const PULLS_MAX: u32 = 40;
-/// How long "is typing" is shown after it was heard.
-pub const TYPING: Duration = Duration::from_secs(6);
-/// How often the own typing is told.
-pub const TYPING_TOLD: Duration = Duration::from_secs(3);
+/// How long "is typing" is shown after it was heard, milliseconds.
+pub const TYPING_MS: u64 = 6_000;
+/// How often the own typing is told, milliseconds.
+pub const TYPING_TOLD_MS: u64 = 3_000;
 /// The `im-level` this client understands, as the day of its protocol: yyMMdd.
 pub const LEVEL: u64 = 261_126;

@@ -23,7 +23,7 @@ mod tests;
 use command::Commands;
 use conversation::{Conversation, Unsent};
 use event::{Answer, Event};
-use limits::{CONVERSATIONS_MAX, EVENTS_MAX, OUTBOX_MAX, PAGE, TYPING_TOLD};
+use limits::{CONVERSATIONS_MAX, EVENTS_MAX, OUTBOX_MAX, PAGE, TYPING_TOLD_MS};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use up::{Draft, Effort, Instruction, Publish};
@@ -247,7 +247,7 @@ impl Messenger {
     /// The person types a message; told at most every few seconds.
     pub fn type_to(&mut self, with: &str, now: u64) {
         let told = self.typing_told.get(with).copied().unwrap_or_default();
-        if self.connected && now.saturating_sub(told) >= TYPING_TOLD.as_millis() as u64 && self.room().is_ok() {
+        if self.connected && now.saturating_sub(told) >= TYPING_TOLD_MS && self.room().is_ok() {
             self.typing_told.insert(with.to_owned(), now);
             self.publish(&format!("to/{with}/typing"), &json!({"typing": true}), Effort::Once, Purpose::Passing);
         }
@@ -343,6 +343,11 @@ impl Messenger {
     /// Whether somebody can be reached.
     pub fn presence(&self, with: &str) -> Option<&Presence> {
         self.presence.get(with)
+    }
+
+    /// Everybody whose presence or state is known.
+    pub fn known(&self) -> impl Iterator<Item = &str> {
+        self.presence.keys().chain(self.devices.keys()).map(String::as_str)
     }
 
     /// What a device says it is like.
