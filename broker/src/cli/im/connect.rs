@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// What comes from the connection.
 #[derive(Debug)]
@@ -86,6 +87,8 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Pauses between attempts; the last one repeats.
 const PAUSES_MS: [u64; 7] = [250, 500, 1_000, 2_000, 4_000, 8_000, 15_000];
+/// A connection that held this long was a good one, and the next attempt comes soon.
+const GOOD: Duration = Duration::from_secs(5);
 /// How long to wait for the broker when leaving.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -202,10 +205,11 @@ impl Runner {
         let mut failures = 0_usize;
         loop {
             let (client, mut events) = AsyncClient::new(self.options.clone(), REQUESTS_MAX);
-            let mut was_connected = false;
-            let end = self.live(&client, &mut events, &mut was_connected).await;
+            let mut since = None;
+            let end = self.live(&client, &mut events, &mut since).await;
             *lock(&self.shared) = Shared::default();
-            failures = if was_connected { 0 } else { failures + 1 };
+            let was_good = since.is_some_and(|since: Instant| since.elapsed() >= GOOD);
+            failures = if was_good { 0 } else { failures + 1 };
             let why = match end {
                 End::Unwanted => return,
                 End::Fatal(error) => {
@@ -223,7 +227,7 @@ impl Runner {
     }
 
     /// One connection, from CONNECT to its end.
-    async fn live(&self, client: &AsyncClient, events: &mut EventLoop, was_connected: &mut bool) -> End {
+    async fn live(&self, client: &AsyncClient, events: &mut EventLoop, since: &mut Option<Instant>) -> End {
         loop {
             let event = match events.poll().await {
                 Ok(event) => event,
@@ -233,7 +237,7 @@ impl Runner {
                 Event::Incoming(Packet::ConnAck(_)) => {
                     let filters = self.filters.iter().map(|(filter, qos)| Filter::new(filter, *qos));
                     if self.filters.is_empty() {
-                        *was_connected = true;
+                        *since = Some(Instant::now());
                         lock(&self.shared).client = Some(client.clone());
                         Down::Connected
                     } else if client.try_subscribe_many(filters).is_err() {
@@ -251,7 +255,7 @@ impl Runner {
                         let (filter, code) = (filter.clone(), *code);
                         return End::Fatal(ConnectError::Subscription { filter, code });
                     }
-                    *was_connected = true;
+                    *since = Some(Instant::now());
                     Down::Connected
                 }
                 Event::Incoming(Packet::Publish(packet)) => match String::from_utf8(packet.topic.to_vec()) {

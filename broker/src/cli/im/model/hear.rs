@@ -54,7 +54,12 @@ impl Messenger {
             What::Bounce { refusal, with, .. } => {
                 self.conversation_mut(with).refuse(refusal);
                 // A refusal is told once; only what came too late has no other way here.
-                let told = |known: &Refused| known.id.is_some() && known.id == refusal.id && known.code == refusal.code;
+                let re = format!("to/{with}/");
+                let told = |known: &Refused| {
+                    known.code == refusal.code
+                        && known.re.starts_with(&re)
+                        && (known.id.is_none() || refusal.id.is_none() || known.id == refusal.id)
+                };
                 !self.refusals.iter().any(told)
             }
             What::Refused { re, refusal } => {
@@ -158,21 +163,21 @@ impl Messenger {
 
     /// Tells of a refusal once, whichever way it comes first.
     pub(super) fn refused(&mut self, re: &str, refusal: Refusal, told_by: Teller) {
-        let again = self.refusals.iter().position(|known| {
-            known.told_by != told_by
+        let again = self.refusals.iter_mut().find(|known| {
+            !known.told_by.contains(&told_by)
                 && known.re == re
                 && known.code == refusal.code
                 && (known.id.is_none() || refusal.id.is_none() || known.id == refusal.id)
         });
-        if let Some(at) = again {
-            self.refusals.remove(at);
+        if let Some(known) = again {
+            known.told_by.push(told_by);
             return;
         }
         self.refusals.push_back(Refused {
             re: re.to_owned(),
             id: refusal.id.clone(),
             code: refusal.code.clone(),
-            told_by,
+            told_by: vec![told_by],
         });
         while self.refusals.len() > REFUSALS_MAX {
             self.refusals.pop_front();

@@ -23,7 +23,7 @@ mod tests;
 use command::Commands;
 use conversation::{Conversation, Unsent};
 use event::{Answer, Event};
-use limits::{CONVERSATIONS_MAX, EVENTS_MAX, OUTBOX_MAX, PAGE, TYPING_TOLD_MS};
+use limits::{ATTEMPTS_MAX, CONVERSATIONS_MAX, EVENTS_MAX, OUTBOX_MAX, PAGE, TYPING_TOLD_MS};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use up::{Draft, Effort, Instruction, Publish};
@@ -57,6 +57,8 @@ struct Outgoing {
     purpose: Purpose,
     /// It has been handed out on this connection.
     is_sent: bool,
+    /// On how many connections it has been.
+    attempts: u32,
 }
 
 /// What a publish is for: who wants to know how it ended.
@@ -77,7 +79,8 @@ struct Refused {
     re: String,
     id: Option<String>,
     code: String,
-    told_by: Teller,
+    /// The ways it has come so far.
+    told_by: Vec<Teller>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +143,12 @@ impl Messenger {
         }
         self.typing_told.clear();
         self.event(Event::Disconnected { why: why.to_owned() });
+        let hopeless = |outgoing: &&Outgoing| outgoing.is_sent && outgoing.attempts >= ATTEMPTS_MAX;
+        let hopeless: Vec<u64> = self.outbox.iter().filter(hopeless).map(|outgoing| outgoing.publish.token).collect();
+        for token in hopeless {
+            let text = format!("{ATTEMPTS_MAX} connections ended before the broker answered it: {why}");
+            self.handle_answer(token, Answer::Refused { code: "no_answer".to_owned(), text });
+        }
     }
 
     /// The broker has acknowledged a publish, or refused it.
@@ -283,14 +292,21 @@ impl Messenger {
         }
         let outgoing = self.outbox.get_mut(at)?;
         outgoing.is_sent = true;
+        outgoing.attempts += 1;
         Some(outgoing.publish.clone())
     }
 
     /// Takes back what [`Self::poll_publish`] gave, because the connection takes no more at the moment.
     pub fn unpoll(&mut self, publish: Publish) {
         match self.outbox.iter_mut().find(|outgoing| outgoing.publish.token == publish.token) {
-            Some(outgoing) => outgoing.is_sent = false,
-            None => self.outbox.push_front(Outgoing { publish, purpose: Purpose::Passing, is_sent: false }),
+            Some(outgoing) => {
+                outgoing.is_sent = false;
+                outgoing.attempts = outgoing.attempts.saturating_sub(1);
+            }
+            None => {
+                let purpose = Purpose::Passing;
+                self.outbox.push_front(Outgoing { publish, purpose, is_sent: false, attempts: 0 });
+            }
         }
     }
 
@@ -387,7 +403,7 @@ impl Messenger {
         let token = self.next_token;
         self.next_token += 1;
         let publish = Publish { token, topic: format!("im/v1/{below}"), payload, effort };
-        self.outbox.push_back(Outgoing { publish, purpose, is_sent: false });
+        self.outbox.push_back(Outgoing { publish, purpose, is_sent: false, attempts: 0 });
     }
 
     fn make_id(&mut self) -> String {

@@ -85,6 +85,20 @@ fn what_the_connection_does_not_take_is_offered_again() {
 }
 
 #[test]
+fn what_ends_every_connection_is_given_up() {
+    let mut alice = alice();
+    alice.send("bob", &Draft::text("poison"), 5).unwrap();
+    for _ in 0..limits::ATTEMPTS_MAX {
+        assert!(alice.poll_publish().is_some());
+        alice.handle_disconnected("cut");
+        alice.handle_connected();
+    }
+    assert_eq!(alice.poll_publish(), None);
+    assert_eq!(told(&mut alice).iter().filter(|event| *event == "refused").count(), 1);
+    assert_eq!(alice.conversation("bob").unwrap().unsent().next().unwrap().refused.as_ref().unwrap().code, "no_answer");
+}
+
+#[test]
 fn a_gap_is_pulled_and_filled() {
     let mut alice = alice();
     hear(&mut alice, "me/in/bob/msg", &from_bob(4, 3));
@@ -161,6 +175,8 @@ fn a_refusal_is_told_once() {
     alice.handle_answer(token, Answer::refused(Some("no_consent: ask first"), "not authorized"));
     hear(&mut alice, "me/err", &json!({"re": "to/bob/msg", "id": id, "code": "no_consent", "text": "ask first"}));
     assert_eq!(told(&mut alice), ["refused"]);
+    hear(&mut alice, "me/in/bob/bounce", &json!({"id": id, "code": "no_consent", "text": "ask first"}));
+    assert!(told(&mut alice).is_empty());
     let unsent = alice.conversation("bob").unwrap().unsent().next().unwrap().clone();
     assert_eq!(unsent.refused.unwrap().code, "no_consent");
     // The other way round, and without an id.

@@ -282,7 +282,9 @@ fn what(below: &str, levels: &[&str], body: &Value) -> Result<What, serde_json::
         },
         // An account may be called `res`: only an answer says what it answers.
         ["me", .., "res"] if body.get("re").is_some() => {
-            What::Answer { re: text("re").unwrap_or_default(), id: text("id") }
+            // Said with and without the `me/` that all of them have.
+            let re = text("re").unwrap_or_default();
+            What::Answer { re: re.strip_prefix("me/").unwrap_or(&re).to_owned(), id: text("id") }
         }
         ["me", "res", id] => What::Command { id: id.to_owned(), report: Report::deserialize(body)? },
         ["me", "conv", with] => What::Conversation { with: with.to_owned(), summary: Summary::deserialize(body)? },
@@ -477,7 +479,7 @@ mod tests {
             r#"{"re":"history","id":"h1"}"#,
             What::Answer { re: "history".into(), id: Some("h1".into()) },
         );
-        check("me/contact/res", r#"{"re":"contact/bob"}"#, What::Answer { re: "contact/bob".into(), id: None });
+        check("me/contact/res", r#"{"re":"me/contact/bob"}"#, What::Answer { re: "contact/bob".into(), id: None });
         let report = Report { device: "lamp".into(), name: "set".into(), state: "done".into(), ..Report::default() };
         check(
             "me/res/c1",
