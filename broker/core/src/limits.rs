@@ -153,6 +153,26 @@ limits! {
     im_device_mailbox_entries_max: 256, 16, 10_000_000;
     /// Days they are kept. Edge as `im_mailbox_days`.
     im_device_mailbox_days: 7, 1, 31;
+    /// Contacts of one account, blocked and muted ones included; and channels it follows. One more is refused with `quota` (0x97).
+    im_contacts_per_account_max: 1_000, 1, 100_000;
+    /// Contact requests of one account, and to one account, that nobody has answered. One more is refused with `quota` (0x97).
+    im_requests_waiting_max: 100, 1, 100_000;
+    /// Contact requests one account makes in an hour, those that it takes back included. One more is refused with `quota` (0x97).
+    im_requests_per_hour_max: 100, 1, 1_000_000;
+    /// Days a contact request waits. Then it ends, and both sides are told.
+    im_request_wait_days: 30, 1, 3_650;
+    /// Groups and households one account is in. One more is refused with `quota` (0x97).
+    im_groups_per_account_max: 100, 1, 10_000;
+    /// Members of a group. One more is refused with `quota` (0x97).
+    im_group_members_max: 1_024, 2, 65_536;
+    /// Members up to which messages of a group are copied into mailboxes. In a larger one each terminal follows the log, for ever.
+    im_group_copied_max: 64, 1, 1_024;
+    /// Pairing codes of one account that are not used. One more is refused with `quota` (0x97).
+    im_pairing_codes_max: 5, 1, 1_000;
+    /// Seconds a pairing code is good for. Then it is `not_found`.
+    im_pairing_code_secs: 600, 10, 86_400;
+    /// Wrong pairing codes within a minute, from wherever, after which every code is refused with `quota` (0x97) for a minute.
+    im_pairing_wrong_max: 20, 1, 1_000_000;
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use redb::{Database, ReadTransaction, ReadableTable};
 use super::StoreError;
 use super::disk::{DirDisk, DirError, parent_of, sync_path};
 use super::schema::{
-    self, ACCOUNTS, BODIES, BODY_REFS, CHUNKS, META, QUEUES, RETAINED, ROWS, SESSIONS, SUBSCRIPTIONS, WILLS, meta,
+    self, ACCOUNTS, BODIES, BODY_REFS, CHUNKS, META, QUEUES, RETAINED, ROW_CHUNKS, ROW_FILTERS, ROW_FLOORS, ROW_RUNS,
+    SESSIONS, SUBSCRIPTIONS, WILLS, meta,
 };
 
 const MAGIC: [u8; 8] = *b"PARLORB\x01";
@@ -22,7 +23,7 @@ const BLOCK_BYTES: usize = 64 * 1024;
 const MAX_BLOCK_BYTES: u32 = 1 << 30;
 /// Rows written to a new index in one transaction, bytes.
 const RESTORE_SLICE_BYTES: usize = 16 << 20;
-const TABLES: usize = 11;
+const TABLES: usize = 14;
 /// How many there were in the format without rows.
 const TABLES_WITHOUT_ROWS: usize = 10;
 const END: u8 = 0xFF;
@@ -167,7 +168,7 @@ pub(super) fn write(
     for row in view.open_table(META)?.iter()? {
         let (key, value) = row?;
         // Which journal it was, and how far folded, belongs to the old directory.
-        if matches!(key.value(), meta::BOOT | meta::NEXT_SESSION | meta::NEXT_BODY) {
+        if !matches!(key.value(), meta::FORMAT | meta::SALT | meta::FOLDED_GENERATION | meta::FOLDED_RECORD) {
             out.row(0, &[key.value().as_bytes()], &value.value().to_le_bytes())?;
         }
     }
@@ -205,10 +206,22 @@ pub(super) fn write(
             out.row(table, &[key.value().as_bytes()], value.value())?;
         }
     }
-    for row in view.open_table(ROWS)?.iter()? {
+    for row in view.open_table(ROW_RUNS)?.iter()? {
         let (key, value) = row?;
-        let (table, a, b) = key.value();
-        out.row(10, &[&[table], &a.to_le_bytes(), &b.to_le_bytes()], value.value())?;
+        let (table, run) = key.value();
+        out.row(10, &[&[table], &run.to_le_bytes()], value.value())?;
+    }
+    for row in view.open_table(ROW_FLOORS)?.iter()? {
+        let (key, value) = row?;
+        let (table, run, a) = key.value();
+        out.row(11, &[&[table], &run.to_le_bytes(), &a.to_le_bytes()], value.value())?;
+    }
+    for (number, definition) in [(12, ROW_CHUNKS), (13, ROW_FILTERS)] {
+        for row in view.open_table(definition)?.iter()? {
+            let (key, value) = row?;
+            let (table, run, a, b) = key.value();
+            out.row(number, &[&[table], &run.to_le_bytes(), &a.to_le_bytes(), &b.to_le_bytes()], value.value())?;
+        }
     }
     out.flush()?;
     let mut trailer = vec![END];
@@ -419,11 +432,12 @@ fn pair(key: &[u8]) -> Option<(u64, u64)> {
     Some((number(a)?, number(b)?))
 }
 
-/// Key of a row of [`ROWS`].
-fn row_key(key: &[u8]) -> Option<(u8, u64, u64)> {
+/// A table's number, and the other numbers of a key.
+fn row_key<const N: usize>(key: &[u8]) -> Option<(u8, [u64; N])> {
     let (table, key) = key.split_first()?;
-    let (a, b) = pair(key)?;
-    Some((*table, a, b))
+    let (parts, []) = key.as_chunks::<8>() else { return None };
+    let parts: [[u8; 8]; N] = parts.try_into().ok()?;
+    Some((*table, parts.map(u64::from_le_bytes)))
 }
 
 fn check_row(offset: u64, (table, key, value): Row<'_>) -> Result<(), RestoreError> {
@@ -433,7 +447,9 @@ fn check_row(offset: u64, (table, key, value): Row<'_>) -> Result<(), RestoreErr
         2 => subscription(key, value).is_some(),
         4 => pair(key).is_some(),
         6 => number(key).is_some() && number(value).is_some(),
-        10 => row_key(key).is_some(),
+        10 => row_key::<1>(key).is_some(),
+        11 => row_key::<2>(key).is_some(),
+        12 | 13 => row_key::<3>(key).is_some(),
         _ => text(key).is_some(),
     };
     if is_good { Ok(()) } else { Err(RestoreError::Damaged { offset, what: "a row has the wrong form" }) }
@@ -462,7 +478,18 @@ fn insert(db: &Database, offset: u64, rows: &[(u8, Vec<u8>, Vec<u8>)]) -> Result
             7 => put(&txn, RETAINED, text(key).ok_or_else(bad)?, value),
             8 => put(&txn, WILLS, text(key).ok_or_else(bad)?, value),
             9 => put(&txn, ACCOUNTS, text(key).ok_or_else(bad)?, value),
-            _ => put(&txn, ROWS, row_key(key).ok_or_else(bad)?, value),
+            10 => {
+                let (table, [run]) = row_key(key).ok_or_else(bad)?;
+                put(&txn, ROW_RUNS, (table, run), value)
+            }
+            11 => {
+                let (table, [run, a]) = row_key(key).ok_or_else(bad)?;
+                put(&txn, ROW_FLOORS, (table, run, a), value)
+            }
+            _ => {
+                let (name, [run, a, b]) = row_key(key).ok_or_else(bad)?;
+                put(&txn, if *table == 12 { ROW_CHUNKS } else { ROW_FILTERS }, (name, run, a, b), value)
+            }
         };
         inserted?;
     }
@@ -481,7 +508,7 @@ fn put<K: redb::Key + 'static, V: redb::Value + 'static>(
 }
 
 impl super::Engine {
-    /// Folds everything, on this thread, and writes a backup. No fold may be under way.
+    /// Folds everything, on this thread, and writes a backup. No job may be under way.
     pub fn backup(&mut self, out: &mut dyn Write, progress: &mut dyn FnMut(Progress)) -> Result<Progress, BackupError> {
         self.fold_all()?;
         write(&self.index_view()?, out, progress)

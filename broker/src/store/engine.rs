@@ -10,26 +10,41 @@ use parlor_core::store::{
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::disk::Disk;
-use super::fold::{FoldDone, FoldJob};
+use super::fold::FoldJob;
+use super::job::{Job, JobDone, Work, WorkDone};
 use super::journal::{self, Folded, Journal, Segment, Sizes};
+use super::rows::{MergeHabits, MergeJob, Recent, View};
 use super::schema::{
-    self, ACCOUNTS, INDEX, INDEX_NEW, META, QUEUES, QueueRow, RETAINED, ROWS, SESSIONS, SUBSCRIPTIONS, WILLS, meta,
+    self, ACCOUNTS, INDEX, INDEX_NEW, META, QUEUES, QueueRow, RETAINED, SESSIONS, SUBSCRIPTIONS, WILLS, meta,
 };
 use super::tail::Tail;
 use super::{OpenError, Options, StoreError, page, rows};
 
-/// A store on the caller's thread. All calls but [`FoldJob::run`] belong to one thread.
+/// A store on the caller's thread. All calls but [`Job::run`] belong to one thread.
 #[derive(Debug)]
 pub struct Engine {
     disk: Arc<dyn Disk>,
+    /// The rows of the index, as the tail knows them.
+    view: View,
     db: Arc<Database>,
     journal: Journal,
     tail: Tail,
+    rows: RowHabits,
     salt: u64,
-    folding: bool,
+    /// A job is under way.
+    is_busy: bool,
     stopped: Option<String>,
     recovery: Recovery,
     totals: Totals,
+}
+
+/// What folds and merges are told of rows.
+#[derive(Debug)]
+struct RowHabits {
+    merge: MergeHabits,
+    filter_bytes: usize,
+    /// With the fold while one is under way.
+    recent: Recent,
 }
 
 /// What [`Engine::open`] found in the journal.
@@ -56,6 +71,12 @@ pub struct Totals {
     pub folds: u64,
     /// Queue entries written by folds.
     pub folded_entries: u64,
+    /// Rows written by folds.
+    pub folded_rows: u64,
+    /// Merges of runs of rows that came to their end.
+    pub merges: u64,
+    /// Bytes of rows that merges read.
+    pub merged_bytes: u64,
 }
 
 impl Engine {
@@ -104,25 +125,42 @@ impl Engine {
                 last = segment.last;
             }
         }
+        let mut rows = RowHabits {
+            merge: MergeHabits {
+                // One run cannot be merged, and at its level would be for ever.
+                runs: options.merge_runs.max(2),
+                slice_bytes: options.merge_slice_bytes.max(1),
+                retention: options.retention.clone(),
+            },
+            filter_bytes: options.filter_bytes,
+            recent: Recent::default(),
+        };
+        let mut view = View::open(&db, None, &rows.merge, rows.filter_bytes)?;
         let mut from = folded.record;
         for segment in &recovered.segments {
             if segment.last > from {
-                let job = fold_job(&db, &mut tail, folded.salt, segment.clone());
-                tail.finish_fold(job.run()?.generation);
+                let job = fold_job(&db, &mut tail, folded.salt, segment.clone(), &view, &mut rows);
+                let done = job.run()?;
+                tail.finish_fold(done.generation);
+                rows.recent = done.recent;
+                view = View::open(&db, Some(&view), &rows.merge, rows.filter_bytes)?;
                 from = segment.last;
             }
         }
         count_start(&db, recovered.generation, last)?;
-        let snapshot = read_snapshot(&db)?;
+        let mut snapshot = read_snapshot(&db)?;
+        view.read_into(&mut snapshot)?;
         let sizes = Sizes { segment: options.segment_bytes, step: options.segment_step_bytes };
         let journal = Journal::begin(Arc::clone(&disk), sizes, folded.salt, last, recovered)?;
         let engine = Self {
             disk,
+            view,
             db,
             journal,
             tail,
+            rows,
             salt: folded.salt,
-            folding: false,
+            is_busy: false,
             stopped: None,
             recovery,
             totals: Totals::default(),
@@ -143,6 +181,16 @@ impl Engine {
     /// Queue entries that are only in the journal.
     pub fn tail_entries(&self) -> usize {
         self.tail.entries()
+    }
+
+    /// Facts about rows that are only in the journal.
+    pub fn tail_rows(&self) -> usize {
+        self.tail.rows.slots()
+    }
+
+    /// Runs of rows in the index.
+    pub fn row_runs(&self) -> usize {
+        self.view.runs()
     }
 
     /// Room left on the disk, bytes.
@@ -185,7 +233,7 @@ impl Engine {
     /// The rows asked for.
     pub fn query(&mut self, query: &Query) -> Result<Answer, StoreError> {
         self.check()?;
-        let result = rows::answer(&self.db, &self.tail.rows, query);
+        let result = rows::answer(&self.view, &self.tail.rows, &self.journal, query);
         self.stop_on_error(result)
     }
 
@@ -201,44 +249,75 @@ impl Engine {
         self.journal.frozen()
     }
 
-    /// The next fold, if a segment is full and no fold is under way. Its result goes to [`Engine::finish_fold`].
-    pub fn start_fold(&mut self) -> Option<FoldJob> {
-        if self.folding || self.stopped.is_some() {
+    /// The next fold, if a segment is full and no job is under way. Its result goes to [`Engine::finish_job`].
+    pub fn start_fold(&mut self) -> Option<Job> {
+        if self.is_busy || self.stopped.is_some() {
             return None;
         }
         let segment = self.journal.oldest()?.clone();
-        self.folding = true;
-        Some(fold_job(&self.db, &mut self.tail, self.salt, segment))
+        self.is_busy = true;
+        let job = fold_job(&self.db, &mut self.tail, self.salt, segment, &self.view, &mut self.rows);
+        Some(Job(Work::Fold(Box::new(job))))
     }
 
-    /// Takes the result of [`FoldJob::run`].
-    pub fn finish_fold(&mut self, done: Result<FoldDone, StoreError>) -> Result<(), StoreError> {
-        self.folding = false;
-        let result = done.and_then(|done| {
-            self.tail.finish_fold(done.generation);
-            self.totals.folds += 1;
-            self.totals.folded_entries += done.entries;
-            self.journal.recycle()
-        });
+    /// The next piece of work in the background, if there is any and none is under way: a fold, or a slice of merging.
+    /// Folds come first, as long as merges keep up with them.
+    pub fn start_job(&mut self) -> Option<Job> {
+        if !self.view.is_behind()
+            && let Some(job) = self.start_fold()
+        {
+            return Some(job);
+        }
+        if self.is_busy || self.stopped.is_some() || !self.view.is_due() {
+            return None;
+        }
+        self.is_busy = true;
+        Some(Job(Work::Merge(MergeJob { db: Arc::clone(&self.db), habits: self.rows.merge.clone() })))
+    }
+
+    /// Takes the result of [`Job::run`].
+    pub fn finish_job(&mut self, done: Result<JobDone, StoreError>) -> Result<(), StoreError> {
+        self.is_busy = false;
+        let result = done.and_then(|done| self.try_finish(done));
         self.stop_on_error(result)
     }
 
-    /// Folds everything committed so far, on this thread. No fold may be under way.
+    fn try_finish(&mut self, done: JobDone) -> Result<(), StoreError> {
+        // The tail forgets what the view now shows.
+        self.view = View::open(&self.db, Some(&self.view), &self.rows.merge, self.rows.filter_bytes)?;
+        match done.0 {
+            WorkDone::Fold(done) => {
+                self.tail.finish_fold(done.generation);
+                self.rows.recent = done.recent;
+                self.totals.folds += 1;
+                self.totals.folded_entries += done.entries;
+                self.totals.folded_rows += done.rows;
+                self.journal.recycle()
+            }
+            WorkDone::Merge(done) => {
+                self.totals.merges += done.merges;
+                self.totals.merged_bytes += done.bytes;
+                Ok(())
+            }
+        }
+    }
+
+    /// Folds everything committed so far, on this thread. No job may be under way.
     pub fn fold_all(&mut self) -> Result<(), StoreError> {
         self.freeze()?;
         self.fold_full()
     }
 
-    /// Folds every full segment, on this thread. No fold may be under way.
+    /// Folds every full segment, on this thread. No job may be under way.
     pub fn fold_full(&mut self) -> Result<(), StoreError> {
         while let Some(job) = self.start_fold() {
             let done = job.run();
-            self.finish_fold(done)?;
+            self.finish_job(done)?;
         }
         Ok(())
     }
 
-    /// Folds everything and leaves the directory as small as it gets. No fold may be under way.
+    /// Folds everything and leaves the directory as small as it gets. No job may be under way.
     pub fn close(mut self) -> Result<(), StoreError> {
         self.fold_all()?;
         self.journal.shrink()
@@ -266,9 +345,25 @@ fn random() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
-fn fold_job(db: &Arc<Database>, tail: &mut Tail, salt: u64, segment: Segment) -> FoldJob {
+fn fold_job(
+    db: &Arc<Database>,
+    tail: &mut Tail,
+    salt: u64,
+    segment: Segment,
+    view: &View,
+    rows: &mut RowHabits,
+) -> FoldJob {
     let (slots, answers) = tail.begin_fold(segment.generation);
-    FoldJob { db: Arc::clone(db), salt, segment, slots, answers }
+    FoldJob {
+        db: Arc::clone(db),
+        salt,
+        segment,
+        slots,
+        answers,
+        retention: rows.merge.retention.clone(),
+        filters: view.filters(),
+        recent: std::mem::take(&mut rows.recent),
+    }
 }
 
 /// Notes the facts of `segment`; returns how many they are.
@@ -377,6 +472,5 @@ fn read_snapshot(db: &Database) -> Result<Snapshot, StoreError> {
         let (name, record) = row?;
         snapshot.accounts.push((name.value().to_owned(), record.value().to_vec()));
     }
-    rows::read_snapshot(&txn.open_table(ROWS)?, &mut snapshot)?;
     Ok(snapshot)
 }

@@ -4,23 +4,23 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parlor_core::store::bytes::DecodeError;
-use parlor_core::store::{Fact, FactIter, QueueState};
+use parlor_core::store::{Fact, FactIter, QueueState, Retention};
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 
 use super::StoreError;
 use super::journal::{Records, Segment};
 use super::page::SlotReader;
 use super::ranges::Ranges;
-use super::rows::Layer;
+use super::rows::{Filters, FoldHabits, Recent, RowChanges, RunTables};
 use super::schema::{
-    ACCOUNTS, BODIES, BODY_REFS, Body, CHUNK_BYTES, CHUNKS, ChunkEntry, META, QUEUES, QueueRow, RETAINED, ROWS,
-    SESSIONS, SUBSCRIPTIONS, WILLS, chunk_entries, meta,
+    ACCOUNTS, BODIES, BODY_REFS, Body, CHUNK_BYTES, CHUNKS, ChunkEntry, META, QUEUES, QueueRow, RETAINED, SESSIONS,
+    SUBSCRIPTIONS, WILLS, chunk_entries, meta,
 };
 use super::tail::{Answers, FoldSlots, Slot};
 
 /// Everything one fold needs; may run on another thread than the engine's.
 #[derive(Debug)]
-pub struct FoldJob {
+pub(super) struct FoldJob {
     pub(super) db: Arc<Database>,
     pub(super) salt: u64,
     pub(super) segment: Segment,
@@ -28,16 +28,21 @@ pub struct FoldJob {
     pub(super) slots: Vec<FoldSlots>,
     /// Answers to entries that are in the index already, up to now.
     pub(super) answers: HashMap<u64, Answers>,
+    pub(super) retention: Vec<Retention>,
+    /// What is known of the keys of runs.
+    pub(super) filters: Arc<Filters>,
+    pub(super) recent: Recent,
 }
 
-/// A fold that is durable in the index; `Engine::finish_fold` takes it.
+/// A fold that is durable in the index.
 #[derive(Debug)]
-pub struct FoldDone {
+pub(super) struct FoldDone {
     pub(super) generation: u32,
     /// Queue entries written.
-    pub entries: u64,
-    /// Bytes of the segment that was folded.
-    pub bytes: u64,
+    pub(super) entries: u64,
+    /// Rows written.
+    pub(super) rows: u64,
+    pub(super) recent: Recent,
 }
 
 /// What the segment's facts say of one session, besides its queue entries.
@@ -62,7 +67,7 @@ struct Net {
     retained: Rows,
     wills: Rows,
     accounts: Rows,
-    rows: Layer,
+    rows: RowChanges,
     next_session: u64,
 }
 
@@ -118,8 +123,9 @@ impl Net {
                 Fact::AccountRemove { name } => {
                     self.accounts.insert(name.to_owned(), None);
                 }
-                fact @ (Fact::Put { .. } | Fact::Del { .. } | Fact::Trim { .. }) => self.rows.apply(&fact),
-                Fact::Clock { .. } => {}
+                fact @ (Fact::Put { .. } | Fact::Del { .. } | Fact::Trim { .. } | Fact::Clock { .. }) => {
+                    self.rows.add(&fact);
+                }
             }
         }
         Ok(())
@@ -128,7 +134,7 @@ impl Net {
 
 impl FoldJob {
     /// Writes the segment's net effect. After an error nothing of it is in the index, and the store must stop.
-    pub fn run(self) -> Result<FoldDone, StoreError> {
+    pub(super) fn run(mut self) -> Result<FoldDone, StoreError> {
         let mut net = Net::default();
         let mut end = 0;
         let mut records = Records::new(&self.segment, self.salt, self.segment.used);
@@ -147,8 +153,23 @@ impl FoldJob {
         let mut txn = self.db.begin_write()?;
         txn.set_quick_repair(true);
         let entries = self.write(&txn, &net)?;
+        let rows = self.write_rows(&txn, &mut net.rows)?;
         txn.commit()?;
-        Ok(FoldDone { generation: self.segment.generation, entries, bytes: self.segment.used })
+        Ok(FoldDone { generation: self.segment.generation, entries, rows, recent: self.recent })
+    }
+
+    fn write_rows(&mut self, txn: &WriteTransaction, rows: &mut RowChanges) -> Result<u64, StoreError> {
+        let mut numbers = txn.open_table(META)?;
+        let mut next_run = numbers.get(meta::NEXT_RUN)?.map_or(0, |value| value.value());
+        let mut clock = numbers.get(meta::ROW_CLOCK)?.map_or(0, |value| value.value());
+        let mut habits = FoldHabits { retention: &self.retention, filters: &self.filters, recent: &mut self.recent };
+        let before = (next_run, clock);
+        let written = rows.write(&mut RunTables::open(txn)?, &mut next_run, &mut clock, &mut habits)?;
+        if before != (next_run, clock) {
+            numbers.insert(meta::NEXT_RUN, next_run)?;
+            numbers.insert(meta::ROW_CLOCK, clock)?;
+        }
+        Ok(written)
     }
 
     fn write(&self, txn: &WriteTransaction, net: &Net) -> Result<u64, StoreError> {
@@ -182,7 +203,6 @@ impl FoldJob {
         upsert(&mut txn.open_table(RETAINED)?, &net.retained)?;
         upsert(&mut txn.open_table(WILLS)?, &net.wills)?;
         upsert(&mut txn.open_table(ACCOUNTS)?, &net.accounts)?;
-        net.rows.write(&mut txn.open_table(ROWS)?)?;
         numbers.insert(meta::NEXT_BODY, next_body)?;
         numbers.insert(meta::NEXT_SESSION, next_session.max(net.next_session))?;
         numbers.insert(meta::FOLDED_GENERATION, u64::from(self.segment.generation))?;

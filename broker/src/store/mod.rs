@@ -12,6 +12,7 @@ mod backup;
 pub mod disk;
 mod engine;
 mod fold;
+mod job;
 mod journal;
 mod page;
 mod ranges;
@@ -19,15 +20,19 @@ mod rows;
 mod schema;
 mod tail;
 mod threads;
+mod window;
 
 use std::io;
 
 use parlor_core::store::bytes::DecodeError;
+use parlor_core::store::{Retention, Table};
 
 pub use backup::{BackupError, Progress, RestoreError, Restored, restore};
 pub use engine::{Engine, Recovery};
-pub use fold::{FoldDone, FoldJob};
+pub use job::{Job, JobDone};
 pub use threads::{BackupHandle, Figures, FiguresHandle, LATENCY_BOUNDS_US, StoreThreads};
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// Sizes and habits of a store.
 #[derive(Debug, Clone)]
@@ -42,6 +47,14 @@ pub struct Options {
     pub cache_bytes: usize,
     /// With less room than this on the disk, `LowSpace` is reported; a quarter more ends it.
     pub low_space_bytes: u64,
+    /// How long rows are kept, for tables whose rows are given up with time.
+    pub retention: Vec<Retention>,
+    /// Memory for what is known of the keys of runs of rows; without it a run is asked in vain.
+    pub filter_bytes: usize,
+    /// So many runs of one size are merged into one.
+    pub merge_runs: usize,
+    /// A piece of merging ends when it has read this many bytes of rows.
+    pub merge_slice_bytes: u64,
     /// Open a damaged journal all the same: what follows the damage is lost.
     pub salvage: bool,
     /// Marks the files of a new store as belonging together; `None` draws one at random.
@@ -56,6 +69,15 @@ impl Default for Options {
             max_frozen_segments: 3,
             cache_bytes: 4 << 20,
             low_space_bytes: 64 << 20,
+            // What tells a message sent twice is kept longer than a client may take to send it again, a week; mailbox
+            // entries for a month, message bodies for good.
+            retention: vec![
+                Retention { table: Table(192), keep_ms: 8 * DAY_MS },
+                Retention { table: Table(129), keep_ms: 31 * DAY_MS },
+            ],
+            filter_bytes: 32 << 20,
+            merge_runs: 16,
+            merge_slice_bytes: 4 << 20,
             salvage: false,
             salt: None,
         }

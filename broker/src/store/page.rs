@@ -8,12 +8,7 @@ use super::StoreError;
 use super::journal::{Journal, Segment};
 use super::schema::{BODIES, Body, CHUNKS, QUEUES, QueueRow, chunk_entries};
 use super::tail::{SessionTail, Slot, Tail};
-
-/// Read at once when the next entry wanted is near, and when it is not.
-const NEAR_BYTES: usize = 32 * 1024;
-const FAR_BYTES: usize = 512;
-/// Entries that are closer than this are read together.
-const NEAR_GAP: u32 = 4096;
+use super::window::{FAR_BYTES, NEAR_BYTES, NEAR_GAP, Window};
 
 /// Answers `load`.
 pub(super) fn load(db: &Database, tail: &Tail, journal: &Journal, load: &Load) -> Result<Page, StoreError> {
@@ -262,85 +257,36 @@ impl SlotReader {
         let near = next.is_some_and(|next| {
             next.generation == slot.generation && next.fact().saturating_sub(slot.fact()) < NEAR_GAP
         });
-        self.messages.bring(segment, slot, Part::Message, if near { NEAR_BYTES } else { FAR_BYTES })?;
-        let is_together = self.messages.recipient(slot).is_ok();
+        self.bring_message(segment, slot, if near { NEAR_BYTES } else { FAR_BYTES })?;
+        let is_together = recipient(&self.messages, slot).is_ok();
         if !is_together {
-            self.recipients.bring(segment, slot, Part::Recipient, FAR_BYTES)?;
+            self.recipients.bring(segment, slot.recipient, FAR_BYTES, |r| Recipient::read(r).map(drop))?;
         }
-        let to = if is_together { &self.messages } else { &self.recipients }.recipient(slot)?;
-        Ok((to, self.messages.message(slot)?))
+        let to = recipient(if is_together { &self.messages } else { &self.recipients }, slot)?;
+        Ok((to, message(&self.messages, slot)?))
     }
 
     /// The message at `slot` alone.
     pub(super) fn message(&mut self, segment: &Segment, slot: Slot) -> Result<MessageRef<'_>, StoreError> {
-        self.messages.bring(segment, slot, Part::Message, FAR_BYTES)?;
-        Ok(self.messages.message(slot)?)
+        self.bring_message(segment, slot, FAR_BYTES)?;
+        Ok(message(&self.messages, slot)?)
+    }
+
+    fn bring_message(&mut self, segment: &Segment, slot: Slot, ahead: usize) -> Result<(), StoreError> {
+        self.messages.bring(segment, slot.fact(), ahead, |r| read_message(r).map(drop))
     }
 }
 
-/// What of an entry is wanted.
-#[derive(Debug, Clone, Copy)]
-enum Part {
-    Message,
-    Recipient,
+fn read_message<'a>(r: &mut Reader<'a>) -> Result<MessageRef<'a>, DecodeError> {
+    // The fact's tag, which was looked at when the slot was noted.
+    r.byte()?;
+    MessageRef::read(r)
 }
 
-/// A piece of a segment in memory.
-#[derive(Debug, Default)]
-struct Window {
-    generation: u32,
-    start: u32,
-    bytes: Vec<u8>,
+fn message(window: &Window, slot: Slot) -> Result<MessageRef<'_>, DecodeError> {
+    read_message(&mut window.reader(slot.generation, slot.fact())?)
 }
 
-impl Window {
-    /// Makes sure that `part` of the entry is here, whole.
-    fn bring(&mut self, segment: &Segment, slot: Slot, part: Part, ahead: usize) -> Result<(), StoreError> {
-        let at = match part {
-            Part::Message => slot.fact(),
-            Part::Recipient => slot.recipient,
-        };
-        let mut len = ahead;
-        loop {
-            let found = match part {
-                Part::Message => self.message(slot).map(drop),
-                Part::Recipient => self.recipient(slot).map(drop),
-            };
-            let is_all = self.generation == segment.generation
-                && self.start == at
-                && u64::from(at) + self.bytes.len() as u64 >= segment.used;
-            match found {
-                Err(DecodeError::Truncated) if !is_all => {}
-                result => return Ok(result?),
-            }
-            self.fill(segment, at, len)?;
-            len *= 8;
-        }
-    }
-
-    fn fill(&mut self, segment: &Segment, at: u32, len: usize) -> Result<(), StoreError> {
-        let left = usize::try_from(segment.used.saturating_sub(u64::from(at))).unwrap_or(usize::MAX);
-        self.generation = segment.generation;
-        self.start = at;
-        self.bytes.resize(len.min(left), 0);
-        let read = segment.file.read_at(u64::from(at), &mut self.bytes);
-        read.map_err(|source| StoreError::Io { action: "read", file: segment.name.clone(), source })
-    }
-
-    fn from(&self, generation: u32, at: u32) -> Result<Reader<'_>, DecodeError> {
-        let from = at.checked_sub(self.start).filter(|_| self.generation == generation);
-        let bytes = from.and_then(|from| self.bytes.get(from as usize..)).ok_or(DecodeError::Truncated)?;
-        Ok(Reader::new(bytes))
-    }
-
-    fn message(&self, slot: Slot) -> Result<MessageRef<'_>, DecodeError> {
-        let mut r = self.from(slot.generation, slot.fact())?;
-        // The fact's tag, which was looked at when the slot was noted.
-        r.byte()?;
-        MessageRef::read(&mut r)
-    }
-
-    fn recipient(&self, slot: Slot) -> Result<Recipient<'_>, DecodeError> {
-        Recipient::read(&mut self.from(slot.generation, slot.recipient)?)
-    }
+fn recipient(window: &Window, slot: Slot) -> Result<Recipient<'_>, DecodeError> {
+    Recipient::read(&mut window.reader(slot.generation, slot.recipient)?)
 }

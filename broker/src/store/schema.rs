@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parlor_core::store::bytes::{DecodeError, Reader, put_bytes, put_int};
 use parlor_core::store::{MessageRef, QueueIndex, QueueState};
-use redb::{Builder, Database, ReadableDatabase, TableDefinition};
+use redb::{Builder, Database, ReadableDatabase, TableDefinition, WriteTransaction};
 
 use super::disk::{Disk, IndexFile};
 use super::ranges::Ranges;
@@ -39,8 +39,14 @@ pub(super) const RETAINED: TableDefinition<'_, &str, &[u8]> = TableDefinition::n
 pub(super) const WILLS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("wills");
 /// Account name -> record.
 pub(super) const ACCOUNTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("accounts");
-/// (table, a, b) -> what the room that owns the table wrote.
-pub(super) const ROWS: TableDefinition<'_, (u8, u64, u64), &[u8]> = TableDefinition::new("rows");
+/// (table, run) -> what is known of the run.
+pub(super) const ROW_RUNS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("row_runs");
+/// (table, run, a, b) of the first row it may hold -> chunk of rows.
+pub(super) const ROW_CHUNKS: TableDefinition<'_, (u8, u64, u64, u64), &[u8]> = TableDefinition::new("row_chunks");
+/// (table, run, a) of the first -> floors.
+pub(super) const ROW_FLOORS: TableDefinition<'_, (u8, u64, u64), &[u8]> = TableDefinition::new("row_floors");
+/// (table, run, a, b) of the first key -> block of the run's filter.
+pub(super) const ROW_FILTERS: TableDefinition<'_, (u8, u64, u64, u64), &[u8]> = TableDefinition::new("row_filters");
 
 /// Keys of [`META`].
 pub(super) mod meta {
@@ -51,6 +57,8 @@ pub(super) mod meta {
     pub(in crate::store) const NEXT_BODY: &str = "next_body";
     pub(in crate::store) const FOLDED_GENERATION: &str = "folded_generation";
     pub(in crate::store) const FOLDED_RECORD: &str = "folded_record";
+    pub(in crate::store) const NEXT_RUN: &str = "next_run";
+    pub(in crate::store) const ROW_CLOCK: &str = "row_clock";
 }
 
 /// A chunk is closed before it grows beyond this; with its key it then fits the 16 KiB page redb gives it.
@@ -79,9 +87,17 @@ pub(super) fn open_index(disk: &dyn Disk, cache_bytes: usize) -> Result<Database
 fn add_rows(db: &Database) -> Result<(), StoreError> {
     let mut txn = db.begin_write()?;
     txn.set_quick_repair(true);
-    txn.open_table(ROWS)?;
+    open_row_tables(&txn)?;
     txn.open_table(META)?.insert(meta::FORMAT, FORMAT)?;
     txn.commit()?;
+    Ok(())
+}
+
+fn open_row_tables(txn: &WriteTransaction) -> Result<(), StoreError> {
+    txn.open_table(ROW_RUNS)?;
+    txn.open_table(ROW_CHUNKS)?;
+    txn.open_table(ROW_FLOORS)?;
+    txn.open_table(ROW_FILTERS)?;
     Ok(())
 }
 
@@ -108,7 +124,7 @@ pub(super) fn create_index(disk: &dyn Disk, cache_bytes: usize, salt: u64) -> Re
         txn.open_table(RETAINED)?;
         txn.open_table(WILLS)?;
         txn.open_table(ACCOUNTS)?;
-        txn.open_table(ROWS)?;
+        open_row_tables(&txn)?;
     }
     txn.commit()?;
     Ok(db)

@@ -221,7 +221,7 @@ impl Tail {
                         self.entries -= session.slots.len();
                     }
                 }
-                fact => self.rows.apply(generation, &fact),
+                fact => self.rows.apply(generation, at, &fact),
             }
             at = end;
         }

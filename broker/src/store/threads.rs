@@ -1,4 +1,4 @@
-//! The engine on threads of its own: one commits and answers questions, one folds.
+//! The engine on threads of its own: one commits and answers questions, one folds and merges.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,7 +14,7 @@ use redb::ReadTransaction;
 use super::backup::{self, BackupError, Progress};
 use super::disk::Disk;
 use super::engine::{Engine, Recovery};
-use super::fold::{FoldDone, FoldJob};
+use super::job::{Job, JobDone};
 use super::{OpenError, Options, StoreError};
 
 /// Loads and queries answered between two commits, so that a long queue being read does not hold up
@@ -44,6 +44,18 @@ pub struct Figures {
     pub fold_us: u64,
     /// Queue entries they wrote to the index.
     pub folded_entries: u64,
+    /// Rows they wrote to the index.
+    pub folded_rows: u64,
+    /// Merges of runs of rows that came to their end.
+    pub merges: u64,
+    /// Bytes of rows that merges read.
+    pub merged_bytes: u64,
+    /// Time merging took, microseconds.
+    pub merge_us: u64,
+    /// Runs of rows in the index.
+    pub row_runs: u64,
+    /// Facts about rows that are only in the journal.
+    pub tail_rows: u64,
     /// Full journal segments waiting for their fold.
     pub frozen_segments: u64,
     /// Queue entries that are only in the journal.
@@ -83,6 +95,7 @@ struct Shared {
     has_events: AtomicBool,
     figures: Mutex<Figures>,
     fold_us: AtomicU64,
+    merge_us: AtomicU64,
 }
 
 /// What waits for the journal thread. The hub bounds batches and questions by what it lets in before their answers.
@@ -93,7 +106,7 @@ struct Inbox {
     /// When the oldest batch came.
     since: Option<Instant>,
     questions: VecDeque<Question>,
-    folded: Option<Result<FoldDone, StoreError>>,
+    done: Option<Result<JobDone, StoreError>>,
     views: Vec<SyncSender<Result<ReadTransaction, StoreError>>>,
     closing: bool,
     ended: bool,
@@ -136,20 +149,21 @@ impl StoreThreads {
             has_events: AtomicBool::new(false),
             figures: Mutex::default(),
             fold_us: AtomicU64::new(0),
+            merge_us: AtomicU64::new(0),
         });
         let failed = |source| StoreError::Io { action: "start a thread for", file: "the store".to_owned(), source };
         let (jobs, job_queue) = sync_channel(1);
         let for_fold = Arc::clone(&shared);
         let folder = std::thread::Builder::new()
             .name("store-fold".to_owned())
-            .spawn(move || run_folds(&job_queue, &for_fold))
+            .spawn(move || run_jobs(&job_queue, &for_fold))
             .map_err(failed)?;
         let worker = Worker {
             shared: Arc::clone(&shared),
             engine,
             wake,
             jobs,
-            folding: false,
+            is_busy: false,
             holding: false,
             views: vec![],
             max_frozen: options.max_frozen_segments.max(1),
@@ -274,13 +288,14 @@ impl BackupHandle {
     }
 }
 
-fn run_folds(jobs: &Receiver<FoldJob>, shared: &Shared) {
+fn run_jobs(jobs: &Receiver<Job>, shared: &Shared) {
     while let Ok(job) = jobs.recv() {
         let began = Instant::now();
+        let time = if job.is_fold() { &shared.fold_us } else { &shared.merge_us };
         let result = job.run();
         let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        shared.fold_us.fetch_add(took, Ordering::Relaxed);
-        lock(&shared.inbox).folded = Some(result);
+        time.fetch_add(took, Ordering::Relaxed);
+        lock(&shared.inbox).done = Some(result);
         shared.bell.notify_one();
     }
 }
@@ -290,8 +305,9 @@ struct Worker {
     shared: Arc<Shared>,
     engine: Engine,
     wake: Box<dyn Fn() + Send>,
-    jobs: SyncSender<FoldJob>,
-    folding: bool,
+    jobs: SyncSender<Job>,
+    /// A job is with the other thread.
+    is_busy: bool,
     /// No commits until the fold under way is done: its result is to be a backup.
     holding: bool,
     views: Vec<SyncSender<Result<ReadTransaction, StoreError>>>,
@@ -307,7 +323,7 @@ struct Turn {
     last: Option<BatchNo>,
     since: Option<Instant>,
     questions: Vec<Question>,
-    folded: Option<Result<FoldDone, StoreError>>,
+    done: Option<Result<JobDone, StoreError>>,
     closing: bool,
 }
 
@@ -332,9 +348,9 @@ impl Worker {
         self.look_at_space()?;
         loop {
             let turn = self.next_turn();
-            if let Some(done) = turn.folded {
-                self.folding = false;
-                self.engine.finish_fold(done)?;
+            if let Some(done) = turn.done {
+                self.is_busy = false;
+                self.engine.finish_job(done)?;
             }
             // Before views are looked at: what this turn holds was taken when commits were allowed.
             if !turn.batches.is_empty() {
@@ -348,9 +364,9 @@ impl Worker {
                 };
                 self.report(event);
             }
-            self.start_fold();
+            self.start_job(turn.closing);
             self.note_figures();
-            if turn.closing && !self.folding && self.engine.backlog() == 0 && self.is_idle() {
+            if turn.closing && !self.is_busy && self.engine.backlog() == 0 && self.is_idle() {
                 return Ok(());
             }
             self.look_at_space()?;
@@ -370,16 +386,16 @@ impl Worker {
             self.views.append(&mut inbox.views);
             let may_commit = !self.holding && self.engine.backlog() < self.max_frozen;
             let has_batches = may_commit && !inbox.batches.is_empty();
-            let may_end = inbox.closing && !self.folding && inbox.batches.is_empty();
-            let view_is_due = !self.views.is_empty() && !self.folding;
-            if has_batches || !inbox.questions.is_empty() || inbox.folded.is_some() || may_end || view_is_due {
+            let may_end = inbox.closing && !self.is_busy && inbox.batches.is_empty();
+            let view_is_due = !self.views.is_empty() && !self.is_busy;
+            if has_batches || !inbox.questions.is_empty() || inbox.done.is_some() || may_end || view_is_due {
                 let questions = inbox.questions.len().min(QUESTIONS_A_TURN);
                 return Turn {
                     batches: if has_batches { std::mem::take(&mut inbox.batches) } else { vec![] },
                     last: inbox.last,
                     since: if has_batches { inbox.since.take() } else { None },
                     questions: inbox.questions.drain(..questions).collect(),
-                    folded: inbox.folded.take(),
+                    done: inbox.done.take(),
                     closing: inbox.closing,
                 };
             }
@@ -394,7 +410,7 @@ impl Worker {
                         last: None,
                         since: None,
                         questions: vec![],
-                        folded: None,
+                        done: None,
                         closing: inbox.closing,
                     };
                     return turn;
@@ -422,7 +438,7 @@ impl Worker {
     /// length of one last, small fold. Without the stop a view could hold the acknowledgement of a message and lack
     /// what was committed together with it.
     fn answer_views(&mut self) -> Result<(), StoreError> {
-        if self.views.is_empty() || self.folding || self.engine.backlog() > 0 {
+        if self.views.is_empty() || self.is_busy || self.engine.backlog() > 0 {
             return Ok(());
         }
         if !self.holding {
@@ -440,12 +456,14 @@ impl Worker {
         Ok(())
     }
 
-    fn start_fold(&mut self) {
-        if let Some(job) = self.engine.start_fold() {
-            self.folding = true;
-            // The queue holds one and the last job is done, so this does not wait; the fold thread ends after us.
+    fn start_job(&mut self, closing: bool) {
+        // An orderly end and a backup wait for folds; merging can wait.
+        let job = if closing || self.holding { self.engine.start_fold() } else { self.engine.start_job() };
+        if let Some(job) = job {
+            self.is_busy = true;
+            // The queue holds one and the last job is done, so this does not wait; the other thread ends after us.
             let sent = self.jobs.send(job);
-            debug_assert!(sent.is_ok(), "the fold thread is gone");
+            debug_assert!(sent.is_ok(), "the thread of jobs is gone");
         }
     }
 
@@ -457,6 +475,12 @@ impl Worker {
         figures.journal_bytes = totals.journal_bytes;
         figures.folds = totals.folds;
         figures.folded_entries = totals.folded_entries;
+        figures.folded_rows = totals.folded_rows;
+        figures.merges = totals.merges;
+        figures.merged_bytes = totals.merged_bytes;
+        figures.merge_us = self.shared.merge_us.load(Ordering::Relaxed);
+        figures.row_runs = self.engine.row_runs() as u64;
+        figures.tail_rows = self.engine.tail_rows() as u64;
         figures.fold_us = self.shared.fold_us.load(Ordering::Relaxed);
         figures.frozen_segments = self.engine.backlog() as u64;
         figures.tail_entries = self.engine.tail_entries() as u64;

@@ -11,6 +11,7 @@ mod brokers;
 mod cli;
 mod client;
 mod generator;
+mod im;
 mod latency;
 mod loads;
 mod process;
@@ -32,9 +33,20 @@ use report::Report;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files the bench and each broker may have open.
-const OPEN_FILES: u64 = 16_384;
+const OPEN_FILES: u64 = 24_576;
 
 fn main() -> ExitCode {
+    if env::args().nth(1).as_deref() == Some("im") {
+        allow_open_files();
+        return match im::run(env::args().skip(2)) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("parlor-bench: {error}");
+                ExitCode::from(2)
+            }
+        };
+    }
     let command = match cli::parse(env::args().skip(1), |name| env::var(name).ok()) {
         Ok(command) => command,
         Err(error) => {

@@ -215,7 +215,7 @@ fn whole_store(dir: &Path, messages: u64) -> Outcome {
     let path = fresh(dir, "store")?;
     let (mut engine, _) = Engine::open(Arc::new(DirDisk::open(&path)?), &Options::default())?;
     begin_sessions(&mut engine, SESSIONS)?;
-    let (jobs, job_queue) = std::sync::mpsc::sync_channel::<parlor::store::FoldJob>(1);
+    let (jobs, job_queue) = std::sync::mpsc::sync_channel::<parlor::store::Job>(1);
     let (done, results) = std::sync::mpsc::channel();
     let folder = std::thread::spawn(move || {
         while let Ok(job) = job_queue.recv() {
@@ -240,11 +240,11 @@ fn whole_store(dir: &Path, messages: u64) -> Outcome {
         number += 256;
         making += start.elapsed();
         if let Ok(result) = results.try_recv() {
-            engine.finish_fold(result)?;
+            engine.finish_job(result)?;
             folding = false;
         }
         while engine.backlog() >= 3 {
-            engine.finish_fold(results.recv()?)?;
+            engine.finish_job(results.recv()?)?;
             folding = false;
             if let Some(job) = engine.start_fold() {
                 jobs.send(job)?;
@@ -272,7 +272,7 @@ fn whole_store(dir: &Path, messages: u64) -> Outcome {
         }
     }
     if folding {
-        engine.finish_fold(results.recv()?)?;
+        engine.finish_job(results.recv()?)?;
     }
     drop(jobs);
     folder.join().map_err(|_| "the fold thread panicked")?;

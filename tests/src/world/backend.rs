@@ -2,7 +2,7 @@
 
 use super::Rng;
 use crate::disk::{KEEPS, Keep, SimDisk};
-use parlor::store::{Engine, FoldJob, Options};
+use parlor::store::{Engine, Job, Options};
 use parlor_core::store::memory::MemoryStore;
 use parlor_core::store::{Answer, Batch, BatchNo, Load, Page, Query, Snapshot, Store, StoreEvent};
 use std::cell::RefCell;
@@ -104,7 +104,7 @@ impl Backend for InMemory {
 pub struct OnDisk {
     disk: SimDisk,
     engine: Option<Engine>,
-    job: Option<FoldJob>,
+    job: Option<Job>,
     options: Options,
     rng: Rng,
     keep: Option<Keep>,
@@ -123,8 +123,10 @@ impl OnDisk {
             max_frozen_segments: 2,
             cache_bytes: 1 << 16,
             low_space_bytes: 0,
-            salvage: false,
+            merge_runs: 3,
+            merge_slice_bytes: 8192,
             salt: Some(seed),
+            ..Options::default()
         };
         Self { disk: SimDisk::new(), engine: None, job: None, options, rng, keep, steps_before: 0, complaints: vec![] }
     }
@@ -170,16 +172,16 @@ impl Backend for OnDisk {
         self.judge("query", answer)
     }
 
-    /// A fold begins at one call and is done at the next, with commits in between.
+    /// A fold or a slice of merging begins at one call and is done at the next, with commits in between.
     fn tidy(&mut self) -> Result<(), PowerCut> {
         let Some(engine) = &mut self.engine else { return Err(PowerCut) };
         match self.job.take() {
             None => {
-                self.job = engine.start_fold();
+                self.job = engine.start_job();
                 Ok(())
             }
             Some(job) => {
-                let done = engine.finish_fold(job.run());
+                let done = engine.finish_job(job.run());
                 self.judge("fold", done)
             }
         }

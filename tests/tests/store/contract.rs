@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parlor::store::disk::Disk;
-use parlor::store::{Engine, FoldDone, FoldJob, Options, StoreError, StoreThreads};
+use parlor::store::{Engine, Job, JobDone, Options, StoreError, StoreThreads};
 use parlor_core::store::memory::MemoryStore;
 use parlor_core::store::{Answer, Batch, BatchNo, Fact, Load, Page, Query, QueueIndex, Snapshot, Store, StoreEvent};
 use parlor_tests::disk::{Seed, SimDisk};
@@ -11,9 +11,16 @@ use parlor_tests::disk::{Seed, SimDisk};
 use crate::rows::{queries, same_answer};
 use crate::traffic::{Traffic, loads, same_page, same_snapshot};
 
-/// Small enough that folds, new segments and recycled ones happen within a few batches.
+/// Small enough that folds, new segments, recycled ones and merges of several slices happen within a few batches.
 pub fn small() -> Options {
-    Options { segment_bytes: 48 << 10, segment_step_bytes: 16 << 10, salt: Some(7), ..Options::default() }
+    Options {
+        segment_bytes: 48 << 10,
+        segment_step_bytes: 16 << 10,
+        merge_runs: 3,
+        merge_slice_bytes: 20_000,
+        salt: Some(7),
+        ..Options::default()
+    }
 }
 
 /// A store under test: it answers at once, and can be shut and opened again.
@@ -35,18 +42,18 @@ struct Inline {
 
 enum Fold {
     None,
-    Begun(FoldJob),
-    Written(Result<FoldDone, StoreError>),
+    Begun(Job),
+    Written(Result<JobDone, StoreError>),
 }
 
 impl Inline {
     fn step_fold(&mut self) {
         let engine = self.engine.as_mut().unwrap();
         self.fold = match std::mem::replace(&mut self.fold, Fold::None) {
-            Fold::None => engine.start_fold().map_or(Fold::None, Fold::Begun),
+            Fold::None => engine.start_job().map_or(Fold::None, Fold::Begun),
             Fold::Begun(job) => Fold::Written(job.run()),
             Fold::Written(done) => {
-                engine.finish_fold(done).unwrap();
+                engine.finish_job(done).unwrap();
                 self.folds += 1;
                 Fold::None
             }

@@ -94,10 +94,10 @@ fn run(disk: &SimDisk, between: &Between, seed: u64, steps: u32) -> Acknowledged
             known.model.apply(batch).unwrap();
         }
         match traffic.seed.below(8) {
-            0..=2 if job.is_none() => job = engine.start_fold(),
+            0..=2 if job.is_none() => job = engine.start_job(),
             3 | 4 => {
                 if let Some(job) = job.take() {
-                    if engine.finish_fold(job.run()).is_err() {
+                    if engine.finish_job(job.run()).is_err() {
                         return known;
                     }
                     known.folds += 1;
@@ -105,7 +105,7 @@ fn run(disk: &SimDisk, between: &Between, seed: u64, steps: u32) -> Acknowledged
             }
             5 if job.is_none() && traffic.seed.one_in(2) && engine.freeze().is_err() => return known,
             6 if traffic.seed.one_in(3) => {
-                let done = job.take().map_or(Ok(()), |job| engine.finish_fold(job.run()));
+                let done = job.take().map_or(Ok(()), |job| engine.finish_job(job.run()));
                 if traffic.seed.one_in(2) {
                     if done.is_err() || engine.close().is_err() {
                         return known;

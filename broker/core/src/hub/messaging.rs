@@ -119,7 +119,8 @@ impl Hub {
             correlation: None,
             id: None,
             expiry_ms: 0,
-            operator: self.links[slot as usize].im_admin,
+            // The operator's people may announce; in conversations they are like everybody.
+            operator: self.links[slot as usize].im_admin && path.starts_with("admin/"),
         };
         if !p.properties.is_empty() {
             origin.response_topic = p.properties.response_topic();
@@ -351,6 +352,7 @@ impl Hub {
         l.im_account = Some(account);
         l.im_admin = who.groups.iter().any(|group| group == "admins");
         self.im.connected(now, account);
+        self.im.pairing_ended(account);
         let filters: Vec<(Box<str>, u8, u32)> = self.sessions[key as usize]
             .subscriptions
             .iter()

@@ -23,7 +23,7 @@ pub use operator::{LinkView, RetainedView, SessionBrief, SessionView, Totals};
 use crate::access::Access;
 use crate::auth::AuthRequest;
 use crate::counters::{Counters, Notice, Notices};
-use crate::hash::{Map, map};
+use crate::hash::{Map, Secret, map};
 use crate::im::{Asker, Im, ImSettings, Marks, PairRequest, Reply};
 use crate::limits::Limits;
 use crate::link::{Link, LinkId, Peer, Phase, pause};
@@ -203,7 +203,7 @@ const TIMERS_LEAST: usize = 1_024;
 pub struct Hub {
     limits: Limits,
     access: Access,
-    random: u64,
+    secret: Secret,
     boot: u64,
     started: Now,
     links: Slab<Link>,
@@ -261,7 +261,7 @@ impl Hub {
         let mut hub = Self {
             limits: settings.limits,
             access: settings.access,
-            random: seed ^ 0x9E37_79B9_7F4A_7C15,
+            secret: Secret::new(seed, 0x6875_6200),
             boot: snapshot.boot,
             started: now,
             links: Slab::new(),
@@ -556,13 +556,9 @@ impl Hub {
         usize::try_from(self.limits.output_bytes_max).unwrap_or(usize::MAX)
     }
 
-    /// A number nobody can guess without the seed (splitmix64).
+    /// A number nobody can guess.
     fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.secret.draw()
     }
 
     fn recycle(&mut self, mut out: Vec<u8>) {

@@ -4,6 +4,7 @@
 //! given that was not there before, its mailbox, and the logs it follows. Places move when the client acknowledges.
 
 use super::body::{Body, put_place};
+use super::contact::{By, contact_event};
 use super::json::{put_field, put_num, put_str, put_text};
 use super::model::{AccountNo, ContactOp, ConvKind, ConvNo, MailEntry, MailKind};
 use super::online::{Class, Flight, Note, Online, Tag, body_of};
@@ -168,9 +169,13 @@ impl Im {
         };
         if let Some(of) = self.online[at as usize].avail_dirty.pop_first() {
             let topic = format!("im/v1/presence/{}/avail", self.name_of(of));
-            let word = if self.is_available(of) { "online" } else { "offline" };
-            let note = make(Class::Avail, topic, word.as_bytes().to_vec(), Tag::None);
-            return Some(self.may_see(account, of).then_some(note));
+            // An empty payload clears what the client may keep of somebody it sees no longer.
+            let word = match (self.may_see(account, of), self.is_available(of)) {
+                (false, _) => "",
+                (true, true) => "online",
+                (true, false) => "offline",
+            };
+            return Some(Some(make(Class::Avail, topic, word.as_bytes().to_vec(), Tag::None)));
         }
         if let Some(of) = self.online[at as usize].presence_dirty.pop_first() {
             let topic = format!("im/v1/presence/{}", self.name_of(of));
@@ -178,12 +183,13 @@ impl Im {
             if o.wants(Class::Avail) {
                 o.avail_dirty.insert(of);
             }
-            let is_shown = o.wants(Class::Presence) && self.may_see(account, of);
-            return Some(is_shown.then(|| make(Class::Presence, topic, self.render_presence(of), Tag::None)));
+            let is_wanted = o.wants(Class::Presence);
+            let payload = if self.may_see(account, of) { self.render_presence(of) } else { vec![] };
+            return Some(is_wanted.then(|| make(Class::Presence, topic, payload, Tag::None)));
         }
         if let Some(of) = self.online[at as usize].state_dirty.pop_first() {
             let topic = format!("im/v1/state/{}", self.name_of(of));
-            let payload = self.render_state(of).filter(|_| self.may_see(account, of));
+            let payload = if self.may_see(account, of) { self.render_state(of) } else { Some(vec![]) };
             return Some(payload.map(|payload| make(Class::State, topic, payload, Tag::None)));
         }
         if core::mem::take(&mut self.online[at as usize].delta_dirty) {
@@ -423,8 +429,9 @@ impl Im {
         let prev = self.prev_of(at, conv, seq);
         let account = self.online[at as usize].account;
         let member = self.dir.convs[conv.at()].member(account);
-        // A member that was removed still gets what was said before it was.
-        if member.is_some_and(|m| seq < m.visible_from()) || body.is_gone() || body.is_expired(now.wall_ms) {
+        // What is in the mailbox was said while it was a member, perhaps an earlier time.
+        let visible_from = member.map_or(0, |m| if pos == 0 { m.visible_from() } else { m.cleared + 1 });
+        if seq < visible_from || body.is_gone() || body.is_expired(now.wall_ms) {
             return None;
         }
         let (own, level, v5) = (body.from == account, self.level_of(at), self.online[at as usize].v5);
@@ -525,12 +532,16 @@ impl Im {
             }
             MailKind::Contact => {
                 let other = AccountNo(entry.conv);
+                let (ts, by) = contact_event(entry.seq);
                 put_text(out, "op", ContactOp::text(entry.extra));
                 let said = self.contact_text(account, other);
                 if !said.is_empty() {
                     put_text(out, "text", said);
                 }
-                put_field(out, "ts", self.dir.accounts[account.at()].contacts.get(&other).map_or(0, |c| c.since_ms));
+                put_field(out, "ts", ts);
+                if by == By::Itself {
+                    out.extend_from_slice(b",\"self\":true");
+                }
                 (Class::Contact, Rc::clone(self.name_of(other)), "contact")
             }
             MailKind::Command => {

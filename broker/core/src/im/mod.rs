@@ -41,7 +41,7 @@ pub(crate) use pairing::PAIRING_ACCOUNT;
 pub(crate) use refusal::{Code, Refusal};
 pub(crate) use terminal::Greeting;
 
-use crate::hash::{Map, map};
+use crate::hash::{Map, Secret, map};
 use crate::hub::Now;
 use crate::limits::Limits;
 use crate::store::{Batch, Fact, Query, Table, What};
@@ -292,7 +292,7 @@ pub(crate) struct Im {
     pub(crate) settings: ImSettings,
     pub(crate) limits: Limits,
     boot: u64,
-    random: u64,
+    secret: Secret,
     dir: Directory,
     /// Sessions that take part.
     online: Slab<Online>,
@@ -364,7 +364,7 @@ impl Im {
             settings,
             limits,
             boot,
-            random: seed ^ 0x5851_F42D_4C95_7F2D,
+            secret: Secret::new(seed, 0x696D),
             dir: Directory { accounts: vec![], convs: vec![], by_name: map(seed), direct: map(seed) },
             online: Slab::new(),
             by_session: map(seed),
@@ -500,6 +500,7 @@ impl Im {
     pub(crate) fn answer(&mut self, asker: &Asker, reply: Value) {
         match asker.session {
             None => self.out.push_back(Out::Replied { token: asker.token, reply: Reply::Done(reply.to_string()) }),
+            Some(session) if asker.account == PAIRING_ACCOUNT => self.tell_paired(session, asker, reply),
             Some(session) => self.tell_session(session, asker, reply),
         }
     }
@@ -924,16 +925,13 @@ impl Im {
             let no = AccountNo(u32::try_from(at).unwrap_or(u32::MAX));
             self.age_mailbox(no, day);
         }
+        self.contacts_daily(now);
         self.arm(now.ms + 3_600_000, ImTimer::Daily);
     }
 
-    /// A number nobody can guess without the seed (splitmix64).
+    /// A number nobody can guess.
     pub(crate) fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.secret.draw()
     }
 }
 

@@ -129,11 +129,18 @@ impl Im {
                     self.dir.direct.insert(key, no);
                     (None, false)
                 }
-                ConvKind::Group(g) => ((!g.dissolved).then(|| Rc::clone(&g.address)), g.household),
+                // The address of one that has ended is nobody else's.
+                ConvKind::Group(g) => (Some(Rc::clone(&g.address)), g.household),
                 ConvKind::Channel(c) => (Some(Rc::clone(&c.address)), false),
             };
             if let Some(address) = address {
                 self.dir.by_name.insert(address, Address::Conv(no));
+            }
+            let accounts = &self.dir.accounts;
+            let is_over = |m: &Member| accounts.get(m.account.at()).is_none_or(|a| a.removed);
+            // Nobody is to take an old conversation for one with a new account of that name.
+            if self.dir.convs[at].kind == ConvKind::Direct && self.dir.convs[at].members.iter().any(is_over) {
+                continue;
             }
             for member in &self.dir.convs[at].members {
                 let Some(account) = self.dir.accounts.get_mut(member.account.at()) else { continue };

@@ -25,6 +25,7 @@ pub(crate) struct Parked {
     conv: ConvNo,
     draft: Draft,
     session: Option<(u32, u32)>,
+    operator: bool,
 }
 
 /// A recall or edit that waits until the store has brought the message.
@@ -107,7 +108,8 @@ impl Im {
                 let what = What::Rows(vec![(key.0.0.into(), key.1)]);
                 let token = self.next_token;
                 let (from, session) = (origin.account, origin.session);
-                let parked = Parked { token, key, content, from, conv, draft, session };
+                let operator = origin.operator;
+                let parked = Parked { token, key, content, from, conv, draft, session, operator };
                 self.ask(row::DEDUP, what, Pending::Send(Box::new(parked)));
                 Ok(Verdict::Parked(token))
             }
@@ -218,6 +220,16 @@ impl Im {
         Done { durable: true, seq, ..Done::default() }
     }
 
+    /// Whether an account that could write to a conversation a moment ago still can.
+    fn may_still_write(&self, from: AccountNo, conv: ConvNo) -> Result<(), Refusal> {
+        let c = &self.dir.convs[conv.at()];
+        match c.peer_of(from) {
+            Some(_) if c.allowed == self.rights => Ok(()),
+            Some(peer) => self.may_write(from, peer),
+            None => c.member(from).map(drop).ok_or_else(|| Refusal::not_found("not a member")),
+        }
+    }
+
     /// The store has said whether a client id was used.
     pub(super) fn unparked(&mut self, now: Now, parked: Parked, answer: &Answer) {
         let row = answer.iter().next().and_then(|found| Known::decode(found.value).ok());
@@ -230,6 +242,9 @@ impl Im {
             Some(known) => {
                 self.dedup.remember(parked.key, known);
                 self.repeated(parked.session, known, parked.content, parked.draft.id.as_deref())
+            }
+            None if !parked.operator && self.may_still_write(parked.from, parked.conv).is_err() => {
+                Err(Refusal::new(Code::NoConsent, "the right to write there has ended meanwhile"))
             }
             None => {
                 let (key, content) = (parked.key, parked.content);
