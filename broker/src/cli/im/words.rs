@@ -54,7 +54,8 @@ fn heard_line(heard: &Heard, zone: &Zone, now: &str) -> Option<String> {
         },
         What::Recall { with, seq, by } => format!("{now} {with}: {by} recalled #{seq}"),
         What::Edit { with, message } => format!("{now} {with}: #{} now reads: {}", message.seq, message.shown()),
-        What::Contact { with, op, text } => {
+        What::Contact { with, op, own: true, .. } => format!("{now} {with}: contact {op}, on another terminal"),
+        What::Contact { with, op, text, .. } => {
             let text = text.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
             match op.as_str() {
                 "request" => format!("{now} {with} asks to be your contact{text}"),

@@ -259,7 +259,7 @@ fn hear(ui: &mut Ui, heard: &Heard) {
         What::Answer { re, id } if re != "history" && id.as_deref() != Some(AT_START) => {
             say(ui, &explain(re, &heard.body, ui), Style::Plain);
         }
-        What::Contact { with, op, text } => {
+        What::Contact { with, op, text, own: false } => {
             let text = text.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
             let line = match op.as_str() {
                 "request" => format!("{with} asks to be your contact{text}   /accept {with} or /refuse {with}"),

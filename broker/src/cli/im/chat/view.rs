@@ -210,7 +210,7 @@ fn list(screen: &mut Screen, messenger: &Messenger, ui: &Ui, columns: usize) {
 
 /// Whether somebody can be reached, as a sign.
 fn sign(messenger: &Messenger, name: &str, glyphs: Glyphs) -> (&'static str, Style) {
-    if messenger.contacts().any(|(contact, state)| contact == name && state == "asks") {
+    if messenger.contacts().any(|(contact, state)| contact == name && state == "asking") {
         return ("?", Style::Alert);
     }
     match messenger.presence(name).map(|presence| presence.state.as_str()) {

@@ -181,7 +181,7 @@ impl Runner {
                 None
             }
             What::Message { with, message } => self.answer(session, with, message, say),
-            What::Contact { with, op, .. } if op == "request" && self.owner.as_ref() == Some(with) => {
+            What::Contact { with, op, own: false, .. } if op == "request" && self.owner.as_ref() == Some(with) => {
                 self.publish(session, &format!("me/contact/{with}"), json!({"op": "accept"}));
                 None
             }

@@ -32,11 +32,12 @@ impl Messenger {
                 true
             }
             What::Edit { with, message } => self.conversation_mut(with).edit(message),
-            What::Contact { with, op, .. } => {
-                let state = match op.as_str() {
-                    "request" => "asks",
-                    "accept" => "contact",
-                    _ => "",
+            What::Contact { with, op, own, .. } => {
+                let state = match (op.as_str(), own) {
+                    ("request", false) => "asking",
+                    ("request", true) => "asked",
+                    ("accept", _) => "friends",
+                    _ => "none",
                 };
                 self.stand(with, state);
                 true
@@ -138,6 +139,9 @@ impl Messenger {
             }
             _ => {}
         }
+        if let (Some(with), Some(state)) = (re.strip_prefix("contact/"), body["state"].as_str()) {
+            self.stand(with, state);
+        }
         if let Some(with) = re.strip_prefix("conv/")
             && body["op"] == "clear"
         {
@@ -192,7 +196,7 @@ impl Messenger {
     }
 
     fn stand(&mut self, name: &str, state: &str) {
-        if state.is_empty() {
+        if state == "none" {
             self.contacts.remove(name);
         } else {
             keep(&mut self.contacts, name, state.to_owned());

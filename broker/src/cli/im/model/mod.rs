@@ -351,7 +351,7 @@ impl Messenger {
         self.conversation_mut(with);
     }
 
-    /// Contacts and how they stand: `contact`, `asked`, `asks`, …, as the broker says.
+    /// Contacts and how they stand: `friends`, `asked` by this account, `asking` it, `follows`.
     pub fn contacts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.contacts.iter().map(|(name, state)| (name.as_str(), state.as_str()))
     }

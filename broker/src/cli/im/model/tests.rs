@@ -248,11 +248,11 @@ fn presence_state_and_contacts_are_kept() {
     hear(&mut alice, "presence/bob", &json!({"state": "online", "since": 1}));
     hear(&mut alice, "state/lamp", &json!({"version": 2, "reported": {"on": true}, "desired": {}}));
     hear(&mut alice, "me/in/carol/contact", &json!({"op": "request", "text": "it is me"}));
-    hear(&mut alice, "me/contacts/res", &json!({"re": "contacts", "contacts": [{"addr": "bob", "state": "contact"}]}));
+    hear(&mut alice, "me/contacts/res", &json!({"re": "contacts", "contacts": [{"addr": "bob", "state": "friends"}]}));
     hear(&mut alice, "me/head", &json!({"pos": 1, "unread": 7}));
     assert_eq!(alice.presence("bob").unwrap().state, "online");
     assert_eq!(alice.device("lamp").unwrap().reported["on"], true);
-    assert_eq!(alice.contacts().collect::<Vec<_>>(), [("bob", "contact"), ("carol", "asks")]);
+    assert_eq!(alice.contacts().collect::<Vec<_>>(), [("bob", "friends"), ("carol", "asking")]);
     assert_eq!(alice.unread(), 7);
     assert_eq!(told(&mut alice), ["presence", "state", "contact", "answer", "head"]);
     alice.handle_publish("im/v1/presence/bob", b"", 1);

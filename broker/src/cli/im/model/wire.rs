@@ -23,8 +23,8 @@ pub enum What {
     Recall { with: String, seq: u64, by: String },
     /// A message was replaced.
     Edit { with: String, message: Message },
-    /// A step towards being contacts, or away.
-    Contact { with: String, op: String, text: Option<String> },
+    /// A step towards being contacts, or away; `own`: taken on another terminal of this account.
+    Contact { with: String, op: String, text: Option<String>, own: bool },
     /// Somebody types, or has stopped.
     Typing { with: String, from: String, typing: bool },
     /// The latest value of a stream.
@@ -308,7 +308,12 @@ fn incoming(with: &str, kind: &str, below: &str, body: &Value) -> Result<What, s
             with,
         },
         "edit" => What::Edit { with, message: Message::read(body)? },
-        "contact" => What::Contact { with, op: text("op").unwrap_or_default(), text: text("text") },
+        "contact" => What::Contact {
+            with,
+            op: text("op").unwrap_or_default(),
+            text: text("text"),
+            own: body["self"].as_bool().unwrap_or_default(),
+        },
         "typing" => What::Typing {
             from: text("from").unwrap_or_else(|| with.clone()),
             with,
