@@ -241,8 +241,9 @@ fn enter(session: &mut Session, ui: &mut Ui) -> Press {
 fn tell(ui: &mut Ui, event: &Event) {
     match event {
         Event::Refused { re, refusal } => {
-            // A message or a command shows by itself that it was refused.
-            if !(re.starts_with("to/") && (re.ends_with("/msg") || re.contains("/cmd/"))) {
+            // A message or a command shows by itself that it was refused, and typing is nothing one has asked for.
+            let shows = ["/msg", "/typing"].iter().any(|end| re.ends_with(end)) || re.contains("/cmd/");
+            if !(re.starts_with("to/") && shows) {
                 say(ui, &[words::refused(re, refusal)], Style::Bad);
             }
         }

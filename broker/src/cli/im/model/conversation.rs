@@ -78,6 +78,8 @@ pub struct Conversation {
     counts: BTreeMap<u64, Receipt>,
     last: Option<Last>,
     seq: u64,
+    /// The broker's count of unread messages includes everything up to here.
+    counted: u64,
 }
 
 impl Conversation {
@@ -151,7 +153,7 @@ impl Conversation {
         }
         let (prev, known) = (message.prev, self.messages.contains_key(&seq));
         self.typing.remove(&message.from);
-        if !known && !message.backfill && seq > self.read && message.counts(me) {
+        if !known && !message.backfill && seq > self.read.max(self.counted) && message.counts(me) {
             self.unread += 1;
         }
         self.put(message);
@@ -381,6 +383,7 @@ impl Conversation {
         if summary.read >= self.read {
             self.read = summary.read;
             self.unread = summary.unread;
+            self.counted = summary.seq;
         }
         if summary.last.as_ref().map_or(0, |last| last.seq) >= self.last.as_ref().map_or(0, |last| last.seq) {
             self.last.clone_from(&summary.last);
@@ -552,6 +555,11 @@ mod tests {
         assert_eq!(c.unread, 1);
         c.summarise(&Summary { seq: 4, read: 4, ..Summary::default() });
         assert_eq!((c.read, c.unread), (4, 0));
+        // Message and count may come in either order.
+        c.summarise(&Summary { seq: 5, read: 4, unread: 1, ..Summary::default() });
+        check(&mut c, message(5, 4), Arrival::Next);
+        check(&mut c, message(6, 5), Arrival::Next);
+        assert_eq!(c.unread, 2);
     }
 
     #[test]
