@@ -173,6 +173,26 @@ limits! {
     im_pairing_code_secs: 600, 10, 86_400;
     /// Wrong pairing codes within a minute, from wherever, after which every code is refused with `quota` (0x97) for a minute.
     im_pairing_wrong_max: 20, 1, 1_000_000;
+    /// Commands under way to one device at the same time. Further ones wait for an outcome.
+    im_command_window: 1, 1, 64;
+    /// Commands without an outcome for one device. One more is refused with `quota`.
+    im_commands_per_device_max: 256, 1, 65_536;
+    /// Commands with an outcome that are remembered for one device, for 7 days at most. The oldest are forgotten first.
+    im_commands_kept_max: 256, 1, 65_536;
+    /// Arguments of a command, bytes. Longer ones are refused with `too_large`.
+    im_command_args_bytes_max: 4_096, 2, 65_536;
+    /// Result of a command, bytes. The device hears `too_large` and the command goes on.
+    im_command_result_bytes_max: 4_096, 2, 65_536;
+    /// Deadline of a command that names none, milliseconds from its acceptance.
+    im_command_deadline_ms: 10_000, 1, 86_400_000;
+    /// Longest deadline of a command without `persist`, milliseconds. A longer one is refused.
+    im_command_deadline_max_ms: 3_600_000, 1, 86_400_000;
+    /// Longest deadline of a command with `persist`, and the one it has when it names none, seconds. A longer one is refused.
+    im_command_persist_max_secs: 604_800, 1, 2_592_000;
+    /// Reported state of a device, and its desired state, bytes of JSON each. A change beyond it is refused with `too_large`.
+    im_state_bytes_max: 8_192, 2, 262_144;
+    /// Description of a device, bytes of JSON. A longer one is refused with `too_large`.
+    im_description_bytes_max: 8_192, 2, 262_144;
 }
 
 #[cfg(test)]

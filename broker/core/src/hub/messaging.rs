@@ -450,12 +450,12 @@ impl Hub {
             let used = self.sessions[key as usize].flow.as_ref().map_or(0, |f| usize::from(f.in_flight));
             let credit = usize::from(l.receive_max).saturating_sub(used + usize::from(l.im_in_flight));
             let Some(sending) = self.im.next(now, key, credit) else { break };
-            self.send_im(slot, sending);
+            self.send_im(now, slot, sending);
             self.links[slot as usize].im_in_flight = narrow16(self.im.in_flight(key));
         }
     }
 
-    fn send_im(&mut self, slot: u32, sending: crate::im::Sending) {
+    fn send_im(&mut self, now: Now, slot: u32, sending: crate::im::Sending) {
         let l = &self.links[slot as usize];
         let (version, packet_max) = (l.version, l.packet_max as usize);
         let wire = self.im.wire();
@@ -474,7 +474,7 @@ impl Hub {
             self.counters.dropped.add("packet_too_large");
             let key = l.session;
             if let Some(id) = sending.packet_id {
-                self.im.give_up(key, id);
+                self.im.give_up(now, key, id);
             }
             return;
         }

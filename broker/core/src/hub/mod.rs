@@ -691,7 +691,7 @@ impl Hub {
             }
             After::ImTold { asker, reply } => self.told_im(now, &asker, reply),
             After::Mailboxes(marks) => {
-                self.im.committed(&marks);
+                self.im.committed(now, &marks);
                 self.settle_im(now);
             }
             After::Replied { token, reply } => self.effects.push_back(Effect::Replied(token, reply)),

@@ -82,12 +82,15 @@ impl Im {
     }
 
     /// A packet that is larger than the client takes counts as done.
-    pub(crate) fn give_up(&mut self, session: u32, packet_id: u16) {
+    pub(crate) fn give_up(&mut self, now: Now, session: u32, packet_id: u16) {
         let Some(&at) = self.by_session.get(&session) else { return };
         let o = &mut self.online[at as usize];
         o.under_way = o.under_way.saturating_sub(1);
         if packet_id >= NOTE_IDS {
-            o.notes_sent.retain(|(id, _)| *id != packet_id);
+            let sent = o.notes_sent.iter().position(|(id, _)| *id == packet_id).map(|at| o.notes_sent.remove(at));
+            if let Some((_, Tag::Command { device, no })) = sent {
+                self.command_too_large(now, device, no);
+            }
         } else if let Some(last) = o.flight.back_mut() {
             *last = Flight::Done;
             self.advance(at);

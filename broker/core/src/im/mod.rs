@@ -24,6 +24,7 @@ mod query;
 mod receipt;
 mod refusal;
 mod restore;
+mod retry;
 mod room;
 mod row;
 mod send;
@@ -217,11 +218,13 @@ pub(crate) struct Marks {
     /// Ends of mailboxes.
     mailboxes: Vec<(AccountNo, u64)>,
     badges: Vec<(AccountNo, ConvNo)>,
+    states: Vec<AccountNo>,
+    deltas: Vec<AccountNo>,
 }
 
 impl Marks {
     pub(crate) fn is_empty(&self) -> bool {
-        self.mailboxes.is_empty() && self.badges.is_empty()
+        self.mailboxes.is_empty() && self.badges.is_empty() && self.states.is_empty() && self.deltas.is_empty()
     }
 }
 
@@ -229,6 +232,8 @@ impl Marks {
 #[derive(Debug)]
 pub(crate) enum Pending {
     Send(Box<send::Parked>),
+    /// A request that is made again once the store has said whether its client id was used.
+    Retry(Box<retry::Retry>),
     /// Mailbox entries up to a position, for a session with this serial number.
     Page {
         online: u32,
@@ -308,6 +313,13 @@ pub(crate) struct Im {
     dirty_mailboxes: Vec<AccountNo>,
     /// Mailboxes with entries that are in no batch that was handed out.
     touched: Vec<AccountNo>,
+    /// A client id of which the store has just said that it was never used.
+    certainly_new: Option<dedup::Key>,
+    /// Devices whose state, or whose desired state, is told when the next batch is on disk.
+    told_states: Vec<AccountNo>,
+    told_deltas: Vec<AccountNo>,
+    /// Devices that have a command which waits for the disk.
+    waiting_devices: Vec<AccountNo>,
     /// Badges and lines of conversations that change when the next batch is on disk.
     badged: Vec<(AccountNo, ConvNo)>,
     /// Members whose marks moved and are to be told to the others.
@@ -376,6 +388,10 @@ impl Im {
             dirty_terminals: vec![],
             dirty_mailboxes: vec![],
             touched: vec![],
+            certainly_new: None,
+            told_states: vec![],
+            told_deltas: vec![],
+            waiting_devices: vec![],
             badged: vec![],
             moved: vec![],
             bodies: map(seed),
@@ -461,6 +477,7 @@ impl Im {
             (("me", "reported"), []) => self.on_reported(now, origin, payload),
             (("me", "describe"), []) => self.on_describe(now, origin, payload),
             (("me", "cmdres"), [id]) => self.on_command_result(now, origin, id, payload),
+            (("me", "res"), [id]) => self.on_command_query(origin, id),
             (("me", "contacts"), []) => self.on_contacts(now, origin, payload),
             (("me", "contact"), [with]) => self.on_contact(now, origin, with, payload),
             (("me", "group"), [group]) => self.on_group(now, origin, group, payload),
@@ -625,6 +642,8 @@ impl Im {
             && self.dirty_mailboxes.is_empty()
             && self.moved.is_empty()
             && self.badged.is_empty()
+            && self.told_states.is_empty()
+            && self.told_deltas.is_empty()
             && self.facts.is_empty())
     }
 
@@ -669,11 +688,16 @@ impl Im {
             (account, mailbox.next)
         });
         let mailboxes = mailboxes.collect();
-        Marks { mailboxes, badges: core::mem::take(&mut self.badged) }
+        Marks {
+            mailboxes,
+            badges: core::mem::take(&mut self.badged),
+            states: core::mem::take(&mut self.told_states),
+            deltas: core::mem::take(&mut self.told_deltas),
+        }
     }
 
     /// What [`Im::flush`] wrote is on disk.
-    pub(crate) fn committed(&mut self, marks: &Marks) {
+    pub(crate) fn committed(&mut self, now: Now, marks: &Marks) {
         for &(account, until) in &marks.mailboxes {
             let a = &mut self.dir.accounts[account.at()];
             a.mailbox.committed = a.mailbox.committed.max(until);
@@ -695,6 +719,15 @@ impl Im {
                 }
                 self.wake(online);
             }
+        }
+        for &device in &marks.states {
+            self.state_changed(device);
+        }
+        for &device in &marks.deltas {
+            self.delta_changed(device);
+        }
+        for device in core::mem::take(&mut self.waiting_devices) {
+            self.command_due(now, device);
         }
     }
 
@@ -905,6 +938,7 @@ impl Im {
         match self.pending.remove(&answer.token) {
             None => {}
             Some(Pending::Send(parked)) => self.unparked(now, *parked, answer),
+            Some(Pending::Retry(retry)) => self.asked_first(now, &retry, answer),
             Some(Pending::Change(change)) => self.change_found(now, *change, answer),
             Some(Pending::Read(asked)) => self.counted(now, *asked, answer),
             Some(Pending::Query(asked)) => self.query_answered(now, *asked, answer),

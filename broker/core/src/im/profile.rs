@@ -107,6 +107,11 @@ impl Im {
         if !account.data.is_empty() {
             profile["data"] = serde_json::from_str(&account.data).unwrap_or_default();
         }
+        if self.may_see(me, of)
+            && let Some(description) = self.description(of)
+        {
+            profile["description"] = description.clone();
+        }
         profile
     }
 

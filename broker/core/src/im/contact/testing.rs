@@ -110,7 +110,7 @@ impl World {
             let marks = self.im.flush(self.now);
             let facts = core::mem::take(&mut self.im.facts);
             self.store.apply(&facts).unwrap();
-            self.im.committed(&marks);
+            self.im.committed(self.now, &marks);
             let Some(out) = self.im.out.pop_front() else {
                 if self.im.is_dirty() {
                     continue;

@@ -49,9 +49,8 @@ impl Im {
         for no in terminals {
             self.forget_terminal(gone, no);
         }
-        for part in [0, 1] {
-            self.del(row::STATE, gone.0.into(), part);
-        }
+        self.command_account_removed(now, gone);
+        self.state_account_removed(gone);
         self.empty_mailbox(gone);
         self.dir.by_name.remove(name);
         let account = &mut self.dir.accounts[gone.at()];
