@@ -117,7 +117,8 @@ impl Session {
         self.link.close().await;
     }
 
-    fn settle(&mut self) {
+    /// Acknowledges what came last, before it is dealt with: a device has a command when it has read it.
+    pub fn settle(&mut self) {
         if let Some(delivery) = self.last.take() {
             self.link.acknowledge(&delivery);
         }

@@ -114,6 +114,7 @@ async fn talk(
         }
         while let Some(event) = session.messenger.poll_event() {
             tell(ui, &event);
+            decline(session, &event);
         }
         next_frame = next_frame.min(Instant::now() + FRAME);
     }
@@ -235,6 +236,16 @@ fn enter(session: &mut Session, ui: &mut Ui) -> Press {
         ui.news = error.to_string();
     }
     Press::Stay
+}
+
+/// A command that came to a person is answered at once: whoever gave it would wait for its deadline.
+fn decline(session: &mut Session, event: &Event) {
+    if let Event::Heard(heard) = event
+        && let What::Order { id, .. } = &heard.what
+    {
+        let answer = json!({"state": "rejected", "text": "this is a person's chat and carries no commands out"});
+        let _ = session.messenger.ask(&format!("me/cmdres/{id}"), answer);
+    }
 }
 
 /// Something happened that the conversations do not show by themselves.

@@ -203,6 +203,8 @@ impl Runner {
             return None;
         }
         say(&words::clean(&format!("{}: {name} {}", order.from, order.args)));
+        // It has the command; how it goes comes after that.
+        session.settle();
         self.publish(session, &topic, json!({"state": "running"}));
         let (ended, sleep) = match carry_out(self.device.as_mut(), name, &order.args) {
             Outcome::Done(result) => (json!({"state": "done", "result": result}), None),
