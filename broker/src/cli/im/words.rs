@@ -73,6 +73,7 @@ fn heard_line(heard: &Heard, zone: &Zone, now: &str) -> Option<String> {
         What::Gap { from, to, why } => format!("{now} mailbox entries {from} to {to} are gone: {why}"),
         What::Refused { re, refusal } => format!("{now} {}", refused(re, refusal)),
         What::Command { id, report } => format!("{now} {} {} {}: {}", report.device, report.name, id, progress(report)),
+        What::Presence { presence, .. } if presence.state.is_empty() => return None,
         What::Presence { with, presence } => {
             let until = presence.until.map(|until| format!(" until {}", zone.time(until))).unwrap_or_default();
             format!("{now} {with} is {}{until}", presence.state)

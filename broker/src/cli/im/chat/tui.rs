@@ -268,7 +268,9 @@ fn tell(ui: &mut Ui, event: &Event) {
 
 fn hear(ui: &mut Ui, heard: &Heard) {
     match &heard.what {
-        What::Answer { re, id } if re != "history" && id.as_deref() != Some(AT_START) => {
+        // What was published to an address shows in its conversation.
+        What::Answer { re, .. } if re == "history" || re.starts_with("to/") => {}
+        What::Answer { re, id } if id.as_deref() != Some(AT_START) => {
             say(ui, &explain(re, &heard.body, ui), Style::Plain);
         }
         What::Contact { with, op, text, own: false } => {

@@ -263,7 +263,7 @@ fn title(messenger: &Messenger, ui: &Ui, open: &str, now: u64) -> String {
             title.push_str(", muted");
         }
     }
-    if let Some(presence) = messenger.presence(open) {
+    if let Some(presence) = messenger.presence(open).filter(|presence| !presence.state.is_empty()) {
         title.push_str(&format!(", {}", presence.state));
         let when = |ts: u64| if now.saturating_sub(ts) < 86_400_000 { ui.zone.minute(ts) } else { ui.zone.day(ts) };
         match (presence.state.as_str(), presence.until, presence.seen) {
