@@ -159,6 +159,8 @@ fn a_message_is_sent_once_and_its_fate_is_known() {
     let read = user.check("send --demo alice lamp on --wait read", 0);
     assert!(read.out.ends_with("read\n"), "the lamp reads what it answers: {}", read.out);
     assert!(user.check("send --demo alice nobody hi", 1).err.contains("not_found"));
+    let long = format!("send --demo alice bob '{}'", "x".repeat(66_000));
+    assert!(user.check(&long, 1).err.contains("too_large"));
     user.check("send --demo alice bob hi --wait read --timeout 1", 5);
     user.check("send --demo alice Bob hi", 2);
     let mut elsewhere = User::new(&demo);
