@@ -109,7 +109,8 @@ impl Hub {
             return self.refuse_im(now, slot, key, p, path, None, &Refusal::new(Code::LowSpace, text));
         }
         let s = &self.sessions[key as usize];
-        let (client_id, generation) = (s.client_id.clone(), s.generation);
+        let (client_id, generation) =
+            (self.im.client_id_of(key).unwrap_or_else(|| (&*s.client_id).into()), s.generation);
         let mut origin = Origin {
             account,
             session: Some((key, generation)),
@@ -507,6 +508,9 @@ impl Hub {
         }
         while let Some(key) = self.im.poll_ready() {
             self.pump_im(now, key);
+        }
+        if self.im_places_ms.is_none() && self.im.has_places() {
+            self.im_places_ms = Some(now.ms + super::PLACES_MS);
         }
         // Sending may ask for more to be read.
         while let Some(out) = self.im.out.pop_front() {
