@@ -88,7 +88,7 @@ fn what_the_connection_does_not_take_is_offered_again() {
 fn what_ends_every_connection_is_given_up() {
     let mut alice = alice();
     alice.send("bob", &Draft::text("poison"), 5).unwrap();
-    for _ in 0..limits::ATTEMPTS_MAX {
+    for _ in 0..ATTEMPTS_MAX {
         assert!(alice.poll_publish().is_some());
         alice.handle_disconnected("cut");
         alice.handle_connected();
