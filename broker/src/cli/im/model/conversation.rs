@@ -269,7 +269,8 @@ impl Conversation {
             // What comes back with its seq waits no longer.
             self.unsent.retain(|unsent| unsent.id != *id);
         }
-        let newer = self.messages.get(&message.seq).is_none_or(|known| !known.recalled && known.edited_ts.is_none());
+        let is_older = |known: &Message| known.gone || known.edited_ts > message.edited_ts;
+        let newer = !self.messages.get(&message.seq).is_some_and(is_older);
         if newer {
             self.messages.insert(message.seq, message);
         }
@@ -321,20 +322,21 @@ impl Conversation {
             self.unread = self.unread.saturating_sub(1);
         }
         let (from, ts, prev, pos) = (std::mem::take(&mut message.from), message.ts, message.prev, message.pos);
-        *message = Message { seq, pos, prev, from, ts, recalled: true, ..Message::default() };
+        *message = Message { seq, pos, prev, from, ts, gone: true, ..Message::default() };
     }
 
     /// A message was replaced; `false`: by something older than what is here.
     pub(super) fn edit(&mut self, edit: &Message) -> bool {
         let Some(message) = self.messages.get_mut(&edit.seq) else { return true };
-        if message.recalled || message.edited_ts.is_some_and(|ts| ts > edit.ts) {
+        let edited_ts = Some(edit.edited_ts.unwrap_or(edit.ts));
+        if message.gone || message.edited_ts > edited_ts {
             return false;
         }
         message.text.clone_from(&edit.text);
         message.body.clone_from(&edit.body);
         message.data.clone_from(&edit.data);
         message.fallback = edit.fallback;
-        message.edited_ts = Some(edit.ts);
+        message.edited_ts = edited_ts;
         true
     }
 
@@ -572,11 +574,11 @@ mod tests {
         assert!(!c.edit(&edit(4, "old")));
         assert_eq!(c.message(1).unwrap().shown(), "new");
         c.recall(2, "alice");
-        assert_eq!((c.message(2).unwrap().shown().as_str(), c.unread), ("(recalled)", 1));
+        assert_eq!((c.message(2).unwrap().shown().as_str(), c.unread), ("(recalled or expired)", 1));
         assert!(!c.edit(&Message { seq: 2, ts: 9, text: Some("again".into()), ..Message::default() }));
         // A page that was on its way brings nothing back.
         c.add_older(vec![message(1, 0), message(2, 1)], false);
-        assert_eq!(c.messages().map(Message::shown).collect::<Vec<_>>(), ["new", "(recalled)"]);
+        assert_eq!(c.messages().map(Message::shown).collect::<Vec<_>>(), ["new", "(recalled or expired)"]);
     }
 
     #[test]

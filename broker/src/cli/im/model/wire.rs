@@ -93,10 +93,10 @@ pub struct Message {
     pub fallback: bool,
     /// It was said before this terminal was first seen.
     pub backfill: bool,
-    /// It was recalled and is empty.
-    pub recalled: bool,
-    /// Set here when an edit replaced it: when that was.
-    #[serde(skip)]
+    /// It was recalled, or its time was over, before this was asked for; it is empty.
+    pub gone: bool,
+    /// When an edit replaced it.
+    #[serde(rename = "edited")]
     pub edited_ts: Option<u64>,
 }
 
@@ -338,8 +338,8 @@ impl Message {
 
     /// What a person reads: the text, or the body or data in a form that can be shown.
     pub fn shown(&self) -> String {
-        if self.recalled {
-            return "(recalled)".to_owned();
+        if self.gone {
+            return "(recalled or expired)".to_owned();
         }
         match (&self.text, &self.body, &self.data) {
             (_, Some(body), _) if self.kind.as_deref() == Some("member") => membership(body),
@@ -353,7 +353,7 @@ impl Message {
 
     /// Whether it counts as unread for `me`.
     pub fn counts(&self, me: &str) -> bool {
-        self.from != me && self.notify != Some(false) && !self.recalled
+        self.from != me && self.notify != Some(false) && !self.gone
     }
 }
 
@@ -526,7 +526,7 @@ mod tests {
         check(r#"{"body":{"a":1}}"#, r#"{"a":1}"#);
         check(r#"{"data":"AAAA"}"#, "(3 bytes of data)");
         check(r#"{"text":"a card","fallback":true}"#, "a card (shortened: this client is older than the message)");
-        check(r#"{"text":"a secret","recalled":true}"#, "(recalled)");
+        check(r#"{"text":"a secret","gone":true}"#, "(recalled or expired)");
         check(r#"{"kind":"member","body":{"op":"add","who":"bob","role":"member"}}"#, "added bob as member");
         check("{}", "");
     }
