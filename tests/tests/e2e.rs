@@ -2,6 +2,8 @@
 
 #[path = "e2e/demo.rs"]
 mod demo;
+#[path = "e2e/im_interop.rs"]
+mod im_interop;
 #[path = "e2e/kill.rs"]
 mod kill;
 #[path = "e2e/peer.rs"]
