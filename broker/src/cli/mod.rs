@@ -4,12 +4,14 @@ mod client;
 mod operate;
 mod prompt;
 mod serve;
+mod token;
 
 #[cfg(test)]
 mod tests;
 
 pub use serve::{Ready, SeedAccount, Start};
 
+use crate::admin::AccountKind;
 use crate::config::Sources;
 use clap::{Args, Parser, Subcommand};
 use std::error::Error;
@@ -183,6 +185,7 @@ enum AccountCommand {
     #[command(after_help = "\
 Examples:
   parlor account add lamp --group devices
+  parlor account add thermo1 --kind device --name \"Living room\"
   printf %s \"$PASSWORD\" | parlor account add lamp --password-stdin")]
     Add(AccountAdd),
     /// Give an account another password.
@@ -193,6 +196,14 @@ Examples:
     /// Remove an account and end its connections.
     #[command(visible_alias = "rm")]
     Remove(AccountRemove),
+    /// Print a token that an account can log in with instead of its password, for a while.
+    #[command(after_help = "\
+Examples:
+  parlor account token lamp --ttl 1h
+  mosquitto_sub -u lamp -P \"$(parlor account token lamp --ttl 10m)\" -t 'home/#'
+
+Another password for the account makes its tokens worth nothing.")]
+    Token(AccountToken),
 }
 
 #[derive(Debug, Args)]
@@ -202,9 +213,29 @@ struct AccountAdd {
     /// A group it is in, for the rules; repeat for more.
     #[arg(short, long, value_name = "GROUP")]
     group: Vec<String>,
+    /// What it is for messaging. The broker must run.
+    #[arg(short, long, value_enum, value_name = "KIND")]
+    kind: Option<AccountKind>,
+    /// Its name for people. The broker must run.
+    #[arg(long = "name", value_name = "DISPLAY")]
+    display_name: Option<String>,
     /// Read the password from standard input instead of asking for it.
     #[arg(long)]
     password_stdin: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, Args)]
+struct AccountToken {
+    /// Name of the account.
+    name: String,
+    /// How long it lives: 90s, 15m, 1h, 30d.
+    #[arg(short, long, value_name = "TIME", default_value = "1h", value_parser = token::parse_ttl)]
+    ttl: u64,
+    /// A group it gives instead of those of the account; repeat for more.
+    #[arg(short, long, value_name = "GROUP")]
+    group: Vec<String>,
     #[command(flatten)]
     place: Place,
 }

@@ -1,6 +1,7 @@
 //! `parlor serve`, `parlor demo` and `parlor check-config`.
 
 use super::{CheckArgs, Engine, Exit, ServeArgs, complain};
+use crate::admin::AccountKind;
 use crate::config::{Config, Loaded, Report, Sources, Transport};
 use crate::log;
 use std::fmt::Write as _;
@@ -28,6 +29,8 @@ pub struct SeedAccount {
     pub password: &'static str,
     /// Groups it is in.
     pub groups: &'static [&'static str],
+    /// What kind of account it is.
+    pub kind: AccountKind,
 }
 
 /// What is open when a broker has started.
@@ -43,10 +46,10 @@ pub struct Ready {
 const DEMO_PASSWORD: &str = "parlor-demo";
 
 const DEMO_ACCOUNTS: &[SeedAccount] = &[
-    SeedAccount { name: "alice", password: DEMO_PASSWORD, groups: &["people"] },
-    SeedAccount { name: "bob", password: DEMO_PASSWORD, groups: &["people"] },
-    SeedAccount { name: "lamp", password: DEMO_PASSWORD, groups: &["devices"] },
-    SeedAccount { name: "thermostat", password: DEMO_PASSWORD, groups: &["devices"] },
+    SeedAccount { name: "alice", password: DEMO_PASSWORD, groups: &["people"], kind: AccountKind::Person },
+    SeedAccount { name: "bob", password: DEMO_PASSWORD, groups: &["people"], kind: AccountKind::Person },
+    SeedAccount { name: "lamp", password: DEMO_PASSWORD, groups: &["devices"], kind: AccountKind::Device },
+    SeedAccount { name: "thermostat", password: DEMO_PASSWORD, groups: &["devices"], kind: AccountKind::Device },
 ];
 
 /// Runs the broker.

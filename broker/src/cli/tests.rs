@@ -95,6 +95,10 @@ fn exit_codes_say_how_it_ended() {
     check("session list --data /no/such/directory", Exit::NotRunning);
     check("account remove nobody --data /no/such/directory", Exit::Failed);
     check("account add Nobody --data /no/such/directory", Exit::Usage);
+    check("account add g-home --data /no/such/directory", Exit::Usage);
+    check("account add lamp --kind device --data /no/such/directory", Exit::NotRunning);
+    check("account add lamp --name Lamp --data /no/such/directory", Exit::NotRunning);
+    check("account token lamp --data /no/such/directory", Exit::NotRunning);
     check("restore /no/such/file --yes --data /no/such/directory", Exit::Failed);
     let fails = Fake { fails: true, ..Fake::default() };
     assert_eq!(ends(&fails, "serve", &[]), Exit::Failed);
@@ -173,6 +177,11 @@ fn the_running_broker_is_asked() {
     check("status --json", Exit::Done);
     check("account list", Exit::Done);
     check("account remove nobody", Exit::NoSuch);
+    check("account token lamp --ttl 15m -g guests", Exit::Done);
+    check("account token nobody", Exit::NoSuch);
+    check("account token off", Exit::Failed);
+    check("account token lamp --ttl 31d", Exit::Usage);
+    check("account add lamp --kind robot", Exit::Usage);
     check("session list --json --account alice", Exit::Done);
     check("session show a/b", Exit::Done);
     check("session show none", Exit::NoSuch);

@@ -3,7 +3,7 @@
 use super::deliver::Incoming;
 use super::{AckKind, After, Effect, Hub, Now};
 use crate::im::{AccountNo, shorten};
-use crate::im::{Code, Done, Greeting, ImCounters, Origin, Out, PAIRING_ACCOUNT, Refusal, Reply, Verdict};
+use crate::im::{Code, Done, Greeting, ImCounters, Origin, Out, PAIRING_ACCOUNT, Refusal, Verdict};
 use crate::link::LinkId;
 use crate::message::Message;
 use crate::session::NO_LINK;
@@ -20,7 +20,7 @@ const PREFIX: &str = "im/v1/";
 /// User name of a device that has a pairing code and no account yet.
 pub(super) const PAIR: &str = "pair";
 /// The one topic, below [`PREFIX`], for such a device.
-const PAIRED: &str = "me/paired";
+pub(super) const PAIRED: &str = "me/paired";
 /// Where a client says, below [`PREFIX`], what it is.
 const HELLO: &str = "me/hello";
 /// Longest id that a refusal repeats.
@@ -568,61 +568,6 @@ impl Hub {
     }
 
     // ---- The operator ----------------------------------------------------------------------------------------
-
-    /// Does what a PUBLISH by `account` to `im/v1/{path}` would do, with the operator's authority;
-    /// [`Effect::Replied`] with this token follows once it is durable. An empty `account` may only pair.
-    pub fn act(&mut self, now: Now, account: &str, path: &str, payload: &[u8], token: u64) {
-        let no = if account.is_empty() && path == PAIRED { Some(PAIRING_ACCOUNT) } else { self.im.account_no(account) };
-        let Some(no) = no else {
-            let text = format!("there is no account {}", shorten(account));
-            return self.acted(now, token, Err(Refusal::new(Code::NotFound, text)));
-        };
-        if self.low_space && path.starts_with("to/") {
-            let text = "the server's disk is nearly full; try again later";
-            return self.acted(now, token, Err(Refusal::new(Code::LowSpace, text)));
-        }
-        let origin = Origin {
-            account: no,
-            session: None,
-            client_id: "$operator",
-            token,
-            response_topic: None,
-            correlation: None,
-            id: None,
-            expiry_ms: 0,
-            operator: true,
-        };
-        match self.im.request(now, &origin, path, payload) {
-            Ok(Verdict::Parked(parked)) => {
-                self.im_waiting.insert(parked, Waiting::Act { token });
-            }
-            verdict => {
-                self.take_im_facts(now);
-                self.acted(now, token, verdict);
-            }
-        }
-        self.settle_im(now);
-    }
-
-    fn acted(&mut self, now: Now, token: u64, verdict: Result<Verdict, Refusal>) {
-        let reply = match verdict {
-            Ok(Verdict::Done(done)) => {
-                let mut reply = done.reply.unwrap_or_else(|| serde_json::json!({}));
-                if done.seq != 0 {
-                    reply["seq"] = done.seq.into();
-                    reply["dup"] = done.dup.into();
-                }
-                Reply::Done(reply.to_string())
-            }
-            // The answer comes by itself.
-            Ok(_) => return,
-            Err(refusal) => {
-                self.counters.refused.add(refusal.code.text());
-                Reply::Refused { code: refusal.code.text(), text: refusal.text }
-            }
-        };
-        self.after_commit(now, After::Replied { token, reply });
-    }
 
     /// Says what kind of account this is (`person`, `device` or `service`) and its display name;
     /// [`Effect::Stored`] with this token follows.

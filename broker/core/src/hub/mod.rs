@@ -4,6 +4,7 @@
 //! It never waits. What must be on disk first is put into a batch, and what may only be said afterwards waits as an
 //! [`After`] until the store reports that batch.
 
+mod act;
 mod authenticate;
 mod connect;
 mod deliver;

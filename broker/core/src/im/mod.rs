@@ -15,6 +15,7 @@ mod deliver;
 mod flood;
 mod group;
 mod json;
+mod look;
 mod model;
 mod name;
 mod online;
@@ -34,6 +35,7 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
+pub use look::Look;
 pub use name::is_address_of_account;
 pub use pairing::PairRequest;
 
