@@ -2,7 +2,7 @@
 //!
 //! Each wraps a [`Store`] and is otherwise honest. The product has no switch for any of this.
 
-use parlor_core::store::{Batch, BatchNo, Fact, Load, Query, Store, StoreEvent};
+use parlor_core::store::{Batch, BatchNo, Fact, Load, Query, Store, StoreEvent, Table};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -21,16 +21,22 @@ pub enum Fault {
     ForgetRetained,
     /// Forgets wills.
     ForgetWills,
+    /// Forgets which client ids were used.
+    ForgetIds,
 }
 
+/// The table of the client ids that were used.
+const CLIENT_IDS: Table = Table(192);
+
 /// Every fault there is.
-pub const FAULTS: [Fault; 6] = [
+pub const FAULTS: [Fault; 7] = [
     Fault::AckEarly,
     Fault::ForgetInbound,
     Fault::ForgetAcked,
     Fault::ForgetSubscriptions,
     Fault::ForgetRetained,
     Fault::ForgetWills,
+    Fault::ForgetIds,
 ];
 
 impl Fault {
@@ -48,6 +54,7 @@ impl Fault {
             Self::ForgetSubscriptions => "forget-subscriptions",
             Self::ForgetRetained => "forget-retained",
             Self::ForgetWills => "forget-wills",
+            Self::ForgetIds => "forget-ids",
         }
     }
 
@@ -67,6 +74,7 @@ impl Fault {
             Self::ForgetSubscriptions => matches!(fact, Fact::Subscribe { .. }),
             Self::ForgetRetained => matches!(fact, Fact::Retain { .. }),
             Self::ForgetWills => matches!(fact, Fact::Will { .. }),
+            Self::ForgetIds => matches!(fact, Fact::Put { table, .. } if *table == CLIENT_IDS),
         }
     }
 }

@@ -6,6 +6,8 @@ pub mod disk;
 pub mod faulty;
 pub mod im;
 pub mod kill;
+mod kill_talk;
+pub mod link;
 pub mod raw;
 pub mod server;
 pub mod storm;

@@ -41,7 +41,28 @@ enum Wanted {
     /// The last message of each.
     Convs { convs: Vec<ConvNo> },
     /// Unread messages of the first of `convs` are being counted.
-    Recount { convs: Vec<ConvNo>, from: u64, until: u64, unread: u32, counted: Vec<(ConvNo, u32)>, changes: u32 },
+    Recount(Recount),
+}
+
+#[derive(Debug)]
+struct Recount {
+    convs: Vec<ConvNo>,
+    /// Behind the read mark.
+    start: u64,
+    from: u64,
+    until: u64,
+    unread: u32,
+    /// Of the conversation, when counting began.
+    changes: u32,
+    counted: Vec<Counted>,
+}
+
+/// Unread messages of one conversation: in the log, and as they are kept.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    conv: ConvNo,
+    unread: u32,
+    kept: u32,
 }
 
 #[derive(Debug)]
@@ -485,21 +506,27 @@ impl Im {
         Ok(Verdict::Later)
     }
 
-    fn recount(&mut self, now: Now, asker: Asker, convs: Vec<ConvNo>, counted: Vec<(ConvNo, u32)>) {
+    fn recount(&mut self, now: Now, asker: Asker, convs: Vec<ConvNo>, counted: Vec<Counted>) {
         let Some(first) = convs.first() else { return self.recounted(now, &asker, &counted) };
+        let start = self.unread_from(*first, asker.account);
         let c = &self.dir.convs[first.at()];
-        let from = c.member(asker.account).map_or(c.head, |m| m.read.max(m.joined)) + 1;
         let (until, changes) = (c.head + 1, c.changes);
-        let what = Wanted::Recount { convs, from, until, unread: 0, counted, changes };
-        self.recount_look(Asked { asker, online: None, what });
+        let what = Recount { convs, start, from: start, until, unread: 0, changes, counted };
+        self.recount_look(Asked { asker, online: None, what: Wanted::Recount(what) });
+    }
+
+    /// The first seq that may be unread.
+    fn unread_from(&self, conv: ConvNo, account: AccountNo) -> u64 {
+        let c = &self.dir.convs[conv.at()];
+        c.member(account).map_or(c.head, |m| m.read.max(m.joined)) + 1
     }
 
     fn recount_look(&mut self, asked: Asked) {
-        let Wanted::Recount { convs, from, until, .. } = &asked.what else { return };
+        let Wanted::Recount(r) = &asked.what else { return };
         let what = What::Range {
-            a: convs.first().map_or(0, |no| no.0.into()),
-            from: *from,
-            until: *until,
+            a: r.convs.first().map_or(0, |no| no.0.into()),
+            from: r.from,
+            until: r.until,
             direction: Direction::Up,
             max_rows: 1_024,
             max_bytes: u32::MAX,
@@ -509,38 +536,50 @@ impl Im {
 
     fn recount_found(&mut self, now: Now, mut asked: Asked, answer: &Answer) {
         let account = asked.asker.account;
-        let Wanted::Recount { convs, from, until, unread, counted, changes } = &mut asked.what else { return };
+        let Wanted::Recount(r) = &mut asked.what else { return };
+        let conv = r.convs[0];
         for found in answer {
-            if let Ok(body) = Body::decode(found.value) {
-                *unread += u32::from(body.counts() && body.from != account);
-            }
-            *from = found.b + 1;
+            r.unread += u32::from(self.is_unread_row(conv, found.b, Some(found.value), account));
+            r.from = found.b + 1;
         }
         if answer.is_partial {
             return self.recount_look(asked);
         }
-        let conv = convs[0];
         let c = &self.dir.convs[conv.at()];
-        let read = c.member(account).map_or(0, |m| m.read);
-        if c.head + 1 != *until || c.changes != *changes || read >= *until {
-            // It went on meanwhile: what was counted is compared with nothing that is true now.
-            let (asker, convs, counted) = (asked.asker.clone(), core::mem::take(convs), core::mem::take(counted));
-            return self.recount(now, asker, convs, counted);
+        if c.changes != r.changes || self.unread_from(conv, account) != r.start {
+            // What was counted is compared with nothing that is true now.
+            let (convs, counted) = (core::mem::take(&mut r.convs), core::mem::take(&mut r.counted));
+            return self.recount(now, asked.asker, convs, counted);
         }
-        let mut counted = core::mem::take(counted);
-        counted.push((conv, *unread));
-        let rest = convs.split_off(1);
-        let asker = asked.asker;
-        self.recount(now, asker, rest, counted);
+        // What is not on disk yet, and what has come meanwhile, is in memory.
+        for seq in r.from..=c.head {
+            if seq >= r.until && !self.bodies.contains_key(&(conv, seq)) {
+                (r.from, r.until) = (seq, c.head + 1);
+                return self.recount_look(asked);
+            }
+            r.unread += u32::from(self.is_unread_row(conv, seq, None, account));
+        }
+        let kept = c.member(account).map_or(0, |m| m.unread);
+        let mut counted = core::mem::take(&mut r.counted);
+        counted.push(Counted { conv, unread: r.unread, kept });
+        let rest = r.convs.split_off(1);
+        self.recount(now, asked.asker, rest, counted);
     }
 
-    fn recounted(&mut self, _now: Now, asker: &Asker, counted: &[(ConvNo, u32)]) {
+    /// Whether a message counts for whoever has not read it; `row`: as the store has it.
+    pub(super) fn is_unread_row(&self, conv: ConvNo, seq: u64, row: Option<&[u8]>, account: AccountNo) -> bool {
+        // What is in memory is what the message is now.
+        let value = self.bodies.get(&(conv, seq)).map(|body| &**body).or(row);
+        let body = value.and_then(|value| Body::decode(value).ok());
+        body.is_some_and(|body| body.counts() && body.from != account)
+    }
+
+    fn recounted(&mut self, _now: Now, asker: &Asker, counted: &[Counted]) {
         let account = asker.account;
         let mut agree = true;
         let mut lines = serde_json::Map::new();
-        for (conv, unread) in counted {
-            let kept = self.dir.convs[conv.at()].member(account).map_or(0, |m| m.unread);
-            agree &= kept == *unread;
+        for Counted { conv, unread, kept } in counted {
+            agree &= kept == unread;
             let line = json!({ "kept": kept, "counted": unread });
             lines.insert(self.address_for(*conv, account).to_string(), line);
         }
@@ -580,7 +619,7 @@ impl Im {
             }
             Wanted::History(_) => self.history_found(now, asked, answer),
             Wanted::Convs { .. } => self.convs_found(now, asked, Some(answer)),
-            Wanted::Recount { .. } => self.recount_found(now, asked, answer),
+            Wanted::Recount(_) => self.recount_found(now, asked, answer),
         }
     }
 }
