@@ -97,7 +97,7 @@ pub(crate) enum Verdict {
 
 impl Im {
     /// Where the answer to a request goes.
-    pub(crate) fn asker(&self, origin: &Origin<'_>, re: &str, id: Option<Value>) -> Asker {
+    pub(crate) fn asker(origin: &Origin<'_>, re: &str, id: Option<Value>) -> Asker {
         let request = re.strip_prefix("me/").unwrap_or(re).split('/').next().unwrap_or_default();
         let topic = match origin.response_topic {
             Some(topic) => topic.into(),
@@ -140,7 +140,7 @@ impl Im {
             }
             Some(session) => {
                 let class = asker.class();
-                self.note_session(session, class, &asker.topic, reply, asker.correlation.clone());
+                self.note_session(session, class, &asker.topic, &reply, asker.correlation.clone());
             }
         }
     }
@@ -154,7 +154,7 @@ impl Im {
             }
         }
         let payload = reply.to_string().into_bytes();
-        self.note_session(session, asker.class(), &asker.topic, payload, asker.correlation.clone());
+        self.note_session(session, asker.class(), &asker.topic, &payload, asker.correlation.clone());
     }
 
     /// Tells a session that what it asked was refused.
@@ -165,12 +165,12 @@ impl Im {
         if let Some(id) = id {
             object["id"] = id;
         }
-        self.note_session(session, Class::Err, "im/v1/me/err", object.to_string().into_bytes(), None);
+        self.note_session(session, Class::Err, "im/v1/me/err", &object.to_string().into_bytes(), None);
         if let Some(rest) = path.strip_prefix("to/")
             && let Some((to, _)) = rest.split_once('/')
         {
             let topic = format!("im/v1/me/in/{to}/bounce");
-            self.note_session(session, Class::Bounce, &topic, object.to_string().into_bytes(), None);
+            self.note_session(session, Class::Bounce, &topic, &object.to_string().into_bytes(), None);
         }
     }
 }

@@ -544,14 +544,14 @@ impl Im {
         session: (u32, u32),
         class: Class,
         topic: &str,
-        payload: Vec<u8>,
+        payload: &[u8],
         correlation: Option<Rc<[u8]>>,
     ) {
         let Some(&online) = self.by_session.get(&session.0) else { return };
         if self.online[online as usize].generation != session.1 {
             return;
         }
-        let mut note = Note::new(class, topic, &payload);
+        let mut note = Note::new(class, topic, payload);
         note.correlation = correlation;
         self.note(online, note);
     }
@@ -596,9 +596,9 @@ impl Im {
     pub(crate) fn answered(&mut self, now: Now, answer: &crate::store::Answer) {
         match self.pending.remove(&answer.token) {
             None => {}
-            Some(Pending::Send(parked)) => self.unparked(now, *parked, answer),
+            Some(Pending::Send(parked)) => self.unparked(now, &parked, answer),
             Some(Pending::Retry(retry)) => self.asked_first(now, &retry, answer),
-            Some(Pending::Change(change)) => self.change_found(now, *change, answer),
+            Some(Pending::Change(change)) => self.change_found(now, &change, answer),
             Some(Pending::Read(asked)) => self.counted(now, *asked, answer),
             Some(Pending::Query(asked)) => self.query_answered(now, *asked, answer),
             Some(Pending::Got { account }) => self.got_all(account, answer),

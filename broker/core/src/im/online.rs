@@ -74,7 +74,7 @@ const MAILBOX_CLASSES: [Class; 10] = [
 /// One subscription below `im/`.
 #[derive(Debug)]
 pub(crate) struct Filter {
-    pub(crate) filter: Box<str>,
+    pub(crate) text: Box<str>,
     pub(crate) qos: u8,
     /// Subscription Identifier, or 0.
     pub(crate) id: u32,
@@ -273,30 +273,27 @@ impl Online {
 
     /// Adds or replaces a subscription.
     pub(crate) fn subscribe(&mut self, filter: &str, qos: u8, id: u32) {
-        self.filters.retain(|f| *f.filter != *filter);
-        self.filters.push(Filter { filter: filter.into(), qos: qos.min(1), id });
+        self.filters.retain(|f| *f.text != *filter);
+        self.filters.push(Filter { text: filter.into(), qos: qos.min(1), id });
         self.look_at_filters();
     }
 
     pub(crate) fn unsubscribe(&mut self, filter: &str) {
-        self.filters.retain(|f| *f.filter != *filter);
+        self.filters.retain(|f| *f.text != *filter);
         self.look_at_filters();
     }
 
     fn look_at_filters(&mut self) {
         for (class, pattern) in CLASSES {
             let mut interest = Interest::None;
-            if self.filters.iter().any(|f| overlaps(&f.filter, pattern)) {
-                interest = if self
-                    .filters
-                    .iter()
-                    .all(|f| topic::covers(&f.filter, pattern) || !overlaps(&f.filter, pattern))
-                {
-                    let (qos, ids) = self.grants(|f| topic::covers(&f.filter, pattern));
-                    Interest::All { qos, ids }
-                } else {
-                    Interest::Some
-                };
+            if self.filters.iter().any(|f| overlaps(&f.text, pattern)) {
+                interest =
+                    if self.filters.iter().all(|f| topic::covers(&f.text, pattern) || !overlaps(&f.text, pattern)) {
+                        let (qos, ids) = self.grants(|f| topic::covers(&f.text, pattern));
+                        Interest::All { qos, ids }
+                    } else {
+                        Interest::Some
+                    };
             }
             self.interests[class as usize] = interest;
         }
@@ -325,7 +322,7 @@ impl Online {
             Interest::None => None,
             Interest::All { qos, ids } => Some((*qos, ids.clone())),
             Interest::Some => {
-                let fits = |f: &Filter| topic::matches(&f.filter, name);
+                let fits = |f: &Filter| topic::matches(&f.text, name);
                 self.filters.iter().any(fits).then(|| self.grants(fits))
             }
         }

@@ -114,7 +114,7 @@ impl Im {
         let place = terminal.and_then(|no| a.terminal(no)).map_or(0, |t| t.acked);
         let after = number(&object, "after")?.unwrap_or(place);
         let until = a.mailbox.committed;
-        let asker = self.asker(origin, path, object.get("id").cloned());
+        let asker = Self::asker(origin, path, object.get("id").cloned());
         let online = self.online_of(origin).map(|at| (at, self.online[at as usize].serial));
         let from = after.saturating_add(1).max(self.dir.accounts[origin.account.at()].mailbox.floor);
         if from >= until {
@@ -298,7 +298,7 @@ impl Im {
         if before.is_some() && after.is_some() {
             return Err(Refusal::bad("\"before\" and \"after\" exclude each other"));
         }
-        let asker = self.asker(origin, path, object.get("id").cloned());
+        let asker = Self::asker(origin, path, object.get("id").cloned());
         let conv = match self.conv_with(origin.account, with) {
             Ok(conv) => conv,
             // Two who may write to each other and have not yet have a conversation without messages.
@@ -403,7 +403,7 @@ impl Im {
     ) -> Result<Verdict, Refusal> {
         let object = object(payload)?;
         let max = number(&object, "max")?.unwrap_or(CONVS_DEFAULT).clamp(1, CONVS_MOST);
-        let asker = self.asker(origin, path, object.get("id").cloned());
+        let asker = Self::asker(origin, path, object.get("id").cloned());
         let mut convs: Vec<ConvNo> = self.dir.accounts[origin.account.at()]
             .convs
             .iter()
@@ -501,7 +501,7 @@ impl Im {
                 .collect()
             }
         };
-        let asker = self.asker(origin, path, object.get("id").cloned());
+        let asker = Self::asker(origin, path, object.get("id").cloned());
         self.recount(now, asker, convs, vec![]);
         Ok(Verdict::Later)
     }

@@ -442,7 +442,7 @@ fn rates(broker: &Broker, _options: &Options) -> Result<Vec<String>, ImError> {
         let since = Instant::now();
         let (mut sent, mut got) = (0, 0);
         while got < messages {
-            let due = (since.elapsed().as_secs_f64() * rate as f64) as u64 + 1;
+            let due = since.elapsed().as_micros() as u64 * rate / 1_000_000 + 1;
             while sent < due.min(messages) {
                 clients.publish(0, "im/v1/to/u1/msg", text.as_bytes());
                 sent += 1;

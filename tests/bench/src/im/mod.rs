@@ -154,7 +154,7 @@ impl Drop for Broker {
 fn sync_us(dir: &Path) -> io::Result<u128> {
     let path = dir.join("sync-probe");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
-    file.write_all(&[1; 4096 * 256])?;
+    file.write_all(&vec![1; 4096 * 256])?;
     file.sync_all()?;
     let mut took = vec![];
     for round in 0..200 {
