@@ -3,6 +3,7 @@
 pub mod checkers;
 pub mod disk;
 pub mod faulty;
+pub mod im_world;
 pub mod kill;
 pub mod raw;
 pub mod server;
