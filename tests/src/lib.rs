@@ -1,8 +1,10 @@
 //! What the tests share.
 
 pub mod checkers;
+pub mod cut;
 pub mod disk;
 pub mod faulty;
+pub mod im;
 pub mod im_world;
 pub mod kill;
 pub mod raw;

@@ -6,6 +6,8 @@
 #![allow(clippy::doc_markdown, reason = "QoS and its like are the specification's words")]
 
 mod operate {
+    use parlor::admin::OPENAPI;
+
     mod accounts;
     mod backup;
     mod bounds;
@@ -14,9 +16,14 @@ mod operate {
     mod jwt;
     mod log;
     mod packaging;
+    mod pairing;
     mod reload;
+    // The answers of a real broker are held against the document with the same eyes as those of a made-up one.
+    #[path = "../../../broker/src/admin/tests/schema.rs"]
+    mod schema;
     mod stop;
     mod tls;
+    mod tokens;
     mod tools;
     mod transport;
 }

@@ -13,6 +13,12 @@ mod wire {
     mod connect;
     mod control;
     mod gaps;
+    mod im_cut;
+    mod im_deliver;
+    mod im_messages;
+    mod im_protocol;
+    mod im_requests;
+    mod im_rights;
     mod limits;
     mod properties;
     mod publish;

@@ -16,5 +16,5 @@ pub mod store;
 
 pub use counters::{Counters, Notice, Tally};
 pub use hub::{Effect, Hub, LinkView, Now, RetainedView, SessionBrief, SessionView, Settings, Totals};
-pub use im::{ImCounters, ImSettings, ImTotals, PairRequest, Reply, is_address_of_account};
+pub use im::{ImCounters, ImSettings, ImTotals, Look, PairRequest, Reply, is_address_of_account};
 pub use link::{LinkId, Peer};

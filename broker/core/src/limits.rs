@@ -193,6 +193,38 @@ limits! {
     im_state_bytes_max: 8_192, 2, 262_144;
     /// Description of a device, bytes of JSON. A longer one is refused with `too_large`.
     im_description_bytes_max: 8_192, 2, 262_144;
+    /// Announcement channels. One more is refused with `quota` (0x97).
+    im_channels_max: 1_000, 1, 1_000_000;
+    /// Announcements kept of one channel. One more takes the place of the oldest that is over; when none is, it is refused with `quota` (0x97).
+    im_channel_entries_max: 1_000, 1, 100_000;
+    /// Longest text of an announcement, bytes. A longer one is refused with `too_large` (0x95).
+    im_announcement_bytes_max: 65_536, 64, 1_048_576;
+    /// Bytes of the texts of all announcements, which are kept in memory. What would be more is refused with `quota` (0x97).
+    im_channel_bytes_max: 67_108_864, 1_024, 1_099_511_627_776;
+    /// Accounts on one white list. A longer list is refused with `bad_request` (0x99).
+    im_white_list_max: 1_000, 1, 100_000;
+    /// Milliseconds over which terminals that are online are told of an announcement with `notify`.
+    im_announce_spread_ms: 5_000, 1, 86_400_000;
+    /// Seconds after the end of an account's last connection until others are told that it is offline.
+    im_presence_grace_secs: 5, 0, 3_600;
+    /// Longest sleep an account may announce with `me/status`, seconds. A longer one is refused with `bad_request` (0x99).
+    im_asleep_max_secs: 2_592_000, 1, 31_536_000;
+    /// Volatile rooms at the same time. To make one more is refused with `quota` (0x97).
+    im_rooms_max: 1_000, 1, 1_000_000;
+    /// Sessions in one volatile room. One more is refused with `quota` (0x97).
+    im_room_members_max: 10_000, 1, 1_000_000;
+    /// Volatile rooms one session may be in. To join one more is refused with `quota` (0x97).
+    im_rooms_per_session_max: 32, 1, 1_000;
+    /// Messages a second one account may send to volatile rooms; 0: no limit. Beyond it they are refused with `quota` (0x97).
+    im_room_rate_max: 10, 0, 1_000_000;
+    /// Messages it may send at once when it was quiet before. Edge as `im_room_rate_max`.
+    im_room_burst_max: 30, 1, 1_000_000;
+    /// Typing notices a second of one account, and twice as many at once; 0: no limit. Beyond it they are refused with `quota` (0x97).
+    im_typing_rate_max: 5, 0, 1_000_000;
+    /// Stream messages a second of one account, and twice as many at once; 0: no limit. Beyond it they are refused with `quota` (0x97).
+    im_stream_rate_max: 100, 0, 1_000_000;
+    /// Longest payload of a stream, bytes. A longer one is refused with `too_large` (0x95).
+    im_stream_bytes_max: 65_536, 64, 1_048_576;
 }
 
 #[cfg(test)]

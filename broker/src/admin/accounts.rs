@@ -18,7 +18,13 @@ pub enum AccountError {
     /// The record in the store cannot be read.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The name for people is not accepted.
+    #[error("a display name is 1 to 64 characters without control characters")]
+    DisplayName,
 }
+
+/// Longest name for people, characters (docs/protocol.md section 2).
+const DISPLAY_NAME_CHARS_MAX: usize = 64;
 
 /// What is to be changed; `None` stays as it is.
 #[derive(Default)]
@@ -68,6 +74,20 @@ pub fn change(record: &[u8], change: &Change, params: &PasswordParams) -> Result
         set_password(&mut record, password, params)?;
     }
     Ok(record.encode())
+}
+
+/// Record of an account whose connect tokens are worth nothing any more.
+pub fn revoke_tokens(record: &[u8]) -> Result<Vec<u8>, AccountError> {
+    let mut record = AccountRecord::decode(record)?;
+    crate::auth::revoke_tokens(&mut record)?;
+    Ok(record.encode())
+}
+
+/// Whether `text` can be an account's name for people.
+pub fn check_display_name(text: &str) -> Result<(), AccountError> {
+    let text = text.trim();
+    let is_fit = (1..=DISPLAY_NAME_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    if is_fit { Ok(()) } else { Err(AccountError::DisplayName) }
 }
 
 /// What an operator may know of a record.

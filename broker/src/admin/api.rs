@@ -1,48 +1,35 @@
 //! What each request does: it asks the driver and writes down the answer.
 
-use super::accounts;
+use super::body::{AdminBody, BACKUP_CHUNKS_MAX, nothing, plain, shown, typed, upload};
 use super::command::{BackupChunk, Command, CommandError, Kick};
 use super::error::ApiError;
 use super::metrics::render;
 use super::router::Route;
-use super::types::{AccountRow, Reloaded, RetainedQuery, SessionsQuery, SubscriptionsQuery};
+use super::types::{Reloaded, RetainedQuery, SessionsQuery, SubscriptionsQuery};
 use super::{Readiness, process, systemd};
 use crate::auth::PasswordParams;
 use crate::config::{Config, Sources};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// The document that describes this API.
 pub const OPENAPI: &str = include_str!("../../../docs/openapi.json");
 
-/// Largest JSON body, bytes.
-const BODY_BYTES_MAX: usize = 64 * 1024;
-/// How long a JSON body may take, and each piece of an uploaded backup.
-const BODY_TIME: Duration = Duration::from_secs(30);
 /// How long the driver may take for an answer; a change waits for the disk.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// How long it may take to answer when all that is asked is whether it lives.
 const PING_TIME: Duration = Duration::from_secs(1);
 /// How long it may take to replace the store.
 const RESTORE_TIME: Duration = Duration::from_secs(3_600);
-/// Largest backup that is taken, bytes.
-const RESTORE_BYTES_MAX: u64 = 1 << 40;
 /// Rows of a page when nothing is said, and at most.
 const PAGE_ROWS: u32 = 100;
 const PAGE_ROWS_MAX: u32 = 1_000;
-/// Pieces of a backup on their way.
-const BACKUP_CHUNKS_MAX: usize = 4;
 /// Where an uploaded backup waits in the data directory.
 const RESTORE_FILE: &str = "restore.upload";
 
@@ -56,31 +43,38 @@ pub(super) struct Api {
     started_with: Config,
     running: Mutex<Config>,
     /// Held while an account is made or changed, so that of two makers of one name the second hears so.
-    accounts: tokio::sync::Mutex<()>,
+    pub(super) accounts: tokio::sync::Mutex<()>,
+    /// Held while a device pairs, so that whoever guesses cannot try several codes before one of them counts.
+    pub(super) pairings: tokio::sync::Mutex<()>,
     /// Held while a backup is uploaded.
     restores: tokio::sync::Mutex<()>,
     /// Held while the configuration is read again.
     reloads: tokio::sync::Mutex<()>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewAccount {
-    name: String,
-    password: String,
-    #[serde(default)]
-    groups: Vec<String>,
+/// Keys and values of a query string.
+pub(super) type Query = Vec<(String, String)>;
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// Nobody knows, and it does not matter.
+    Anybody,
+    /// Whoever has the operator's token.
+    Operator,
+    /// A service with a connect token of its own.
+    Service(String),
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AccountChange {
-    password: Option<String>,
-    groups: Option<Vec<String>>,
-    disabled: Option<bool>,
+/// A request whose route is known.
+pub(super) struct Asked {
+    pub(super) caller: Caller,
+    pub(super) peer: IpAddr,
+    /// Those of the path.
+    pub(super) parameters: Vec<String>,
+    pub(super) query: Query,
+    pub(super) body: Incoming,
 }
-
-type Query = Vec<(String, String)>;
 
 impl Api {
     pub(super) fn new(
@@ -97,6 +91,7 @@ impl Api {
             started_with: config.clone(),
             running: Mutex::new(config),
             accounts: tokio::sync::Mutex::default(),
+            pairings: tokio::sync::Mutex::default(),
             restores: tokio::sync::Mutex::default(),
             reloads: tokio::sync::Mutex::default(),
         }
@@ -111,13 +106,11 @@ impl Api {
         self.ask_within(PING_TIME, |reply| Command::Ping { reply }).await
     }
 
-    pub(super) async fn call(
-        &self,
-        route: Route,
-        parameter: String,
-        query: Query,
-        body: Incoming,
-    ) -> Result<Response<AdminBody>, ApiError> {
+    pub(super) async fn call(&self, route: Route, asked: Asked) -> Result<Response<AdminBody>, ApiError> {
+        let Asked { caller, peer, parameters, query, body } = asked;
+        // As many as the route's pattern has, in their order.
+        let mut parameters = parameters.into_iter();
+        let mut parameter = || parameters.next().unwrap_or_default();
         match route {
             Route::Healthz => Ok(self.healthz().await),
             Route::Readyz => Ok(match self.readiness.check() {
@@ -128,22 +121,35 @@ impl Api {
             Route::OpenApi => Ok(typed(StatusCode::OK, "application/json", OPENAPI)),
             Route::Status => Ok(shown(StatusCode::OK, &self.ask(|reply| Command::Status { reply }).await?)),
             Route::Sessions => self.sessions(query).await,
-            Route::Session => self.session(parameter).await,
-            Route::Kick => self.kick(parameter, query).await,
+            Route::Session => self.session(parameter()).await,
+            Route::Kick => self.kick(parameter(), query).await,
             Route::Subscriptions => self.subscriptions(query).await,
             Route::Retained => self.retained(query).await,
-            Route::RetainedClear => self.retained_clear(parameter).await,
+            Route::RetainedClear => self.retained_clear(parameter()).await,
             Route::Accounts => self.list_accounts().await,
             Route::AccountAdd => self.account_add(body).await,
-            Route::AccountPut => self.account_put(parameter, body).await,
-            Route::AccountRemove => self.account_remove(parameter).await,
+            Route::Account => self.account(parameter()).await,
+            Route::AccountPut => self.account_put(parameter(), body).await,
+            Route::AccountRemove => self.account_remove(parameter()).await,
+            Route::TokenIssue => self.token_issue(parameter(), body).await,
+            Route::TokensRevoke => self.tokens_revoke(parameter()).await,
+            Route::Pair => self.pair(peer, body).await,
+            Route::Messages => self.messages(&caller, body).await,
+            Route::Commands => self.commands_add(&caller, body).await,
+            Route::Command => self.command(&caller, (parameter(), parameter()), query).await,
+            Route::Channels => self.channels().await,
+            Route::Channel => self.channel(&caller, parameter(), query).await,
+            Route::ChannelAct => self.channel_act(&caller, (parameter(), parameter()), query, body).await,
+            Route::Conversations => self.conversations(&caller, query).await,
+            Route::History => self.history(&caller, query).await,
+            Route::Recount => self.recount(body).await,
             Route::Reload => Ok(shown(StatusCode::OK, &self.reload().await?)),
             Route::Backup => self.backup().await,
             Route::Restore => self.restore(body).await,
         }
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ApiError> {
+    pub(super) async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ApiError> {
         self.ask_within(ANSWER_TIME, command).await
     }
 
@@ -229,63 +235,16 @@ impl Api {
         if done { Ok(nothing()) } else { Err(ApiError::NoSuch("retained message", name)) }
     }
 
-    async fn list_accounts(&self) -> Result<Response<AdminBody>, ApiError> {
-        let stored = self.ask(|reply| Command::Accounts { reply }).await?;
-        let rows: Vec<AccountRow> =
-            stored.iter().map(|(name, record)| accounts::row(name, record)).collect::<Result<_, _>>()?;
-        Ok(shown(StatusCode::OK, &json!({ "items": rows })))
-    }
-
-    /// Record of an account.
-    async fn record(&self, name: &str) -> Result<Option<Vec<u8>>, ApiError> {
-        let stored = self.ask(|reply| Command::Accounts { reply }).await?;
-        Ok(stored.into_iter().find(|(found, _)| found == name).map(|(_, record)| record))
-    }
-
-    async fn account_add(&self, body: Incoming) -> Result<Response<AdminBody>, ApiError> {
-        let NewAccount { name, password, groups } = parse(body).await?;
-        accounts::check_name(&name)?;
-        let _turn = self.accounts.lock().await;
-        if self.record(&name).await?.is_some() {
-            return Err(ApiError::Exists(name));
-        }
-        let params = self.password_params();
-        let record = hashed(move || accounts::make(&password, &groups, &params)).await?;
-        let row = accounts::row(&name, &record)?;
-        self.store_account(name, record).await?;
-        Ok(shown(StatusCode::CREATED, &row))
-    }
-
-    async fn account_put(&self, name: String, body: Incoming) -> Result<Response<AdminBody>, ApiError> {
-        let AccountChange { password, groups, disabled } = parse(body).await?;
-        let _turn = self.accounts.lock().await;
-        let Some(before) = self.record(&name).await? else { return Err(ApiError::NoSuch("account", name)) };
-        let change = accounts::Change { password, groups, disabled };
-        let params = self.password_params();
-        let record = hashed(move || accounts::change(&before, &change, &params)).await?;
-        let row = accounts::row(&name, &record)?;
-        self.store_account(name, record).await?;
-        Ok(shown(StatusCode::OK, &row))
-    }
-
-    async fn store_account(&self, name: String, record: Vec<u8>) -> Result<(), ApiError> {
-        tracing::info!(account = name, "operator makes or changes an account");
-        Ok(self.ask(|reply| Command::AccountPut { name, record, reply }).await??)
-    }
-
-    async fn account_remove(&self, name: String) -> Result<Response<AdminBody>, ApiError> {
-        let _turn = self.accounts.lock().await;
-        let shown_name = name.clone();
-        tracing::info!(account = name, "operator removes an account");
-        let done = self.ask(|reply| Command::AccountRemove { name, reply }).await??;
-        if done { Ok(nothing()) } else { Err(ApiError::NoSuch("account", shown_name)) }
-    }
-
     fn running(&self) -> MutexGuard<'_, Config> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn password_params(&self) -> PasswordParams {
+    /// Whether there is messaging; that counts from the start.
+    pub(super) fn has_messaging(&self) -> bool {
+        self.started_with.im.enabled
+    }
+
+    pub(super) fn password_params(&self) -> PasswordParams {
         self.running().auth.passwords
     }
 
@@ -348,175 +307,13 @@ impl Api {
     }
 }
 
-/// Writes a body to a file and says how long it is; the file is on disk then. There is no file after an error, nor when
-/// the client goes away and nobody waits for this any more.
-async fn upload(mut body: Incoming, file: PathBuf) -> Result<u64, ApiError> {
-    let (pieces, waiting) = mpsc::channel::<Piece>(BACKUP_CHUNKS_MAX);
-    let writer = tokio::task::spawn_blocking(move || write_pieces(waiting, &file));
-    let mut total = 0;
-    loop {
-        let frame = match tokio::time::timeout(BODY_TIME, body.frame()).await {
-            Err(_) => return Err(ApiError::Slow),
-            Ok(None) => break,
-            Ok(Some(Err(_))) => return Err(ApiError::Broken),
-            Ok(Some(Ok(frame))) => frame,
-        };
-        let Ok(piece) = frame.into_data() else { continue };
-        total += piece.len() as u64;
-        if total > RESTORE_BYTES_MAX {
-            return Err(ApiError::TooLarge(RESTORE_BYTES_MAX));
-        }
-        if pieces.send(Piece::Data(piece)).await.is_err() {
-            // The writer has ended, and says below why.
-            break;
-        }
-    }
-    let _ = pieces.send(Piece::End).await;
-    writer.await.map_err(|_| ApiError::Gone)?.map_err(ApiError::Disk)?;
-    Ok(total)
-}
-
-/// What is written to a file on another thread.
-enum Piece {
-    Data(Bytes),
-    /// That was all. Without it the file is not kept.
-    End,
-}
-
-fn write_pieces(waiting: mpsc::Receiver<Piece>, path: &Path) -> io::Result<()> {
-    let written = create_private(path).and_then(|file| write_all_pieces(waiting, file));
-    if written.is_err() {
-        let _ = std::fs::remove_file(path);
-    }
-    written
-}
-
-fn create_private(path: &Path) -> io::Result<std::fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(path)
-}
-
-fn write_all_pieces(mut waiting: mpsc::Receiver<Piece>, mut file: std::fs::File) -> io::Result<()> {
-    loop {
-        match waiting.blocking_recv() {
-            Some(Piece::Data(piece)) => file.write_all(&piece)?,
-            Some(Piece::End) => return file.sync_all(),
-            None => return Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
-}
-
-/// Runs what takes as long as a password check where it may.
-async fn hashed<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, accounts::AccountError> + Send + 'static,
-) -> Result<T, ApiError> {
-    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| ApiError::Gone)??)
-}
-
-async fn parse<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, ApiError> {
-    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_BYTES_MAX).collect()).await;
-    let bytes = match collected {
-        Err(_) => return Err(ApiError::Slow),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(ApiError::TooLarge(BODY_BYTES_MAX as u64)),
-        Ok(Err(_)) => return Err(ApiError::Broken),
-        Ok(Ok(collected)) => collected.to_bytes(),
-    };
-    serde_json::from_slice(&bytes).map_err(ApiError::Json)
-}
-
-fn value(query: &mut Query, key: &str) -> Option<String> {
+pub(super) fn value(query: &mut Query, key: &str) -> Option<String> {
     let at = query.iter().position(|(found, _)| found == key)?;
     Some(query.swap_remove(at).1)
 }
 
-fn limit(query: &mut Query) -> Result<u32, ApiError> {
+pub(super) fn limit(query: &mut Query) -> Result<u32, ApiError> {
     let Some(text) = value(query, "limit") else { return Ok(PAGE_ROWS) };
     let number = text.parse().ok().filter(|limit| (1..=PAGE_ROWS_MAX).contains(limit));
     number.ok_or_else(|| ApiError::Query("write a number from 1 to 1000", format!("\"limit\" cannot be \"{text}\"")))
-}
-
-/// Body of an answer.
-pub(super) enum AdminBody {
-    /// All there is.
-    Whole(Option<Bytes>),
-    /// A backup, as it is read.
-    Backup {
-        /// The piece that was waited for.
-        first: Option<BackupChunk>,
-        /// Those that follow.
-        pieces: mpsc::Receiver<BackupChunk>,
-    },
-}
-
-/// A backup that ends early breaks the answer off, so that nobody takes it for a whole one.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum BodyError {
-    #[error(transparent)]
-    Failed(CommandError),
-    #[error("the backup was cut off")]
-    CutOff,
-}
-
-impl AdminBody {
-    pub(super) fn whole(text: impl Into<Bytes>) -> Self {
-        Self::Whole(Some(text.into()))
-    }
-}
-
-impl Body for AdminBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
-            Self::Whole(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Self::Backup { first, pieces } => {
-                let piece = match first.take() {
-                    Some(piece) => Some(piece),
-                    None => match pieces.poll_recv(cx) {
-                        Poll::Pending => return Poll::Pending,
-                        Poll::Ready(piece) => piece,
-                    },
-                };
-                Poll::Ready(match piece {
-                    Some(BackupChunk::Data(bytes)) => Some(Ok(Frame::data(bytes.into()))),
-                    Some(BackupChunk::End) => None,
-                    Some(BackupChunk::Failed(error)) => {
-                        tracing::error!(%error, "backup broken off");
-                        Some(Err(BodyError::Failed(error)))
-                    }
-                    None => Some(Err(BodyError::CutOff)),
-                })
-            }
-        }
-    }
-
-    fn size_hint(&self) -> hyper::body::SizeHint {
-        match self {
-            Self::Whole(text) => hyper::body::SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Self::Backup { .. } => hyper::body::SizeHint::default(),
-        }
-    }
-}
-
-fn typed(status: StatusCode, kind: &'static str, text: &str) -> Response<AdminBody> {
-    let mut response = Response::new(AdminBody::whole(text.to_owned()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
-fn plain(status: StatusCode, text: &str) -> Response<AdminBody> {
-    typed(status, "text/plain; charset=utf-8", &format!("{text}\n"))
-}
-
-fn shown<T: Serialize>(status: StatusCode, value: &T) -> Response<AdminBody> {
-    let text = serde_json::to_string(value).expect("every type here has text keys and no failing serializer");
-    typed(status, "application/json", &text)
-}
-
-fn nothing() -> Response<AdminBody> {
-    let mut response = Response::new(AdminBody::Whole(None));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response
 }

@@ -2,10 +2,13 @@
 
 use super::metrics::Metric;
 use super::types::{
-    Page, Restored, RetainedQuery, RetainedRow, SessionDetail, SessionSummary, SessionsQuery, Status, SubscriptionRow,
-    SubscriptionsQuery,
+    AccountKind, Page, Restored, RetainedQuery, RetainedRow, SessionDetail, SessionSummary, SessionsQuery, Status,
+    SubscriptionRow, SubscriptionsQuery,
 };
+use crate::auth::{IssueError, IssuedToken, Secret, TokenWish};
 use crate::config::Config;
+use parlor_core::{Look, Reply};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
 
@@ -79,13 +82,17 @@ pub enum Command {
         /// The answer.
         reply: oneshot::Sender<Vec<(String, Vec<u8>)>>,
     },
-    /// Makes or changes an account. Connections of a changed account go on.
+    /// Makes or changes an account.
     AccountPut {
         /// Name.
         name: String,
         /// Record, as the account room encodes it.
         record: Vec<u8>,
-        /// Sent when it is durable.
+        /// What messaging is to know of it; `None`: nothing new.
+        described: Option<Described>,
+        /// What becomes of its connections; those of a disabled account end in any case.
+        connections: Connections,
+        /// Sent when all of it is durable.
         reply: oneshot::Sender<Result<(), CommandError>>,
     },
     /// Removes an account and ends its connections (0x98).
@@ -94,6 +101,51 @@ pub enum Command {
         name: String,
         /// Sent when it is durable; `Ok(false)`: there is no such account.
         reply: oneshot::Sender<Result<bool, CommandError>>,
+    },
+    /// Does in messaging what a PUBLISH by an account to `im/v1/{path}` would do.
+    Act {
+        /// Who acts.
+        account: String,
+        /// Whose rights count.
+        rights: Rights,
+        /// Topic below `im/v1/`.
+        path: String,
+        /// Payload.
+        payload: Secret<Vec<u8>>,
+        /// Sent when it is durable.
+        reply: oneshot::Sender<Result<Reply, CommandError>>,
+    },
+    /// Looks something up in messaging.
+    Look {
+        /// What.
+        what: Look,
+        /// The answer.
+        reply: oneshot::Sender<Result<Reply, CommandError>>,
+    },
+    /// Pairs a device, unless whoever asks has guessed too often.
+    Pair {
+        /// Where the request comes from.
+        peer: IpAddr,
+        /// The code it presents.
+        code: Secret<String>,
+        /// The account it wants to become.
+        name: String,
+        /// Sent when the account is durable.
+        reply: oneshot::Sender<Result<Reply, PairError>>,
+    },
+    /// Issues a connect token.
+    TokenIssue {
+        /// What it is to say.
+        wish: TokenWish,
+        /// The answer.
+        reply: oneshot::Sender<Result<IssuedToken, IssueError>>,
+    },
+    /// Asks whom a connect token lets in.
+    TokenCheck {
+        /// The token.
+        token: Secret<String>,
+        /// The answer; `None`: nobody.
+        reply: oneshot::Sender<Option<String>>,
     },
     /// Takes over what can be changed while running.
     Reload {
@@ -116,6 +168,33 @@ pub enum Command {
     },
     /// Ends the broker.
     Shutdown(Shutdown),
+}
+
+/// What messaging is to know of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// What kind of account it is.
+    pub kind: AccountKind,
+    /// Its name for people.
+    pub display_name: Option<String>,
+}
+
+/// What becomes of an account's connections when it is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connections {
+    /// They go on.
+    Stay,
+    /// They end (0x98); whoever has credentials that still count comes back.
+    End,
+}
+
+/// Whose rights count when an account acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// The operator's, who needs nobody's consent.
+    Operator,
+    /// The account's own.
+    Own,
 }
 
 /// How much a kick ends.
@@ -162,6 +241,20 @@ pub enum CommandError {
     /// What was given cannot be used; the text says why.
     #[error("{0}")]
     Unusable(String),
+}
+
+/// A device was not paired before anybody looked at its code.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum PairError {
+    /// Too many wrong codes came from there.
+    #[error("too many wrong pairing codes: try again in {} s", .0.div_ceil(1_000))]
+    SlowedDown(
+        /// Milliseconds until the next one is looked at.
+        u64,
+    ),
+    /// The order could not be carried out.
+    #[error(transparent)]
+    Command(#[from] CommandError),
 }
 
 /// Writes a backup into [`Command::Backup`]'s channel, for use on a thread of its own.

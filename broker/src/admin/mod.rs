@@ -1,9 +1,12 @@
 //! The operator's side: HTTP, signals, metrics. It lives on a thread of its own and asks the driver by [`Command`]s.
 
+mod account_api;
 pub mod accounts;
 mod api;
+mod body;
 mod command;
 mod error;
+mod im;
 mod metrics;
 mod process;
 mod router;
@@ -14,12 +17,16 @@ pub(crate) mod tests;
 mod types;
 
 pub use api::OPENAPI;
-pub use command::{BackupChunk, COMMANDS_MAX, ChunkWriter, Command, CommandError, Kick, Shutdown};
+pub use command::{
+    BackupChunk, COMMANDS_MAX, ChunkWriter, Command, CommandError, Connections, Described, Kick, PairError, Rights,
+    Shutdown,
+};
 pub use metrics::{Metric, MetricKind, Sample, SampleValue, render};
 pub use server::{ADDRESS_FILE, Admin, AdminError, AdminSetup, TOKEN_FILE};
 pub use types::{
-    AccountRow, ConnectionStatus, ListenerStatus, Page, Payload, Reloaded, Restored, RetainedQuery, RetainedRow,
-    SessionDetail, SessionSummary, SessionsQuery, State, Status, StoreStatus, SubscriptionRow, SubscriptionsQuery,
+    AccountKind, AccountRow, ConnectionStatus, ListenerStatus, Page, Payload, Reloaded, Restored, RetainedQuery,
+    RetainedRow, SessionDetail, SessionSummary, SessionsQuery, State, Status, StoreStatus, SubscriptionRow,
+    SubscriptionsQuery,
 };
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -16,8 +16,21 @@ pub(super) enum Route {
     RetainedClear,
     Accounts,
     AccountAdd,
+    Account,
     AccountPut,
     AccountRemove,
+    TokenIssue,
+    TokensRevoke,
+    Pair,
+    Messages,
+    Commands,
+    Command,
+    Channels,
+    Channel,
+    ChannelAct,
+    Conversations,
+    History,
+    Recount,
     Reload,
     Backup,
     Restore,
@@ -38,17 +51,52 @@ pub(super) const ROUTES: &[(&str, &str, Route)] = &[
     ("DELETE", "/api/v1/retained/{topic}", Route::RetainedClear),
     ("GET", "/api/v1/accounts", Route::Accounts),
     ("POST", "/api/v1/accounts", Route::AccountAdd),
+    ("GET", "/api/v1/accounts/{name}", Route::Account),
     ("PUT", "/api/v1/accounts/{name}", Route::AccountPut),
     ("DELETE", "/api/v1/accounts/{name}", Route::AccountRemove),
+    ("POST", "/api/v1/accounts/{name}/token", Route::TokenIssue),
+    ("DELETE", "/api/v1/accounts/{name}/tokens", Route::TokensRevoke),
+    ("POST", "/api/v1/pair", Route::Pair),
+    ("POST", "/api/v1/messages", Route::Messages),
+    ("POST", "/api/v1/commands", Route::Commands),
+    ("GET", "/api/v1/commands/{device}/{id}", Route::Command),
+    ("GET", "/api/v1/channels", Route::Channels),
+    ("GET", "/api/v1/channels/{channel}", Route::Channel),
+    ("POST", "/api/v1/channels/{channel}/{op}", Route::ChannelAct),
+    ("GET", "/api/v1/conversations", Route::Conversations),
+    ("GET", "/api/v1/history", Route::History),
+    ("POST", "/api/v1/recount", Route::Recount),
     ("POST", "/api/v1/reload", Route::Reload),
     ("GET", "/api/v1/backup", Route::Backup),
     ("POST", "/api/v1/restore", Route::Restore),
 ];
 
+/// Whom a route answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody: monitors have no token, what they are shown is no secret, and a device that pairs has a code instead.
+    Open,
+    /// The operator, and a service with a connect token, which acts as itself only.
+    Service,
+    /// The operator.
+    Operator,
+}
+
 impl Route {
-    /// Whether it answers without the operator's token: monitors have none, and what these show is no secret.
-    pub(super) fn is_open(self) -> bool {
-        matches!(self, Self::Healthz | Self::Readyz | Self::Metrics | Self::OpenApi)
+    /// Whom it answers.
+    pub(super) fn access(self) -> Access {
+        match self {
+            Self::Healthz | Self::Readyz | Self::Metrics | Self::OpenApi | Self::Pair => Access::Open,
+            Self::Messages
+            | Self::Commands
+            | Self::Command
+            | Self::Channels
+            | Self::Channel
+            | Self::ChannelAct
+            | Self::Conversations
+            | Self::History => Access::Service,
+            _ => Access::Operator,
+        }
     }
 
     /// Keys its query string may have.
@@ -58,6 +106,11 @@ impl Route {
             Self::Kick => &["forget"],
             Self::Subscriptions => &["after", "limit", "client_id", "filter"],
             Self::Retained => &["after", "limit", "filter", "prefix"],
+            Self::ChannelAct => &["as"],
+            Self::Channel => &["as", "entry", "before", "max"],
+            Self::Command => &["from"],
+            Self::Conversations => &["account", "max"],
+            Self::History => &["account", "with", "before", "after", "since", "until", "max"],
             _ => &[],
         }
     }
@@ -66,8 +119,8 @@ impl Route {
 /// What a method and a path lead to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// A route, and the parameter in its path, as it was written.
-    Route(Route, Option<String>),
+    /// A route, and the parameters in its path, in their order and as they were written.
+    Route(Route, Vec<String>),
     /// The path exists; these are its methods.
     OtherMethods(Vec<&'static str>),
     /// Nothing.
@@ -79,36 +132,27 @@ pub(super) fn find(method: &str, path: &str) -> Found {
     let method = if method == "HEAD" { "GET" } else { method };
     let mut others = Vec::new();
     for (allowed, pattern, route) in ROUTES {
-        let parameter = match fits(pattern, path) {
-            Fit::No => continue,
-            Fit::Yes => None,
-            Fit::With(parameter) => Some(parameter.to_owned()),
-        };
+        let Some(parameters) = fits(pattern, path) else { continue };
         if *allowed == method {
-            return Found::Route(*route, parameter);
+            return Found::Route(*route, parameters.into_iter().map(str::to_owned).collect());
         }
         others.push(*allowed);
     }
     if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others) }
 }
 
-/// How a path and a pattern compare.
-enum Fit<'a> {
-    No,
-    Yes,
-    /// With this parameter.
-    With(&'a str),
-}
-
-/// Compares a path with a pattern, whose last segment may be a parameter.
-fn fits<'a>(pattern: &str, path: &'a str) -> Fit<'a> {
-    match pattern.split_once('{') {
-        None if pattern == path => Fit::Yes,
-        None => Fit::No,
-        Some((front, _)) => match path.strip_prefix(front) {
-            Some(parameter) if !parameter.is_empty() && !parameter.contains('/') => Fit::With(parameter),
-            _ => Fit::No,
-        },
+/// Compares a path with a pattern, segment by segment; `{name}` stands for one that is not empty. Gives what stands in
+/// the places of parameters.
+fn fits<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
+    let mut parameters = Vec::new();
+    let (mut wanted, mut found) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), found.next()) {
+            (None, None) => return Some(parameters),
+            (Some(name), Some(segment)) if name.starts_with('{') && !segment.is_empty() => parameters.push(segment),
+            (Some(fixed), Some(segment)) if fixed == segment => {}
+            _ => return None,
+        }
     }
 }
 
@@ -179,15 +223,31 @@ mod tests {
     #[test]
     fn requests_find_their_route() {
         let check = |method, path, expect| assert_eq!(find(method, path), expect, "{method} {path}");
-        check("GET", "/healthz", Found::Route(Route::Healthz, None));
-        check("HEAD", "/healthz", Found::Route(Route::Healthz, None));
-        check("GET", "/api/v1/sessions/a%2Fb", Found::Route(Route::Session, Some("a%2Fb".into())));
-        check("DELETE", "/api/v1/sessions/x", Found::Route(Route::Kick, Some("x".into())));
+        check("GET", "/healthz", Found::Route(Route::Healthz, vec![]));
+        check("HEAD", "/healthz", Found::Route(Route::Healthz, vec![]));
+        check("GET", "/api/v1/sessions/a%2Fb", Found::Route(Route::Session, vec!["a%2Fb".into()]));
+        check("DELETE", "/api/v1/sessions/x", Found::Route(Route::Kick, vec!["x".into()]));
         check("POST", "/api/v1/sessions/x", Found::OtherMethods(vec!["GET", "DELETE"]));
         check("GET", "/api/v1/sessions/", Found::Nothing);
         check("GET", "/api/v1/sessions/a/b", Found::Nothing);
+        check("GET", "/api/v1/sessions//", Found::Nothing);
         check("GET", "/", Found::Nothing);
         check("DELETE", "/metrics", Found::OtherMethods(vec!["GET"]));
+    }
+
+    #[test]
+    fn a_pattern_may_have_several_parameters() {
+        let check = |pattern, path, expect: Option<&[&str]>| {
+            assert_eq!(fits(pattern, path).as_deref(), expect, "{pattern} {path}");
+        };
+        check("/a/{x}/b/{y}", "/a/1/b/2", Some(&["1", "2"]));
+        check("/a/{x}/{y}", "/a/1/b", Some(&["1", "b"]));
+        check("/a/{x}/b", "/a/{x}/b", Some(&["{x}"]));
+        check("/a/{x}/b", "/a//b", None);
+        check("/a/{x}/b", "/a/1/c", None);
+        check("/a/{x}/b", "/a/1", None);
+        check("/a/{x}", "/a/1/b", None);
+        check("/a", "/a/", None);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! The operator's HTTP listener, and the signals.
 
-use super::api::Api;
+use super::api::{Api, Asked, Caller};
+use super::body::AdminBody;
 use super::command::{Command, Shutdown};
 use super::error::ApiError;
-use super::router::{self, Found};
+use super::router::{self, Access, Found};
 use super::{Readiness, systemd};
 use crate::config::{Config, Sources};
 use crate::log::RateLimited;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -16,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,8 +27,6 @@ use subtle::ConstantTimeEq;
 use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
-
-pub(super) use super::api::AdminBody;
 
 /// File in the data directory with the operator's token.
 pub const TOKEN_FILE: &str = "admin.token";
@@ -296,7 +297,7 @@ async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>, connecti
                 if let Ok(permit) = Arc::clone(&connections).try_acquire_owned() {
                     let shared = Arc::clone(&shared);
                     tokio::spawn(async move {
-                        connection(stream, shared).await;
+                        connection(stream, peer.ip(), shared).await;
                         drop(permit);
                     });
                 } else if let Some(suppressed) = limited.admit(Instant::now(), "connections") {
@@ -313,10 +314,10 @@ async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>, connecti
     }
 }
 
-async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+async fn connection(stream: TcpStream, peer: IpAddr, shared: Arc<Shared>) {
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(respond(&shared, request).await) }
+        async move { Ok::<_, Infallible>(respond(&shared, peer, request).await) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -331,8 +332,8 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-async fn respond(shared: &Shared, request: Request<Incoming>) -> Response<AdminBody> {
-    let mut response = match answer(shared, request).await {
+async fn respond(shared: &Shared, peer: IpAddr, request: Request<Incoming>) -> Response<AdminBody> {
+    let mut response = match answer(shared, peer, request).await {
         Ok(response) => response,
         Err(error) => refuse(&error),
     };
@@ -358,31 +359,45 @@ fn refuse(error: &ApiError) -> Response<AdminBody> {
         }
         _ => {}
     }
+    if let Some(secs) = error.retry_after_secs() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(secs));
+    }
     response
 }
 
-async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<AdminBody>, ApiError> {
+async fn answer(shared: &Shared, peer: IpAddr, request: Request<Incoming>) -> Result<Response<AdminBody>, ApiError> {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !router::is_own_host(host, &shared.hosts) {
         return Err(ApiError::Host);
     }
-    let (route, parameter) = match router::find(request.method().as_str(), request.uri().path()) {
-        Found::Route(route, parameter) => (route, parameter),
+    let (route, parameters) = match router::find(request.method().as_str(), request.uri().path()) {
+        Found::Route(route, parameters) => (route, parameters),
         Found::OtherMethods(methods) => return Err(ApiError::Method(methods)),
         Found::Nothing => return Err(ApiError::NoRoute),
     };
-    if !route.is_open() && !has_token(&request, &shared.token) {
-        return Err(ApiError::Unauthorized);
-    }
-    let parameter = parameter.map(|text| router::decode(&text).ok_or(ApiError::Path)).transpose()?;
+    let caller = match route.access() {
+        Access::Open => Caller::Anybody,
+        _ if has_token(&request, &shared.token) => Caller::Operator,
+        Access::Service => shared.api.service(bearer(&request)).await?,
+        Access::Operator => return Err(ApiError::Unauthorized),
+    };
+    let parameters: Option<Vec<String>> = parameters.iter().map(|text| router::decode(text)).collect();
+    let parameters = parameters.ok_or(ApiError::Path)?;
     let query =
         router::query(request.uri().query().unwrap_or_default(), route.query_keys()).map_err(ApiError::query)?;
-    shared.api.call(route, parameter.unwrap_or_default(), query, request.into_body()).await
+    shared.api.call(route, Asked { caller, peer, parameters, query, body: request.into_body() }).await
 }
 
 fn has_token(request: &Request<Incoming>, token: &str) -> bool {
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let Some((scheme, given)) = given.split_once(' ') else { return false };
     // The time this takes does not depend on how much of the token is right.
-    scheme.eq_ignore_ascii_case("bearer") && bool::from(given.trim().as_bytes().ct_eq(token.as_bytes()))
+    bearer(request).as_bytes().ct_eq(token.as_bytes()).into()
+}
+
+/// What the request carries as a bearer token (RFC 6750 s2.1); empty where it has none.
+fn bearer(request: &Request<Incoming>) -> &str {
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match given.split_once(' ') {
+        Some((scheme, given)) if scheme.eq_ignore_ascii_case("bearer") => given.trim(),
+        _ => "",
+    }
 }

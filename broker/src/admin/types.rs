@@ -301,6 +301,37 @@ pub struct AccountRow {
     pub created_ms: u64,
 }
 
+/// What kind of account something is, for messaging.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountKind {
+    /// Somebody with terminals and contacts.
+    Person,
+    /// A thing that is commanded and has a state.
+    Device,
+    /// A program that may write to everybody.
+    Service,
+}
+
+impl AccountKind {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Person => "person",
+            Self::Device => "device",
+            Self::Service => "service",
+        }
+    }
+}
+
+/// A connect token, as it is handed out.
+#[derive(Serialize)]
+pub(super) struct TokenRow {
+    pub(super) account: String,
+    pub(super) token: String,
+    pub(super) expires_at_ms: u64,
+}
+
 /// What a reload did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reloaded {

@@ -3,12 +3,13 @@
 use super::Secret;
 use core::borrow::Borrow;
 use core::fmt;
-use parlor_core::access::{ANONYMOUS, is_account_name, is_group_name};
+use parlor_core::access::{is_account_name, is_group_name};
+use parlor_core::is_address_of_account;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use thiserror::Error;
 
-/// Name of an account: `[a-z0-9][a-z0-9._-]{0,31}`, and not `anonymous`.
+/// Name of an account: `[a-z0-9][a-z0-9._-]{0,31}`, and not one that means something else in messaging.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountName(Box<str>);
 
@@ -18,18 +19,30 @@ pub enum AccountNameError {
     /// It is spelled otherwise.
     #[error("an account name is 1 to 32 of a-z, 0-9, '.', '_' and '-', and begins with a letter or digit")]
     Spelling,
-    /// It is `anonymous`.
-    #[error("'anonymous' is the account of clients without credentials: choose another name")]
+    /// It means something else.
+    #[error(
+        "'anonymous', 'me' and 'pair' are no account names, and names that begin with 'g-', 'ch-' or 'r-' are those of groups, \
+         channels and rooms: choose another name"
+    )]
     Reserved,
 }
 
 impl AccountName {
     /// Reads a name.
     pub fn parse(text: &str) -> Result<Self, AccountNameError> {
-        if text == ANONYMOUS {
-            return Err(AccountNameError::Reserved);
-        }
+        let name = Self::parse_stored(text)?;
+        if name.is_reserved() { Err(AccountNameError::Reserved) } else { Ok(name) }
+    }
+
+    /// Reads the name of an account that exists already: one with a reserved name may come from an earlier version. It can
+    /// be seen and removed, and nobody can log in as it.
+    pub fn parse_stored(text: &str) -> Result<Self, AccountNameError> {
         if is_account_name(text) { Ok(Self(text.into())) } else { Err(AccountNameError::Spelling) }
+    }
+
+    /// Whether it means something else in messaging, so that it cannot be an account's any more.
+    pub fn is_reserved(&self) -> bool {
+        !is_address_of_account(&self.0)
     }
 
     /// The name.
@@ -76,6 +89,8 @@ pub struct AccountRecord {
     pub disabled: bool,
     /// When it was made, milliseconds since 1970.
     pub created_ms: u64,
+    /// Connect tokens carry it: those issued when it was another number are not accepted any more.
+    pub token_epoch: u64,
 }
 
 /// A stored account record cannot be read.
@@ -91,18 +106,21 @@ pub enum RecordError {
     Damaged,
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Of the records without a token epoch.
+const VERSION_WITHOUT_EPOCH: u8 = 1;
 const DISABLED: u8 = 1;
 const HAS_PASSWORD: u8 = 2;
 const HAS_SCRAM: u8 = 4;
 
 impl AccountRecord {
-    /// Bytes for the store: version 1, flags, `created_ms`, then PHC string (length 2 bytes), SCRAM keys (iterations 4
+    /// Bytes for the store: version 2, flags, `created_ms`, `token_epoch`, then PHC string (length 2 bytes), SCRAM keys (iterations 4
     /// bytes, salt with length 1 byte, two keys of 32 bytes) and groups (count 2 bytes, each with length 1 byte); big
     /// endian, absent parts left out. Groups beyond 65,535, or that are no group names, are left out too.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION, u8::from(self.disabled) * DISABLED];
         out.extend(self.created_ms.to_be_bytes());
+        out.extend(self.token_epoch.to_be_bytes());
         if let Some(hash) = &self.password_hash
             && let Ok(len) = u16::try_from(hash.reveal().len())
         {
@@ -129,16 +147,18 @@ impl AccountRecord {
         out
     }
 
-    /// Reads what [`AccountRecord::encode`] wrote.
+    /// Reads what [`AccountRecord::encode`] wrote, or wrote in version 1, which had no `token_epoch`.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         match bytes.split_first() {
-            Some((&VERSION, rest)) => Self::decode_v1(rest).ok_or(RecordError::Damaged),
+            Some((version @ &(VERSION | VERSION_WITHOUT_EPOCH), rest)) => {
+                Self::decode_rest(*version, rest).ok_or(RecordError::Damaged)
+            }
             Some((&version, _)) => Err(RecordError::Version(version)),
             None => Err(RecordError::Damaged),
         }
     }
 
-    fn decode_v1(mut rest: &[u8]) -> Option<Self> {
+    fn decode_rest(version: u8, mut rest: &[u8]) -> Option<Self> {
         let [flags] = take(&mut rest)?;
         if flags & !(DISABLED | HAS_PASSWORD | HAS_SCRAM) != 0 {
             return None;
@@ -148,6 +168,11 @@ impl AccountRecord {
             created_ms: u64::from_be_bytes(take(&mut rest)?),
             ..Self::default()
         };
+        // An account that is made again later must not take the tokens of this one: its moment differs.
+        record.token_epoch = record.created_ms;
+        if version != VERSION_WITHOUT_EPOCH {
+            record.token_epoch = u64::from_be_bytes(take(&mut rest)?);
+        }
         if flags & HAS_PASSWORD != 0 {
             let len = u16::from_be_bytes(take(&mut rest)?);
             record.password_hash = Some(Secret::new(text(&mut rest, len.into())?));
@@ -219,7 +244,8 @@ impl Accounts {
     pub fn load(stored: &[(String, Vec<u8>)]) -> Result<Self, LoadError> {
         let accounts = Self::default();
         for (name, record) in stored {
-            let parsed = AccountName::parse(name).map_err(|source| LoadError::Name { name: name.clone(), source })?;
+            let parsed =
+                AccountName::parse_stored(name).map_err(|source| LoadError::Name { name: name.clone(), source })?;
             let record =
                 AccountRecord::decode(record).map_err(|source| LoadError::Record { name: name.clone(), source })?;
             accounts.insert(parsed, record);
@@ -275,6 +301,7 @@ mod tests {
             groups: vec!["staff".into(), "Büro".into()],
             disabled: true,
             created_ms: 1 << 41,
+            token_epoch: 7,
         }
     }
 
@@ -286,7 +313,13 @@ mod tests {
         for bad in ["", "A", ".a", "-", "_x", "a b", "a/b", "a+", "ä", "a\0", "a2345678901234567890123456789012z"] {
             assert_eq!(AccountName::parse(bad), Err(AccountNameError::Spelling), "{bad:?}");
         }
-        assert_eq!(AccountName::parse("anonymous"), Err(AccountNameError::Reserved));
+        for reserved in ["anonymous", "me", "pair", "g-home", "ch-news", "r-live", "g-"] {
+            assert_eq!(AccountName::parse(reserved), Err(AccountNameError::Reserved), "{reserved}");
+            assert_eq!(AccountName::parse_stored(reserved).unwrap().as_str(), reserved);
+        }
+        for good in ["g", "ch", "r", "mel", "pair2", "gg-", "radio"] {
+            assert!(AccountName::parse(good).is_ok(), "{good}");
+        }
     }
 
     #[test]
@@ -304,8 +337,19 @@ mod tests {
         let mut bytes = full().encode();
         bytes[1] |= 0x80;
         assert_eq!(AccountRecord::decode(&bytes), Err(RecordError::Damaged));
-        bytes[0] = 2;
-        assert_eq!(AccountRecord::decode(&bytes), Err(RecordError::Version(2)));
+        bytes[0] = 3;
+        assert_eq!(AccountRecord::decode(&bytes), Err(RecordError::Version(3)));
+    }
+
+    #[test]
+    fn records_of_version_1_are_read() {
+        let mut bytes = full().encode();
+        bytes[0] = 1;
+        bytes.drain(10..18);
+        assert_eq!(AccountRecord::decode(&bytes), Ok(AccountRecord { token_epoch: 1 << 41, ..full() }));
+        for cut in 0..bytes.len() {
+            assert_eq!(AccountRecord::decode(&bytes[..cut]), Err(RecordError::Damaged), "cut at {cut}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the configuration file says about clients and rights, in the form it is used.
 
+use super::connect_token::ConnectTokens;
 use super::jwt::{JwtConfig, JwtKey, KeyFileError};
 use super::{Accounts, AuthConfig, Authenticator, Secret, SetupError, UnknownAccounts, salt_secret};
 use crate::config::Auth;
@@ -39,6 +40,14 @@ pub enum OpenError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The key of connect tokens cannot be read.
+    #[error("{}: {error}; it must be readable by the broker", path.display())]
+    TokenKey {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// The key file for tokens cannot be used.
     #[error(transparent)]
     Key(#[from] KeyReadError),
@@ -49,6 +58,8 @@ pub enum OpenError {
 
 /// File in the data directory with the secret behind [`AuthConfig::salt_secret`].
 const SALTS_FILE: &str = "salts.key";
+/// File in the data directory with the key connect tokens are signed with; made with the first one.
+const TOKEN_KEY_FILE: &str = "tokens.key";
 
 impl AuthConfig {
     /// What the `[auth]` table says; reads the key file for tokens. Tokens may name accounts that are not in the store,
@@ -81,7 +92,9 @@ impl Authenticator {
     pub fn open(config: &Auth, data: &Path, accounts: Arc<Accounts>) -> Result<Self, OpenError> {
         let path = data.join(SALTS_FILE);
         let secret = salt_secret(&path).map_err(|error| OpenError::Salts { path, error })?;
-        Ok(Self::new(accounts, AuthConfig::read(config, secret)?)?)
+        let path = data.join(TOKEN_KEY_FILE);
+        let tokens = ConnectTokens::open(path.clone()).map_err(|error| OpenError::TokenKey { path, error })?;
+        Ok(Self { tokens, ..Self::new(accounts, AuthConfig::read(config, secret)?)? })
     }
 
     /// Uses another `[auth]` table from now on, key file included; after an error everything stays as it was.

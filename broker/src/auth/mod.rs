@@ -4,7 +4,8 @@
 //! refused, never ignored in favour of lesser ones:
 //! 1. an Authentication Method: SCRAM-SHA-256, for the account of the client certificate if there is one;
 //! 2. a client certificate the TLS layer has verified (a user name beside it must be the same account);
-//! 3. a password that is a JSON Web Token, where keys for tokens are configured;
+//! 3. a password that is a JSON Web Token: a connect token of this installation, or any other where keys for tokens are
+//!    configured;
 //! 4. user name and password;
 //! 5. nothing at all: the account `anonymous`, where the listener allows it.
 //!
@@ -14,9 +15,11 @@
 mod account;
 mod certificate;
 mod configured;
+mod connect_token;
 mod der;
 mod jwt;
 mod password;
+mod refusal;
 mod scram;
 mod secret;
 mod slowdown;
@@ -24,24 +27,27 @@ mod slowdown;
 pub use account::{AccountName, AccountNameError, AccountRecord, Accounts, LoadError, RecordError, ScramKeys};
 pub use certificate::{CertificateError, certificate_account};
 pub use configured::{KeyReadError, OpenError};
+pub use connect_token::{IssueError, IssuedToken, TOKEN_TTL_MAX_SECS, TOKEN_TTL_SECS, TokenWish};
 pub use jwt::{JwtConfig, JwtKey, KeyFileError};
 pub use password::{
     GROUPS_MAX, PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN, PasswordError, PasswordParams, SCRAM_ITERATIONS_MIN,
-    check_password, make_record, set_password,
+    check_password, make_record, random_password, revoke_tokens, set_password,
 };
 pub use scram::METHOD as SCRAM_METHOD;
 pub use secret::Secret;
 pub use slowdown::SlowdownRules;
 
+use connect_token::ConnectTokens;
 use jwt::TokenError;
 use parlor_core::access::ANONYMOUS;
 use parlor_core::auth::{AuthAnswer, AuthRequest, AuthStep};
-use parlor_protocol::mqtt::ReasonCode;
 use password::VerifiedCache;
+use refusal::Refusal;
 use ring::rand::{SecureRandom, SystemRandom};
 use slowdown::Slowdown;
 use std::collections::HashMap;
 use std::io::{Read, Write};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use thiserror::Error;
@@ -50,6 +56,9 @@ use thiserror::Error;
 /// with 0x89 Server busy.
 const EXCHANGES_MAX: usize = 16_384;
 
+/// Pairing codes are counted as passwords of this name would be, which no account can have.
+const PAIRING: &str = "pair";
+
 /// What to do with a verified name that is no account of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownAccounts {
@@ -57,6 +66,15 @@ pub enum UnknownAccounts {
     Accept,
     /// Refuse it.
     Refuse,
+}
+
+/// Who has signed a token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TokenKind {
+    /// This installation: the token epoch of the account counts.
+    Connect,
+    /// Whoever has the keys that are configured.
+    Configured,
 }
 
 /// How clients are authenticated.
@@ -98,7 +116,11 @@ pub enum SetupError {
 /// The secret of this installation behind [`AuthConfig::salt_secret`]: 32 bytes in the file at `path`, which is made,
 /// readable by its owner only, when it is absent or not of that length.
 pub fn salt_secret(path: &Path) -> std::io::Result<Secret<[u8; 32]>> {
-    let mut secret = [0; 32];
+    read_secret(path)?.map_or_else(|| make_secret(path), Ok)
+}
+
+/// The 32 bytes in the file at `path`; `None` when it is absent or not of that length.
+fn read_secret(path: &Path) -> std::io::Result<Option<Secret<[u8; 32]>>> {
     let mut bytes = Vec::new();
     match std::fs::File::open(path) {
         Ok(file) => {
@@ -107,9 +129,12 @@ pub fn salt_secret(path: &Path) -> std::io::Result<Secret<[u8; 32]>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    if let Ok(secret) = <[u8; 32]>::try_from(bytes) {
-        return Ok(Secret::new(secret));
-    }
+    Ok(<[u8; 32]>::try_from(bytes).ok().map(Secret::new))
+}
+
+/// Writes 32 random bytes to the file at `path`, readable by its owner only.
+fn make_secret(path: &Path) -> std::io::Result<Secret<[u8; 32]>> {
+    let mut secret = [0; 32];
     SystemRandom::new().fill(&mut secret).map_err(|_| std::io::Error::other(SetupError::Random))?;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
@@ -131,6 +156,7 @@ pub struct Authenticator {
     verified: VerifiedCache,
     slowdown: Mutex<Slowdown>,
     exchanges: Mutex<HashMap<u64, Pending>>,
+    tokens: ConnectTokens,
     random: SystemRandom,
     /// Part of the hash no password fits.
     filler: [u8; 48],
@@ -158,7 +184,7 @@ struct Begun {
 }
 
 impl Authenticator {
-    /// An authenticator over `accounts`.
+    /// An authenticator over `accounts`, that has nowhere to keep a key for connect tokens.
     pub fn new(accounts: Arc<Accounts>, config: AuthConfig) -> Result<Self, SetupError> {
         let random = SystemRandom::new();
         let (mut key, mut filler) = ([0; 32], [0; 48]);
@@ -170,6 +196,7 @@ impl Authenticator {
             verified: VerifiedCache::new(&key),
             slowdown: Mutex::new(Slowdown::new()),
             exchanges: Mutex::default(),
+            tokens: ConnectTokens::default(),
             random,
             filler,
         })
@@ -184,6 +211,43 @@ impl Authenticator {
     /// The accounts it looks at.
     pub fn accounts(&self) -> &Arc<Accounts> {
         &self.accounts
+    }
+
+    /// Makes credentials for a device that pairs: a random password and the record of an account with it. Takes as long as a
+    /// password check.
+    pub fn make_credentials(&self, now_ms: u64) -> Result<(Secret<String>, AccountRecord), PasswordError> {
+        let password = random_password()?;
+        let record = make_record(password.reveal(), &[], &self.settings().config.passwords, now_ms)?;
+        Ok((password, record))
+    }
+
+    /// Issues a connect token. The first one makes the key, which waits for the disk.
+    pub fn issue_token(&self, wish: &TokenWish, now_ms: u64) -> Result<IssuedToken, IssueError> {
+        let record = self.accounts.get(&wish.account).filter(|_| AccountName::parse(&wish.account).is_ok());
+        let record = record.ok_or_else(|| IssueError::NoAccount(wish.account.clone()))?;
+        self.tokens.issue(wish, &record, now_ms)
+    }
+
+    /// The account a connect token lets in; `None`: it is none, or is worth nothing any more.
+    pub fn token_account(&self, token: &str, now_ms: u64) -> Option<String> {
+        if !connect_token::claims_to_be_one(token.as_bytes()) {
+            return None;
+        }
+        match self.answer_connect_token(None, token.as_bytes(), now_ms) {
+            AuthAnswer::Accept { account, .. } => Some(account),
+            AuthAnswer::Continue { .. } | AuthAnswer::Refuse { .. } => None,
+        }
+    }
+
+    /// Milliseconds until a pairing code may be tried from `peer` again; 0: now.
+    pub fn pairing_wait_ms(&self, peer: IpAddr, now_ms: u64) -> u64 {
+        self.slowdown().wait_ms(&self.settings().config.slowdown, peer, PAIRING, now_ms)
+    }
+
+    /// Notes that a wrong pairing code came from `peer`. A right one takes nothing back: else a code of one's own would buy
+    /// free guesses.
+    pub fn pairing_failed(&self, peer: IpAddr, now_ms: u64) {
+        self.slowdown().failed(&self.settings().config.slowdown, peer, PAIRING, now_ms);
     }
 
     /// Answers a request; `now_ms` is milliseconds since 1970. Takes as long as argon2 does when
@@ -234,9 +298,12 @@ impl Authenticator {
         match (user, password) {
             (None, None) if request.allow_anonymous => Some(accept(ANONYMOUS, &[], None, None)),
             (None, None) => Some(Refusal::NoCredentials.into()),
+            (user, Some(password)) if connect_token::claims_to_be_one(password) => {
+                Some(self.answer_connect_token(user, password, now_ms))
+            }
             (user, Some(password)) if settings.config.jwt.is_some() && jwt::looks_like_token(password) => {
                 let config = settings.config.jwt.as_ref()?;
-                Some(self.answer_token(config, user, password, now_ms))
+                Some(self.answer_token(config, TokenKind::Configured, user, password, now_ms))
             }
             (Some(user), Some(password)) => self.answer_known_password(settings, request, user, password, now_ms),
             (Some(_), None) => Some(Refusal::NoPassword.into()),
@@ -258,7 +325,14 @@ impl Authenticator {
     }
 
     /// Tokens cannot be guessed, so their failures make nobody wait.
-    fn answer_token(&self, config: &JwtConfig, user: Option<&str>, token: &[u8], now_ms: u64) -> AuthAnswer {
+    fn answer_token(
+        &self,
+        config: &JwtConfig,
+        kind: TokenKind,
+        user: Option<&str>,
+        token: &[u8],
+        now_ms: u64,
+    ) -> AuthAnswer {
         let claims = match jwt::check_token(config, token, now_ms) {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return Refusal::ExpiredToken.into(),
@@ -275,8 +349,18 @@ impl Authenticator {
         if record.is_none() && config.accounts == UnknownAccounts::Refuse {
             return Refusal::Token.into();
         }
+        if kind == TokenKind::Connect && record.as_ref().map(|r| r.token_epoch) != claims.epoch {
+            return Refusal::RevokedToken.into();
+        }
         let stored = record.as_ref().map_or(&[][..], |r| &r.groups);
         accept(name, claims.groups.as_deref().unwrap_or(stored), Some(claims.expires_at_ms), None)
+    }
+
+    fn answer_connect_token(&self, user: Option<&str>, token: &[u8], now_ms: u64) -> AuthAnswer {
+        match self.tokens.config() {
+            Some(config) => self.answer_token(&config, TokenKind::Connect, user, token, now_ms),
+            None => Refusal::Token.into(),
+        }
     }
 
     /// A password verified before, or a name that must wait; `None` when the hash must be computed.
@@ -459,78 +543,20 @@ fn credentials(request: &AuthRequest) -> (Option<&str>, Option<&[u8]>) {
     )
 }
 
-/// Lets in an account that has proved its password, unless it is disabled.
+/// Lets in an account that has proved its password, unless it is disabled or has a name that accounts of an earlier
+/// version could have.
 fn admit(name: &str, record: &AccountRecord, data: Option<Vec<u8>>) -> AuthAnswer {
-    if record.disabled { Refusal::Disabled.into() } else { accept(name, &record.groups, None, data) }
+    if record.disabled {
+        Refusal::Disabled.into()
+    } else if AccountName::parse(name).is_err() {
+        Refusal::ReservedName.into()
+    } else {
+        accept(name, &record.groups, None, data)
+    }
 }
 
 fn accept(account: &str, groups: &[String], expires_at_ms: Option<u64>, data: Option<Vec<u8>>) -> AuthAnswer {
     AuthAnswer::Accept { account: account.to_owned(), groups: groups.to_vec(), expires_at_ms, data }
-}
-
-/// Why a client is refused: for the operator in full, for the client in a few words.
-#[derive(Debug, Clone, Copy)]
-enum Refusal {
-    NoCredentials,
-    NoPassword,
-    NoUserName,
-    Password,
-    UnknownAccount,
-    UnknownCertificate,
-    OtherName,
-    Disabled,
-    Token,
-    ExpiredToken,
-    Method,
-    Scram,
-    SlowedDown,
-    Busy,
-    NoRandom,
-}
-
-impl Refusal {
-    fn parts(self) -> (ReasonCode, &'static str, &'static str) {
-        const WRONG: &str = "the credentials are not accepted";
-        let wrong = |label| (ReasonCode::BAD_USER_NAME_OR_PASSWORD, WRONG, label);
-        match self {
-            Self::NoCredentials => (ReasonCode::NOT_AUTHORIZED, "credentials are required", "no_credentials"),
-            Self::NoPassword => wrong("no_password"),
-            Self::NoUserName => wrong("no_user_name"),
-            Self::Password => wrong("bad_password"),
-            Self::UnknownAccount => wrong("unknown_account"),
-            Self::UnknownCertificate => {
-                (ReasonCode::NOT_AUTHORIZED, "the certificate is of no account", "unknown_certificate")
-            }
-            Self::OtherName => wrong("other_name"),
-            Self::Disabled => (ReasonCode::NOT_AUTHORIZED, "the account is disabled", "disabled_account"),
-            Self::Token => wrong("bad_token"),
-            Self::ExpiredToken => (ReasonCode::NOT_AUTHORIZED, "the token has expired: get a new one", "expired_token"),
-            Self::Method => {
-                (ReasonCode::BAD_AUTHENTICATION_METHOD, "the only authentication method is SCRAM-SHA-256", "bad_method")
-            }
-            Self::Scram => wrong("bad_scram"),
-            Self::SlowedDown => {
-                (ReasonCode::CONNECTION_RATE_EXCEEDED, "too many failed attempts: wait a minute", "slowed_down")
-            }
-            Self::Busy => (ReasonCode::SERVER_BUSY, "too many logins at the same time: try again", "busy"),
-            Self::NoRandom => (ReasonCode::UNSPECIFIED_ERROR, "try again", "no_random"),
-        }
-    }
-
-    /// The answer; to a re-authentication with 0x87, as DISCONNECT knows no 0x86 (MQTT 5 table 2-6).
-    fn for_step(self, step: AuthStep) -> AuthAnswer {
-        let (mut reason, text, label) = self.parts();
-        if step == AuthStep::ReAuthenticate && reason == ReasonCode::BAD_USER_NAME_OR_PASSWORD {
-            reason = ReasonCode::NOT_AUTHORIZED;
-        }
-        AuthAnswer::Refuse { reason, text, label }
-    }
-}
-
-impl From<Refusal> for AuthAnswer {
-    fn from(refusal: Refusal) -> Self {
-        refusal.for_step(AuthStep::Connect)
-    }
 }
 
 #[cfg(test)]

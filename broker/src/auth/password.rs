@@ -5,7 +5,7 @@ use super::{Secret, scram};
 use argon2::password_hash::PasswordVerifier;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, Version};
-use base64ct::{Base64Unpadded, Encoding};
+use base64ct::{Base64Unpadded, Base64UrlUnpadded, Encoding};
 use core::num::NonZeroU32;
 use parlor_core::access::is_group_name;
 use ring::hmac;
@@ -70,7 +70,7 @@ pub enum PasswordError {
     #[error("password costs out of range: use at least 8 KiB a lane, 1 pass, 1 lane and 4096 SCRAM iterations")]
     Params,
     /// The system gave no random bytes.
-    #[error("the operating system gave no random bytes for a salt: try again")]
+    #[error("the operating system gave no random bytes: try again")]
     Random,
 }
 
@@ -109,7 +109,7 @@ pub fn make_record(
     Ok(record)
 }
 
-/// Replaces the password of an account and nothing else. Takes as long as [`make_record`].
+/// Replaces the password of an account, and with it the tokens issued before. Takes as long as [`make_record`].
 pub fn set_password(record: &mut AccountRecord, password: &str, params: &PasswordParams) -> Result<(), PasswordError> {
     check_password(password)?;
     let random = SystemRandom::new();
@@ -121,7 +121,22 @@ pub fn set_password(record: &mut AccountRecord, password: &str, params: &Passwor
     let (phc, scram) = (hash(password.as_bytes(), &salt, params)?, scram_keys(password, &scram_salt, params)?);
     record.password_hash = Some(Secret::new(phc));
     record.scram = Some(scram);
+    revoke_tokens(record)
+}
+
+/// No connect token that was issued before is accepted any more.
+pub fn revoke_tokens(record: &mut AccountRecord) -> Result<(), PasswordError> {
+    let mut epoch = [0; 8];
+    SystemRandom::new().fill(&mut epoch).map_err(|_| PasswordError::Random)?;
+    record.token_epoch = u64::from_be_bytes(epoch);
     Ok(())
+}
+
+/// A password for a device, which nobody has to remember: 192 random bits.
+pub fn random_password() -> Result<Secret<String>, PasswordError> {
+    let mut bytes = [0; 24];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| PasswordError::Random)?;
+    Ok(Secret::new(Base64UrlUnpadded::encode_string(&bytes)))
 }
 
 fn hash(password: &[u8], salt: &[u8], params: &PasswordParams) -> Result<String, PasswordError> {
@@ -246,6 +261,24 @@ pub(super) mod tests {
         let again = make_record("correct horse", &[], &CHEAP, 7).unwrap();
         assert_ne!(again.password_hash, record.password_hash, "salts differ");
         assert_ne!(again.scram, record.scram);
+    }
+
+    #[test]
+    fn a_new_password_ends_the_tokens_issued_before() {
+        let mut record = make_record("correct horse", &[], &CHEAP, 7).unwrap();
+        let before = record.token_epoch;
+        set_password(&mut record, "battery staple", &CHEAP).unwrap();
+        assert_ne!(record.token_epoch, before);
+        let (before, hash) = (record.token_epoch, record.password_hash.clone());
+        revoke_tokens(&mut record).unwrap();
+        assert!(record.token_epoch != before && record.password_hash == hash);
+    }
+
+    #[test]
+    fn random_passwords_are_passwords_and_differ() {
+        let (one, other) = (random_password().unwrap(), random_password().unwrap());
+        assert_eq!((one.reveal().len(), check_password(one.reveal())), (32, Ok(())));
+        assert!(one != other);
     }
 
     #[test]

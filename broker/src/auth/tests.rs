@@ -1,4 +1,4 @@
-use super::jwt::tests::{NOW_MS, config as jwt_config, hs256};
+use super::jwt::tests::{NOW_MS, config as jwt_config, hs256, token as jwt_token};
 use super::password::tests::CHEAP;
 use super::*;
 use std::net::IpAddr;
@@ -326,6 +326,148 @@ fn exchanges_are_bounded() {
     check(&auth, &first(0), "continue");
     auth.forget(7);
     check(&auth, &first(u64::MAX), "continue");
+}
+
+/// An authenticator with a place for the key of connect tokens, and that place.
+fn issuing(name: &str) -> (Authenticator, std::path::PathBuf) {
+    let path = std::env::temp_dir().join(format!("parlor-tokens-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    (Authenticator { tokens: ConnectTokens::open(path.clone()).unwrap(), ..authenticator(|_| ()) }, path)
+}
+
+fn wish(account: &str) -> TokenWish {
+    TokenWish { account: account.into(), ttl_secs: 60, groups: None }
+}
+
+fn token_of(auth: &Authenticator, wish: &TokenWish) -> String {
+    auth.issue_token(wish, NOW_MS).unwrap().token.reveal().clone()
+}
+
+#[test]
+fn connect_tokens_let_their_account_in_until_they_expire() {
+    use std::os::unix::fs::PermissionsExt;
+    let (auth, path) = issuing("expiry");
+    assert!(!path.exists(), "the key is made with the first token");
+    let issued = auth.issue_token(&wish("alice"), NOW_MS).unwrap();
+    assert_eq!(issued.expires_at_ms, NOW_MS + 60_000);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let token = issued.token.reveal();
+    let at = |user: &str, token: &str, now_ms| summary(&auth.answer_quickly(&login(user, token), now_ms).unwrap());
+    assert_eq!(at("alice", token, NOW_MS), r#"alice ["staff"]"#);
+    assert_eq!(at("", token, NOW_MS + 59_999), r#"alice ["staff"]"#);
+    assert_eq!(at("alice", token, NOW_MS + 60_000), "87 expired_token");
+    assert_eq!(at("off", token, NOW_MS), "86 other_name");
+    let grouped = TokenWish { groups: Some(vec!["guests".into()]), ..wish("alice") };
+    assert_eq!(at("alice", &token_of(&auth, &grouped), NOW_MS), r#"alice ["guests"]"#);
+    assert_eq!(auth.token_account(token, NOW_MS).as_deref(), Some("alice"));
+    assert_eq!(auth.token_account(token, NOW_MS + 60_000), None);
+    // The key outlives the process.
+    let again = Authenticator { tokens: ConnectTokens::open(path.clone()).unwrap(), ..authenticator(|_| ()) };
+    let record = auth.accounts().get("alice").unwrap();
+    again.accounts().insert(AccountName::parse("alice").unwrap(), (*record).clone());
+    assert_eq!(again.token_account(token, NOW_MS).as_deref(), Some("alice"));
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn connect_tokens_are_not_issued_to_everybody() {
+    let (auth, path) = issuing("wishes");
+    let refused = |wish: TokenWish| auth.issue_token(&wish, NOW_MS).unwrap_err();
+    assert!(matches!(refused(wish("nobody")), IssueError::NoAccount(_)));
+    assert!(matches!(refused(wish("off")), IssueError::Disabled));
+    auth.accounts().insert(AccountName::parse_stored("me").unwrap(), AccountRecord::default());
+    assert!(matches!(refused(wish("me")), IssueError::NoAccount(_)));
+    for ttl_secs in [0, TOKEN_TTL_MAX_SECS + 1] {
+        assert!(matches!(refused(TokenWish { ttl_secs, ..wish("alice") }), IssueError::Ttl));
+    }
+    for groups in [vec!["a b".to_owned()], vec!["g".to_owned(); 65]] {
+        assert!(matches!(refused(TokenWish { groups: Some(groups), ..wish("alice") }), IssueError::Groups));
+    }
+    assert!(!path.exists());
+    assert!(matches!(authenticator(|_| ()).issue_token(&wish("alice"), NOW_MS), Err(IssueError::Key { .. })));
+}
+
+#[test]
+fn connect_tokens_are_revoked_with_the_password_or_by_order() {
+    let (auth, path) = issuing("revoked");
+    let token = token_of(&auth, &wish("alice"));
+    let alice = AccountName::parse("alice").unwrap();
+    let answer = |token: &str| summary(&auth.answer_quickly(&login("alice", token), NOW_MS).unwrap());
+    for change in [revoke_tokens, |record: &mut AccountRecord| set_password(record, "battery staple", &CHEAP)] {
+        let token = token_of(&auth, &wish("alice"));
+        assert!(answer(&token).starts_with("alice"));
+        let mut record = (*auth.accounts().get("alice").unwrap()).clone();
+        change(&mut record).unwrap();
+        auth.accounts().insert(alice.clone(), record);
+        assert_eq!(answer(&token), "87 revoked_token");
+    }
+    // A new account of the same name does not take those of the old one.
+    let fresh = make_record("correct horse", &[], &CHEAP, 1).unwrap();
+    auth.accounts().insert(alice.clone(), fresh.clone());
+    assert_eq!(answer(&token), "87 revoked_token");
+    let token = token_of(&auth, &wish("alice"));
+    auth.accounts().insert(alice, AccountRecord { disabled: true, ..fresh });
+    assert_eq!(answer(&token), "87 disabled_account");
+    auth.accounts().remove("alice");
+    assert_eq!(answer(&token), "86 bad_token");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn connect_tokens_are_held_against_their_own_key_only() {
+    let (auth, path) = issuing("keys");
+    let genuine = token_of(&auth, &wish("alice"));
+    let epoch = auth.accounts().get("alice").unwrap().token_epoch;
+    let claims = format!(r#"{{"iss":"parlor","sub":"alice","exp":4102444800,"epoch":{epoch}}}"#);
+    let with = |header: &str, key: &[u8]| {
+        jwt_token(header, &claims, |text| {
+            ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key), text).as_ref().to_vec()
+        })
+    };
+    let key = std::fs::read(&path).unwrap();
+    let answer = |auth: &Authenticator, token: &str| summary(&auth.answer(&login("alice", token), NOW_MS));
+    let header = r#"{"alg":"HS256","kid":"parlor-connect"}"#;
+    assert!(answer(&auth, &with(header, &key)).starts_with("alice"), "the forger has the key");
+    assert_eq!(answer(&auth, &with(header, b"another key")), "86 bad_token");
+    for algorithm in ["none", "EdDSA", "RS256", "HS384", "hs256", ""] {
+        let header = format!(r#"{{"alg":"{algorithm}","kid":"parlor-connect"}}"#);
+        assert_eq!(answer(&auth, &with(&header, &key)), "86 bad_token", "{algorithm}");
+    }
+    let (head, signature) = genuine.rsplit_once('.').unwrap();
+    assert_eq!(answer(&auth, &format!("{head}.")), "86 bad_token");
+    let other = with(header, b"x");
+    assert_eq!(answer(&auth, &format!("{}.{signature}", other.rsplit_once('.').unwrap().0)), "86 bad_token");
+    // Whoever has the key of configured tokens cannot make one of these, and one of these is not held against that key.
+    let configured = |c: &mut AuthConfig| c.jwt = Some(jwt_config(SECRET));
+    let tokens = ConnectTokens::open(path.clone()).unwrap();
+    let both = Authenticator { tokens, ..authenticator(configured) };
+    assert_eq!(answer(&both, &with(header, SECRET)), "86 bad_token");
+    assert_eq!(answer(&both, &with(r#"{"alg":"HS256"}"#, &key)), "86 bad_token");
+    assert!(answer(&both, &with(r#"{"alg":"HS256"}"#, SECRET)).starts_with("alice"), "a configured one needs no epoch");
+    assert_eq!(both.token_account(&with(r#"{"alg":"HS256"}"#, SECRET), NOW_MS), None);
+    // Where none was ever issued, none can be right.
+    assert_eq!(answer(&authenticator(|_| ()), &with(header, &[0; 32])), "86 bad_token");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_reserved_name_from_an_earlier_version_does_not_log_in() {
+    let auth = authenticator(|_| ());
+    let record = make_record("correct horse", &[], &CHEAP, 1).unwrap();
+    auth.accounts().insert(AccountName::parse_stored("g-home").unwrap(), record);
+    assert_eq!(summary(&auth.answer(&login("g-home", "correct horse"), NOW_MS)), "87 reserved_name");
+}
+
+#[test]
+fn wrong_pairing_codes_are_slowed_down_by_address() {
+    let auth = authenticator(|_| ());
+    let (guesser, other) = (IpAddr::from([127, 0, 0, 9]), IpAddr::from([127, 0, 0, 8]));
+    for _ in 0..6 {
+        assert_eq!(auth.pairing_wait_ms(guesser, NOW_MS), 0);
+        auth.pairing_failed(guesser, NOW_MS);
+    }
+    assert_eq!(auth.pairing_wait_ms(guesser, NOW_MS), 500);
+    assert_eq!(auth.pairing_wait_ms(other, NOW_MS), 0);
 }
 
 #[test]

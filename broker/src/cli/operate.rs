@@ -4,7 +4,8 @@ use super::client::{Client, ClientError, segment};
 use super::prompt::{PromptError, confirm, new_password, password_from};
 use super::serve::misconfigured;
 use super::{
-    AccountCommand, BackupArgs, Engine, Exit, Offline, Place, RestoreArgs, SessionCommand, StatusArgs, complain,
+    AccountAdd, AccountCommand, AccountToken, BackupArgs, Engine, Exit, Offline, Place, RestoreArgs, SessionCommand,
+    StatusArgs, complain,
 };
 use crate::admin::AccountRow;
 use crate::admin::accounts::{self, AccountError};
@@ -61,7 +62,7 @@ impl OperateError {
         match self {
             Self::NotRunning(_) => Exit::NotRunning,
             Self::NoAccount(_) | Self::AccountExists(_) | Self::NoSession(_) => Exit::NoSuch,
-            Self::Account(AccountError::Name(_) | AccountError::Password(_)) => Exit::Usage,
+            Self::Account(AccountError::Name(_) | AccountError::Password(_) | AccountError::DisplayName) => Exit::Usage,
             _ => Exit::Failed,
         }
     }
@@ -137,16 +138,18 @@ pub(super) fn account(engine: &dyn Engine, command: AccountCommand, environment:
         AccountCommand::Passwd(args) => &args.place,
         AccountCommand::List(args) => &args.place,
         AccountCommand::Remove(args) => &args.place,
+        AccountCommand::Token(args) => &args.place,
     };
     let config = match config_of(place.clone(), environment) {
         Ok(config) => config,
         Err(exit) => return exit,
     };
     finish(match command {
-        AccountCommand::Add(args) => add(engine, &config, &args.name, &args.group, args.password_stdin),
+        AccountCommand::Add(args) => add(engine, &config, &args),
         AccountCommand::Passwd(args) => passwd(engine, &config, &args.name, args.password_stdin),
         AccountCommand::List(args) => list(engine, &config.data, args.json),
         AccountCommand::Remove(args) => remove(engine, &config.data, &args.name),
+        AccountCommand::Token(args) => token(&config.data, &args),
     })
 }
 
@@ -156,28 +159,54 @@ fn password(name: &str, from_stdin: bool) -> Result<String, OperateError> {
     Ok(password)
 }
 
-fn add(engine: &dyn Engine, config: &Config, name: &str, groups: &[String], stdin: bool) -> Result<(), OperateError> {
+fn add(engine: &dyn Engine, config: &Config, args: &AccountAdd) -> Result<(), OperateError> {
+    let AccountAdd { name, group: groups, kind, display_name, password_stdin: stdin, .. } = args;
     accounts::check_name(name)?;
+    if let Some(display_name) = display_name {
+        accounts::check_display_name(display_name)?;
+    }
     match find(&config.data)? {
         Found::Running(client) => {
-            let body = json!({ "name": name, "password": password(name, stdin)?, "groups": groups });
+            let mut body = json!({ "name": name, "password": password(name, *stdin)?, "groups": groups });
+            if let Some(kind) = kind {
+                body["kind"] = kind.word().into();
+            }
+            if let Some(display_name) = display_name {
+                body["display_name"] = display_name.as_str().into();
+            }
             let answer = client.call("POST", "/accounts", Some(&body))?;
             if answer.status == 409 {
                 return Err(OperateError::AccountExists(name.to_owned()));
             }
             answer.done()?;
         }
+        // Both are part of what messaging keeps, which only the broker writes.
+        Found::Stopped(data) if kind.is_some() || display_name.is_some() => return Err(OperateError::NotRunning(data)),
         Found::Stopped(data) => {
             let mut store = open_or_make(engine, &data)?;
             if record(store.as_mut(), name)?.is_some() {
                 return Err(OperateError::AccountExists(name.to_owned()));
             }
-            let record = accounts::make(&password(name, stdin)?, groups, &config.auth.passwords)?;
+            let record = accounts::make(&password(name, *stdin)?, groups, &config.auth.passwords)?;
             store.put_account(name, &record).map_err(OperateError::Store)?;
         }
     }
     eprintln!("account {name} made");
     Ok(())
+}
+
+/// Prints a token and nothing else, so that it can be used in another command.
+fn token(data: &Path, args: &AccountToken) -> Result<(), OperateError> {
+    let mut body = json!({ "ttl_s": args.ttl });
+    if !args.group.is_empty() {
+        body["groups"] = args.group.as_slice().into();
+    }
+    let answer = running(data)?.call("POST", &format!("/accounts/{}/token", segment(&args.name)), Some(&body))?;
+    if answer.status == 404 {
+        return Err(OperateError::NoAccount(args.name.clone()));
+    }
+    let issued = answer.done()?;
+    print_lines(&format!("{}\n", issued["token"].as_str().unwrap_or_default()))
 }
 
 fn passwd(engine: &dyn Engine, config: &Config, name: &str, stdin: bool) -> Result<(), OperateError> {

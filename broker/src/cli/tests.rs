@@ -95,6 +95,10 @@ fn exit_codes_say_how_it_ended() {
     check("session list --data /no/such/directory", Exit::NotRunning);
     check("account remove nobody --data /no/such/directory", Exit::Failed);
     check("account add Nobody --data /no/such/directory", Exit::Usage);
+    check("account add g-home --data /no/such/directory", Exit::Usage);
+    check("account add lamp --kind device --data /no/such/directory", Exit::NotRunning);
+    check("account add lamp --name Lamp --data /no/such/directory", Exit::NotRunning);
+    check("account token lamp --data /no/such/directory", Exit::NotRunning);
     check("restore /no/such/file --yes --data /no/such/directory", Exit::Failed);
     let fails = Fake { fails: true, ..Fake::default() };
     assert_eq!(ends(&fails, "serve", &[]), Exit::Failed);
@@ -134,7 +138,7 @@ fn a_demo_stays_on_this_machine_and_has_accounts() {
     assert_eq!(ends(&engine, "demo --listen mqtt://0.0.0.0:0 --http 127.0.0.1:0", &[]), Exit::Usage);
     let started = engine.started.borrow();
     let names: Vec<&str> = started[0].accounts.iter().map(|account| account.name).collect();
-    assert_eq!((started.len(), names), (1, vec!["alice", "bob", "lamp", "thermostat"]));
+    assert_eq!((started.len(), names), (1, vec!["alice", "bob", "lamp", "thermo1"]));
     let passwords_are_accepted =
         started[0].accounts.iter().all(|a| crate::admin::accounts::check_password(a.password).is_ok());
     assert!(passwords_are_accepted);
@@ -173,6 +177,11 @@ fn the_running_broker_is_asked() {
     check("status --json", Exit::Done);
     check("account list", Exit::Done);
     check("account remove nobody", Exit::NoSuch);
+    check("account token lamp --ttl 15m -g guests", Exit::Done);
+    check("account token nobody", Exit::NoSuch);
+    check("account token off", Exit::Failed);
+    check("account token lamp --ttl 31d", Exit::Usage);
+    check("account add lamp --kind robot", Exit::Usage);
     check("session list --json --account alice", Exit::Done);
     check("session show a/b", Exit::Done);
     check("session show none", Exit::NoSuch);

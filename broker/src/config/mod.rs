@@ -4,6 +4,7 @@
 //! (`PARLOR_LIMITS__TOPIC_ALIAS_MAX=10`; two underscores step into a table), flags (`--set limits.topic_alias_max=10`).
 //! [`Sources::load`] reads them all and reports every problem it finds, each with its place.
 
+mod im;
 mod problem;
 mod read;
 mod section;
@@ -45,6 +46,8 @@ pub struct Config {
     pub drain_secs: u32,
     /// What holds for every WebSocket listener.
     pub websocket: WebSocket,
+    /// Messaging.
+    pub im: Im,
 }
 
 /// One listener.
@@ -225,6 +228,15 @@ pub struct WebSocket {
     pub origins: Vec<String>,
 }
 
+/// Messaging (docs/protocol.md).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Im {
+    /// Whether there is any.
+    pub enabled: bool,
+    /// Topic prefix under which devices describe themselves to Home Assistant, where that is wanted.
+    pub home_assistant: Option<String>,
+}
+
 /// Where the operator's HTTP listener is when nothing is configured.
 pub const HTTP_LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9883));
 
@@ -343,6 +355,9 @@ impl Config {
         }
         if self.store != running.store {
             sections.push("store");
+        }
+        if self.im != running.im {
+            sections.push("im");
         }
         if self.log.format != running.log.format {
             sections.push("log.format");

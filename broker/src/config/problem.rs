@@ -178,6 +178,9 @@ pub enum Offence {
         /// What is wrong with it.
         error: RuleError,
     },
+    /// What topics cannot begin with.
+    #[error("\"{0}\" cannot be what topics begin with")]
+    BadPrefix(String),
     /// A path of the WebSocket listener that is not one.
     #[error("the WebSocket path \"{0}\" does not start with /")]
     BadPath(String),
@@ -261,6 +264,9 @@ impl Offence {
             }
             Self::BadRule { .. } => {
                 "+ stands for one whole level, # for the rest; %a is the account, %t the client identifier".into()
+            }
+            Self::BadPrefix(_) => {
+                "write levels with slashes between, without + and #, not below im and not beginning with $: \"homeassistant\"".into()
             }
             Self::BadPath(path) => format!("write \"/{path}\""),
             Self::FileUnreadable { .. } => {

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Environment variables that are ours and not part of the configuration itself.
-const OTHER_VARIABLES: &[&str] = &["PARLOR_CONFIG"];
+const OTHER_VARIABLES: &[&str] = &["PARLOR_CONFIG", "PARLOR_PASSWORD"];
 
 /// Reads everything and reports all that is wrong.
 pub(super) fn load(sources: &Sources, text: String) -> Result<Loaded, Report> {
@@ -110,9 +110,10 @@ fn config(room: &mut Room, written: Table) -> Whole {
     let http = http(room, &mut top);
     let sys_interval_secs = sys(room, &mut top);
     let store = store(room, &mut top);
+    let im = super::im::read(room, &mut top);
     top.finish(room);
     let config =
-        Config { data, listeners, auth, rules, limits, log, http, sys_interval_secs, store, drain_secs, websocket };
+        Config { data, listeners, auth, rules, limits, log, http, sys_interval_secs, store, drain_secs, websocket, im };
     Whole(config, origins)
 }
 

@@ -342,6 +342,37 @@ error: parlor.toml:2:10: `http.listen` = \"9883\" is not an address
 }
 
 #[test]
+fn messaging_is_on_and_home_assistant_is_not() {
+    let im = |text: &str| load(text).unwrap().config.im;
+    assert_eq!(im(""), Im { enabled: true, home_assistant: None });
+    assert_eq!(im("im.enabled = false"), Im { enabled: false, home_assistant: None });
+    assert_eq!(im("im.home_assistant = true").home_assistant.as_deref(), Some("homeassistant"));
+    let other = "[im]\nhome_assistant = true\nhome_assistant_prefix = \"ha/house\"\n";
+    assert_eq!(im(other).home_assistant.as_deref(), Some("ha/house"));
+    assert_eq!(im("im.home_assistant_prefix = \"ha\"").home_assistant, None);
+    check(
+        "[im]\nhome_assistant_prefix = \"im/x\"\nenable = true\n",
+        "
+error: parlor.toml:2:25: \"im/x\" cannot be what topics begin with
+   |
+ 2 | home_assistant_prefix = \"im/x\"
+   |                         ^^^^^^
+   = write levels with slashes between, without + and #, not below im and not beginning with $: \"homeassistant\"
+error: parlor.toml:3:1: there is no key `enable` in [im]
+   |
+ 3 | enable = true
+   | ^^^^^^
+   = did you mean `enabled`?
+",
+    );
+    for bad in ["+", "a/#", "a//b", "/a", "a/", "$SYS", "im"] {
+        assert!(load(&format!("im.home_assistant_prefix = \"{bad}\"")).is_err(), "{bad}");
+    }
+    let running = load("").unwrap().config;
+    assert_eq!(load("im.enabled = false").unwrap().config.needs_restart(&running), ["im"]);
+}
+
+#[test]
 fn rules_name_one_subject_and_one_effect() {
     check(
         "[[rule]]\naccount = \"Alice\"\nallow = \"publish\"\ntopic = \"%x\"\n",

@@ -164,8 +164,11 @@ impl Driver {
                     }
                 }
                 Some(Effect::Stored(token)) => self.outside.borrow_mut().stored(token),
-                // What the operator asks of the messaging rooms is asked through the HTTP side.
-                Some(Effect::Replied(..) | Effect::Pair(_) | Effect::AccountMade { .. }) => {}
+                Some(Effect::Replied(token, reply)) => self.outside.borrow_mut().replied(token, reply),
+                Some(Effect::Pair(request)) => self.pair(request.exchange),
+                Some(Effect::AccountMade { name, record }) => {
+                    self.outside.borrow_mut().account_made(&name, &record);
+                }
             }
         }
     }
@@ -184,6 +187,24 @@ impl Driver {
             if let Ok(answer) = asked {
                 driver.answered(link, exchange, answer);
                 driver.wake();
+            }
+        });
+    }
+
+    /// Makes the credentials of a device whose pairing code is right, which takes as long as a password check.
+    fn pair(self: &Rc<Self>, exchange: u64) {
+        let driver = Rc::clone(self);
+        let (authenticator, wall_ms) = (std::sync::Arc::clone(&self.authenticator), self.now().wall_ms);
+        tokio::task::spawn_local(async move {
+            let made = tokio::task::spawn_blocking(move || authenticator.make_credentials(wall_ms)).await;
+            match made {
+                Ok(Ok((password, record))) => {
+                    driver.hub.borrow_mut().paired(driver.now(), exchange, &record.encode(), password.reveal());
+                    driver.wake();
+                }
+                Ok(Err(error)) => tracing::error!("a device could not be paired, it has to try again: {error}"),
+                // The runtime is ending.
+                Err(_) => {}
             }
         });
     }

@@ -14,7 +14,7 @@ use crate::link::{Layer, NewLink};
 pub(crate) use link::Arrival;
 use link::Conn;
 use parlor_core::store::Store;
-use parlor_core::{Hub, LinkId, Now, Peer, Tally};
+use parlor_core::{Hub, LinkId, Now, Peer, Reply, Tally};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -30,6 +30,10 @@ const LINGER_MS: u64 = 1_000;
 pub(crate) trait Outside {
     /// The operator's change with this number is on disk.
     fn stored(&mut self, token: u64);
+    /// What messaging was asked to do with this number is done, or refused.
+    fn replied(&mut self, token: u64, reply: Reply);
+    /// A paired device has become an account; its record is on disk.
+    fn account_made(&mut self, name: &str, record: &[u8]);
     /// The disk is nearly full, or has room again.
     fn low_space(&mut self, low: bool);
     /// The store has failed; nothing more can be promised.

@@ -3,8 +3,8 @@
 use super::side::ws_options;
 use super::{Door, RunError, Server, store_dir};
 use crate::admin::systemd::{self, Notice};
-use crate::admin::{Command, CommandError, Readiness, Restored, Shutdown};
-use crate::auth::{AccountRecord, Accounts, Authenticator, certificate_account};
+use crate::admin::{Command, CommandError, Connections, Described, Readiness, Restored, Shutdown};
+use crate::auth::{AccountName, AccountRecord, Accounts, Authenticator, certificate_account};
 use crate::config::{Config, Listener};
 use crate::driver::{Driver, Heart, Outside, Signal, now};
 use crate::link::{Layer, NewLink, WsLayer, WsOptions, accept_pause};
@@ -12,7 +12,7 @@ use crate::store::disk::DirDisk;
 use crate::store::{BackupHandle, FiguresHandle, Options, StoreThreads};
 use parlor_core::access::Access;
 use parlor_core::store::Store;
-use parlor_core::{Hub, Settings};
+use parlor_core::{Hub, ImSettings, Reply, Settings};
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -23,6 +23,9 @@ use tokio::task::JoinHandle;
 
 /// How long the last commits may take when the broker ends.
 const LAST_COMMIT: Duration = Duration::from_secs(10);
+
+/// Questions that may wait for messaging.
+const ASKED_MAX: usize = 1_024;
 
 /// Why a life ended.
 pub(super) enum Ending {
@@ -58,11 +61,12 @@ impl Way {
     }
 }
 
-/// Orders that wait for the disk.
+/// Orders that wait for the disk, and questions that wait for messaging.
 #[derive(Default)]
 pub(super) struct Orders {
     last: u64,
     waiting: Vec<(u64, Box<dyn FnOnce()>)>,
+    asked: Vec<(u64, Box<dyn FnOnce(Reply)>)>,
     pub(super) failed: Option<String>,
 }
 
@@ -74,6 +78,18 @@ impl Orders {
         self.last
     }
 
+    /// Runs `then` with what messaging says to the question with the number this returns.
+    pub(super) fn ask(&mut self, then: impl FnOnce(Reply) + 'static) -> u64 {
+        self.last += 1;
+        self.asked.push((self.last, Box::new(then)));
+        self.last
+    }
+
+    /// Whether so many questions wait that no further one is taken. Whoever gave up waiting for one has not taken it back.
+    pub(super) fn is_full(&self) -> bool {
+        self.asked.len() >= ASKED_MAX
+    }
+
     /// The change with this number turned out to be none.
     pub(super) fn cancel(&mut self, token: u64) {
         self.waiting.retain(|(t, _)| *t != token);
@@ -83,6 +99,7 @@ impl Orders {
 /// The driver's way to tell about stored changes and a failed store.
 struct Reports {
     orders: Rc<RefCell<Orders>>,
+    accounts: Arc<Accounts>,
     readiness: Arc<Readiness>,
     failed: mpsc::Sender<String>,
 }
@@ -95,6 +112,27 @@ impl Outside for Reports {
         };
         if let Some((_, then)) = found {
             then();
+        }
+    }
+
+    fn replied(&mut self, token: u64, reply: Reply) {
+        let found = {
+            let mut orders = self.orders.borrow_mut();
+            orders.asked.iter().position(|(t, _)| *t == token).map(|at| orders.asked.swap_remove(at))
+        };
+        if let Some((_, then)) = found {
+            then(reply);
+        }
+    }
+
+    fn account_made(&mut self, name: &str, record: &[u8]) {
+        match (AccountName::parse(name), AccountRecord::decode(record)) {
+            (Ok(parsed), Ok(record)) => {
+                tracing::info!(account = name, "a device was paired and has an account");
+                self.accounts.insert(parsed, record);
+            }
+            (Err(error), _) => tracing::error!(account = name, "a paired device cannot be let in: {error}"),
+            (_, Err(error)) => tracing::error!(account = name, "a paired device cannot be let in: {error}"),
         }
     }
 
@@ -116,7 +154,7 @@ pub(super) fn hub_settings(config: &Config) -> Settings {
         limits: config.limits.clone(),
         access: Access::new(config.rules.clone()),
         sys_interval_secs: config.sys_interval_secs,
-        im: parlor_core::ImSettings::default(),
+        im: ImSettings { enabled: config.im.enabled, home_assistant: config.im.home_assistant.clone() },
     }
 }
 
@@ -145,6 +183,9 @@ pub(super) async fn live(server: &mut Server) -> Result<Ending, RunError> {
         "the store is open"
     );
     let accounts = Arc::new(Accounts::load(&snapshot.accounts)?);
+    for (name, _) in accounts.list().iter().filter(|(name, _)| name.is_reserved()) {
+        tracing::warn!("nobody can log in as {name}, whose name is reserved: make another account and remove this one");
+    }
     let authenticator = Arc::new(Authenticator::open(&server.config.auth, &server.config.data, Arc::clone(&accounts))?);
     let (figures, backups) = (store.figures(), store.backups());
     let mut store: Box<dyn Store> = Box::new(store);
@@ -155,7 +196,12 @@ pub(super) async fn live(server: &mut Server) -> Result<Ending, RunError> {
     server.readiness.set_store_refuses(false);
     let orders = Rc::new(RefCell::new(Orders::default()));
     let (failed, mut failures) = mpsc::channel(1);
-    let reports = Box::new(Reports { orders: Rc::clone(&orders), readiness: Arc::clone(&server.readiness), failed });
+    let reports = Box::new(Reports {
+        orders: Rc::clone(&orders),
+        accounts: Arc::clone(&accounts),
+        readiness: Arc::clone(&server.readiness),
+        failed,
+    });
     let packet_bytes_max = u32::try_from(server.config.limits.packet_bytes_max).unwrap_or(u32::MAX);
     let driver = Driver::new(hub, store, reports, authenticator, signal_of_heart, server.clock, packet_bytes_max);
     let started_ms = driver.now().wall_ms;
@@ -202,7 +248,8 @@ async fn seed_accounts(server: &Server, life: &Life) -> Result<(), RunError> {
         let groups: Vec<String> = seed.groups.iter().map(ToString::to_string).collect();
         let record = crate::admin::accounts::make(seed.password, &groups, &server.config.auth.passwords)?;
         let (done, waits) = oneshot::channel();
-        super::operate::put_account(life, seed.name, &record, move || {
+        let described = Described { kind: seed.kind, display_name: None };
+        super::operate::put_account(life, seed.name, &record, Some(&described), Connections::Stay, move || {
             let _ = done.send(());
         });
         last = Some(waits);
@@ -239,21 +286,22 @@ fn reload(server: &mut Server, life: &Life, config: Config) -> Result<(), RunErr
         tracing::warn!("{section} has changed: that takes effect at the next start");
     }
     crate::log::set_level(config.log.level);
-    life.driver.hub.borrow_mut().reload(life.driver.now(), hub_settings(&config));
     life.driver.set_packet_bytes_max(u32::try_from(config.limits.packet_bytes_max).unwrap_or(u32::MAX));
     // What needs a restart keeps the values that are in use.
-    let (data, mut listeners, http, store) = (
+    let (data, mut listeners, http, store, im) = (
         server.config.data.clone(),
         std::mem::take(&mut server.config.listeners),
         server.config.http.clone(),
         server.config.store.clone(),
+        server.config.im.clone(),
     );
     for old in &mut listeners {
         if let Some(new) = config.listeners.iter().find(|new| new.url == old.url) {
             *old = Listener { name: old.name.clone(), ..new.clone() };
         }
     }
-    server.config = Config { data, listeners, http, store, ..config };
+    server.config = Config { data, listeners, http, store, im, ..config };
+    life.driver.hub.borrow_mut().reload(life.driver.now(), hub_settings(&server.config));
     for (number, way) in &life.ways {
         way.follow(&server.config, &server.config.listeners[*number]);
     }

@@ -4,8 +4,31 @@ use super::Server;
 use super::life::Life;
 use crate::admin::Metric;
 use crate::store::LATENCY_BOUNDS_US;
+use parlor_core::{ImCounters, ImTotals, Tally};
 
 const QOS: [&str; 3] = ["0", "1", "2"];
+/// Outcomes of commands (docs/protocol.md section 6).
+const OUTCOMES: &[&str] = &["done", "failed", "rejected", "expired", "timeout", "canceled", "unknown_outcome"];
+/// Codes of refusals (docs/protocol.md section 10).
+const CODES: &[&str] = &[
+    "bad_request",
+    "bad_topic",
+    "no_account",
+    "not_found",
+    "no_consent",
+    "blocked",
+    "forbidden",
+    "id_reused",
+    "too_late",
+    "response_topic",
+    "exists",
+    "too_large",
+    "quota",
+    "expired",
+    "low_space",
+];
+/// Why a terminal did not get something.
+const DROPPED: &[&str] = &["slow_reader", "packet_too_large", "expired", "terminal_replaced"];
 
 #[allow(clippy::cast_precision_loss)] // Sums of microseconds: a rounding in the sixteenth digit is none.
 fn seconds(us: u64) -> f64 {
@@ -33,11 +56,11 @@ pub(super) fn collect(server: &Server, life: &Life) -> Vec<Metric> {
         .chain(life.driver.layers().iter().collect::<Vec<_>>())
         .chain(server.side.refused().iter().collect::<Vec<_>>())
         .collect::<Vec<_>>();
-    let mut merged = parlor_core::Tally::default();
+    let mut merged = Tally::default();
     for (label, count) in refused {
         merged.add_many(label, count);
     }
-    vec![
+    let mut metrics = vec![
         Metric::gauge("parlor_connections", "Open connections, those without CONNECT included.")
             .with(totals.connections),
         Metric::counter("parlor_connections_total", "Connections accepted.").with(c.connections),
@@ -87,5 +110,46 @@ pub(super) fn collect(server: &Server, life: &Life) -> Vec<Metric> {
         Metric::gauge("parlor_uptime_seconds", "Seconds since the store was opened.")
             .with(life.driver.now().wall_ms.saturating_sub(life.started_ms) / 1000),
         Metric::gauge("parlor_boot", "How often this store was opened.").with(hub.boot()),
+    ];
+    if server.config.im.enabled {
+        metrics.extend(messaging(hub.im_counters(), hub.im_totals()));
+    }
+    metrics
+}
+
+/// What messaging counts (docs/protocol.md).
+fn messaging(c: &ImCounters, totals: ImTotals) -> Vec<Metric> {
+    vec![
+        Metric::counter("parlor_im_messages_total", "Messages accepted.").with(c.messages),
+        Metric::counter("parlor_im_duplicates_total", "Messages and commands that had been accepted before.")
+            .with(c.duplicates),
+        Metric::counter("parlor_im_entries_total", "Mailbox entries made.").with(c.entries),
+        Metric::counter("parlor_im_sent_total", "Mailbox entries and messages sent to terminals.").with(c.sent),
+        Metric::counter("parlor_im_commands_total", "Commands accepted.").with(c.commands),
+        Metric::counter("parlor_im_outcomes_total", "Outcomes of commands.")
+            .labelled_all("state", from_zero(OUTCOMES, &c.outcomes)),
+        Metric::counter("parlor_im_refused_total", "Requests refused, by code.")
+            .labelled_all("code", from_zero(CODES, &c.refused)),
+        Metric::counter("parlor_im_dropped_total", "What a terminal did not get.")
+            .labelled_all("reason", from_zero(DROPPED, &c.dropped)),
+        Metric::gauge("parlor_im_accounts", "Accounts that take part or may.").with(totals.accounts),
+        Metric::gauge("parlor_im_conversations", "Conversations, groups and channels.").with(totals.conversations),
+        Metric::gauge("parlor_im_terminals", "Terminals with a place in a mailbox.").with(totals.terminals),
+        Metric::gauge("parlor_im_sessions", "Sessions that take part now.").with(totals.online),
+        Metric::gauge("parlor_im_unread", "Unread messages of all accounts.").with(totals.unread),
+        Metric::gauge("parlor_im_cached_bytes", "Bytes of messages kept in memory.").with(totals.cached_bytes),
+        Metric::gauge("parlor_im_store_questions", "Questions to the store that are not answered.").with(totals.asked),
     ]
+}
+
+/// A tally in which these labels are there from the start: a rate of what was never there cannot be told from none.
+fn from_zero(labels: &[&'static str], tally: &Tally) -> Vec<(&'static str, u64)> {
+    let mut whole = Tally::default();
+    for label in labels {
+        whole.add_many(label, 0);
+    }
+    for (label, count) in tally.iter() {
+        whole.add_many(label, count);
+    }
+    whole.iter().collect()
 }

@@ -3,13 +3,16 @@
 use super::Server;
 use super::life::{Life, decode_record};
 use crate::admin::{
-    ChunkWriter, Command, CommandError, ConnectionStatus, Kick, ListenerStatus, Page, Payload, RetainedQuery,
-    RetainedRow, SessionDetail, SessionSummary, SessionsQuery, State, Status, StoreStatus, SubscriptionRow,
-    SubscriptionsQuery,
+    ChunkWriter, Command, CommandError, ConnectionStatus, Connections, Described, Kick, ListenerStatus, Page,
+    PairError, Payload, RetainedQuery, RetainedRow, Rights, SessionDetail, SessionSummary, SessionsQuery, State,
+    Status, StoreStatus, SubscriptionRow, SubscriptionsQuery,
 };
 use crate::auth::AccountName;
-use parlor_core::{LinkView, SessionView};
+use parlor_core::{LinkView, Reply, SessionView};
+use serde_json::json;
+use std::net::IpAddr;
 use std::rc::Rc;
+use tokio::sync::oneshot;
 
 /// Carries out everything but the orders that end or replace the life itself.
 pub(super) fn perform(server: &Server, life: &Life, command: Command) {
@@ -31,11 +34,42 @@ pub(super) fn perform(server: &Server, life: &Life, command: Command) {
         Command::RetainedClear { topic, reply } => {
             order(life, reply, |hub, now, token| hub.clear_retained(now, &topic, token));
         }
-        Command::AccountPut { name, record, reply } => match decode_record(&record) {
-            Ok(_) => put_account(life, &name, &record, move || drop(reply.send(Ok(())))),
+        Command::AccountPut { name, record, described, connections, reply } => match decode_record(&record) {
+            Ok(_) => {
+                put_account(life, &name, &record, described.as_ref(), connections, move || drop(reply.send(Ok(()))));
+            }
             Err(error) => drop(reply.send(Err(error))),
         },
         Command::AccountRemove { name, reply } => remove_account(life, &name, reply),
+        Command::Act { account, rights, path, payload, reply } => {
+            if let Some(error) = refusal(life) {
+                return drop(reply.send(Err(error)));
+            }
+            let token = life.orders.borrow_mut().ask(move |said| drop(reply.send(Ok(said))));
+            let (now, mut hub) = (life.driver.now(), life.driver.hub.borrow_mut());
+            match rights {
+                Rights::Operator => hub.act(now, &account, &path, payload.reveal(), token),
+                Rights::Own => hub.act_within_rights(now, &account, &path, payload.reveal(), token),
+            }
+        }
+        Command::Look { what, reply } => {
+            if let Some(error) = refusal(life) {
+                return drop(reply.send(Err(error)));
+            }
+            let token = life.orders.borrow_mut().ask(move |said| drop(reply.send(Ok(said))));
+            life.driver.hub.borrow_mut().look(life.driver.now(), &what, token);
+        }
+        Command::Pair { peer, code, name, reply } => pair(life, peer, code.reveal(), &name, reply),
+        Command::TokenIssue { wish, reply } => {
+            let (authenticator, now_ms) =
+                (std::sync::Arc::clone(&life.driver.authenticator), life.driver.now().wall_ms);
+            // The first token makes the key, which waits for the disk.
+            tokio::task::spawn_blocking(move || drop(reply.send(authenticator.issue_token(&wish, now_ms))));
+        }
+        Command::TokenCheck { token, reply } => {
+            let now_ms = life.driver.now().wall_ms;
+            drop(reply.send(life.driver.authenticator.token_account(token.reveal(), now_ms)));
+        }
         Command::Backup { chunks } => {
             let backups = life.backups.clone();
             tokio::task::spawn_blocking(move || {
@@ -51,11 +85,11 @@ pub(super) fn perform(server: &Server, life: &Life, command: Command) {
 /// Lets the hub do something that is answered when it is on disk; `false`: there was nothing to do.
 fn order(
     life: &Life,
-    reply: tokio::sync::oneshot::Sender<Result<bool, CommandError>>,
+    reply: oneshot::Sender<Result<bool, CommandError>>,
     act: impl FnOnce(&mut parlor_core::Hub, parlor_core::Now, u64) -> bool,
 ) {
-    if let Some(why) = &life.orders.borrow().failed {
-        return drop(reply.send(Err(CommandError::Store(why.clone()))));
+    if let Some(error) = refusal(life) {
+        return drop(reply.send(Err(error)));
     }
     let reply = Rc::new(std::cell::Cell::new(Some(reply)));
     let later = Rc::clone(&reply);
@@ -73,26 +107,67 @@ fn order(
     }
 }
 
-/// Stores an account; the table in memory follows when it is on disk.
-pub(super) fn put_account(life: &Life, name: &str, record: &[u8], then: impl FnOnce() + 'static) {
+/// Why nothing can be promised, if that is so.
+fn refusal(life: &Life) -> Option<CommandError> {
+    let orders = life.orders.borrow();
+    let failed = orders.failed.clone().map(CommandError::Store);
+    failed.or_else(|| orders.is_full().then_some(CommandError::Busy("the most that messaging may be asked at once")))
+}
+
+/// Pairs a device, unless too many wrong codes came from where it is; wrong ones are counted.
+fn pair(life: &Life, peer: IpAddr, code: &str, name: &str, reply: oneshot::Sender<Result<Reply, PairError>>) {
+    if let Some(error) = refusal(life) {
+        return drop(reply.send(Err(error.into())));
+    }
+    let wait_ms = life.driver.authenticator.pairing_wait_ms(peer, life.driver.now().wall_ms);
+    if wait_ms > 0 {
+        return drop(reply.send(Err(PairError::SlowedDown(wait_ms))));
+    }
+    let driver = Rc::clone(&life.driver);
+    let token = life.orders.borrow_mut().ask(move |said| {
+        if matches!(said, Reply::Refused { code: "not_found", .. }) {
+            driver.authenticator.pairing_failed(peer, driver.now().wall_ms);
+        }
+        drop(reply.send(Ok(said)));
+    });
+    let payload = json!({ "code": code, "name": name }).to_string();
+    life.driver.hub.borrow_mut().act(life.driver.now(), "", "me/paired", payload.as_bytes(), token);
+}
+
+/// Stores an account, and what messaging is to know of it, together; the table in memory follows when it is on disk.
+pub(super) fn put_account(
+    life: &Life,
+    name: &str,
+    record: &[u8],
+    described: Option<&Described>,
+    connections: Connections,
+    then: impl FnOnce() + 'static,
+) {
     let accounts = std::sync::Arc::clone(&life.accounts);
     let driver = Rc::clone(&life.driver);
-    let known = AccountName::parse(name).ok().zip(decode_record(record).ok());
+    let known = AccountName::parse_stored(name).ok().zip(decode_record(record).ok());
     let token = life.orders.borrow_mut().wait(move || {
         if let Some((name, record)) = known {
-            let disabled = record.disabled;
+            let ends = record.disabled || connections == Connections::End;
             accounts.insert(name.clone(), record);
-            if disabled {
+            if ends {
                 driver.hub.borrow_mut().kick_account(driver.now(), name.as_str(), false);
                 driver.wake();
             }
         }
         then();
     });
-    life.driver.hub.borrow_mut().put_account(life.driver.now(), name, Some(record), token);
+    let (now, mut hub) = (life.driver.now(), life.driver.hub.borrow_mut());
+    let Some(Described { kind, display_name }) = described else {
+        return hub.put_account(now, name, Some(record), token);
+    };
+    // Both are in one batch, so the account is what it is from its first moment on, and the last answer is enough.
+    let unheard = life.orders.borrow_mut().wait(|| ());
+    hub.put_account(now, name, Some(record), unheard);
+    hub.describe_account(now, name, kind.word(), display_name.as_deref(), token);
 }
 
-fn remove_account(life: &Life, name: &str, reply: tokio::sync::oneshot::Sender<Result<bool, CommandError>>) {
+fn remove_account(life: &Life, name: &str, reply: oneshot::Sender<Result<bool, CommandError>>) {
     if life.accounts.get(name).is_none() {
         return drop(reply.send(Ok(false)));
     }

@@ -130,8 +130,9 @@ fn the_document_describes_what_is_there() {
             methods.as_object().expect("methods").iter().filter(|(method, _)| *method != "parameters")
         {
             // Asked of nothing that exists: what matters is that the route is known and the answer is one of its own.
-            let real =
-                path.replace("{client_id}", "no-such").replace("{topic}", "no-such").replace("{name}", "no-such");
+            let real: Vec<&str> =
+                path.split('/').map(|segment| if segment.starts_with('{') { "no-such" } else { segment }).collect();
+            let real = real.join("/");
             let Some(real) = real.strip_prefix("/api/v1").map(str::to_owned) else { continue };
             let answer = operator.ask(&method.to_uppercase(), &real, "");
             let status = answer.status.to_string();
@@ -157,6 +158,18 @@ fn strangers_are_refused() {
         ("GET", "/api/v1/retained"),
         ("GET", "/api/v1/accounts"),
         ("POST", "/api/v1/accounts"),
+        ("GET", "/api/v1/accounts/x"),
+        ("POST", "/api/v1/accounts/x/token"),
+        ("DELETE", "/api/v1/accounts/x/tokens"),
+        ("POST", "/api/v1/messages"),
+        ("POST", "/api/v1/commands"),
+        ("GET", "/api/v1/commands/x/y"),
+        ("GET", "/api/v1/channels"),
+        ("GET", "/api/v1/channels/ch-x"),
+        ("POST", "/api/v1/channels/ch-x/create"),
+        ("GET", "/api/v1/conversations"),
+        ("GET", "/api/v1/history"),
+        ("POST", "/api/v1/recount"),
         ("POST", "/api/v1/reload"),
         ("GET", "/api/v1/backup"),
         ("POST", "/api/v1/restore"),

@@ -1,7 +1,7 @@
 //! From CONNECT to CONNACK.
 
 use super::lifetime::WithWill;
-use super::messaging::{Hello, PAIR};
+use super::messaging::{Hello, PAIR, is_messaging};
 use super::{After, Effect, Hub, Now, Timer, narrow};
 use crate::auth::{AuthRequest, AuthStep};
 use crate::im::PAIRING_ACCOUNT;
@@ -282,6 +282,11 @@ impl Hub {
         who: Rc<Who>,
         auth_data: Option<&[u8]>,
     ) {
+        if pending.will.as_ref().is_some_and(|will| is_messaging(will.message.topic())) {
+            // To subscribers of `#` it would look like a message of the broker's own.
+            let text = "a will does not lie below im/: presence says when a client is gone";
+            return self.refuse_connect(now, slot, ReasonCode::NOT_AUTHORIZED, "will_not_authorized", text);
+        }
         if let Some(will) = &pending.will
             && !self.access.may_publish(who.profile, &who.account, &pending.client_id, will.message.topic())
         {

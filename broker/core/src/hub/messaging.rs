@@ -3,7 +3,7 @@
 use super::deliver::Incoming;
 use super::{AckKind, After, Effect, Hub, Now};
 use crate::im::{AccountNo, shorten};
-use crate::im::{Code, Done, Greeting, ImCounters, Origin, Out, PAIRING_ACCOUNT, Refusal, Reply, Verdict};
+use crate::im::{Code, Done, Greeting, ImCounters, Origin, Out, PAIRING_ACCOUNT, Refusal, Verdict};
 use crate::link::LinkId;
 use crate::message::Message;
 use crate::session::NO_LINK;
@@ -11,6 +11,7 @@ use crate::store::{Answer, Fact};
 use parlor_protocol::mqtt::{
     Ack, Packet, PacketId, Properties, Property, Publish, QoS, ReasonCode, SubscriptionOptions, Version,
 };
+use serde_json::Value;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -19,7 +20,11 @@ const PREFIX: &str = "im/v1/";
 /// User name of a device that has a pairing code and no account yet.
 pub(super) const PAIR: &str = "pair";
 /// The one topic, below [`PREFIX`], for such a device.
-const PAIRED: &str = "me/paired";
+pub(super) const PAIRED: &str = "me/paired";
+/// Where a client says, below [`PREFIX`], what it is.
+const HELLO: &str = "me/hello";
+/// Longest id that a refusal repeats.
+const ID_BYTES: usize = 64;
 /// Wrong codes from one address before it must wait, and how long; addresses remembered.
 const GUESSES: u32 = 5;
 const GUESS_WAIT_MS: u64 = 60_000;
@@ -33,13 +38,13 @@ pub(super) enum Waiting {
         kind: AckKind,
         packet_id: PacketId,
         path: Box<str>,
-        id: Option<Box<str>>,
+        id: Option<Value>,
     },
     /// QoS 0: nobody is answered.
     Nobody {
         link: LinkId,
         path: Box<str>,
-        id: Option<Box<str>>,
+        id: Option<Value>,
     },
     Act {
         token: u64,
@@ -91,12 +96,12 @@ impl Hub {
         let Some(account) = self.im_account(slot) else {
             let text =
                 "instant messaging needs an account, and this client has none: log in with user name and password";
-            return self.refuse_im(now, slot, key, p, path, None, &Refusal::new(Code::NoAccount, text));
+            return self.refuse_im(now, slot, key, p, path, &Refusal::new(Code::NoAccount, text));
         };
         let is_pairing = account == PAIRING_ACCOUNT;
         if is_pairing && path != PAIRED {
             let text = "a device that is being paired may only publish to im/v1/me/paired";
-            return self.refuse_im(now, slot, key, p, path, None, &Refusal::new(Code::Forbidden, text));
+            return self.refuse_im(now, slot, key, p, path, &Refusal::new(Code::Forbidden, text));
         }
         let needs_disk = path.starts_with("to/") && !path.ends_with("/receipt") && !path.ends_with("/typing");
         if self.low_space && needs_disk {
@@ -106,10 +111,15 @@ impl Hub {
                 return self.refuse(now, slot, ReasonCode::QUOTA_EXCEEDED, "low_space", text);
             }
             let text = "the server's disk is nearly full; try again later";
-            return self.refuse_im(now, slot, key, p, path, None, &Refusal::new(Code::LowSpace, text));
+            return self.refuse_im(now, slot, key, p, path, &Refusal::new(Code::LowSpace, text));
+        }
+        if path == HELLO {
+            // It may come before the first subscription.
+            self.attach_im(slot, key, account, false);
         }
         let s = &self.sessions[key as usize];
-        let (client_id, generation) = (s.client_id.clone(), s.generation);
+        let (client_id, generation) =
+            (self.im.client_id_of(key).unwrap_or_else(|| (&*s.client_id).into()), s.generation);
         let mut origin = Origin {
             account,
             session: Some((key, generation)),
@@ -135,15 +145,14 @@ impl Hub {
         if is_pairing {
             origin.id = code.as_deref();
         }
-        let id = origin.id.map(Box::from).filter(|_| !is_pairing);
         if origin.response_topic.is_some_and(|topic| !topic.starts_with("im/v1/me/res/")) {
             let text = "the Response Topic of a request must lie below im/v1/me/res/";
             let refusal = Refusal::new(Code::ResponseTopic, text);
-            return self.refuse_im(now, slot, key, p, path, id.as_deref(), &refusal);
+            return self.refuse_im(now, slot, key, p, path, &refusal);
         }
         if name.len() == path.len() {
             let text = "topics below im/ begin with im/v1/";
-            return self.refuse_im(now, slot, key, p, name, None, &Refusal::new(Code::BadTopic, text));
+            return self.refuse_im(now, slot, key, p, name, &Refusal::new(Code::BadTopic, text));
         }
         match self.im.request(now, &origin, path, p.payload) {
             Ok(Verdict::Done(done)) => {
@@ -160,7 +169,7 @@ impl Hub {
             }
             Ok(Verdict::Parked(token)) => {
                 let link = self.id_of(slot);
-                let path = path.into();
+                let (path, id) = (path.into(), said_id(p));
                 let waiting = match p.packet_id {
                     Some(packet_id) => Waiting::Packet { link, kind: kind_of(p.qos), packet_id, path, id },
                     None => Waiting::Nobody { link, path, id },
@@ -169,7 +178,7 @@ impl Hub {
                 // What the client says next must not overtake this.
                 self.pause(slot, crate::link::pause::LOOKUP);
             }
-            Err(refusal) => self.refuse_im(now, slot, key, p, path, id.as_deref(), &refusal),
+            Err(refusal) => self.refuse_im(now, slot, key, p, path, &refusal),
         }
         self.settle_im(now);
     }
@@ -232,18 +241,8 @@ impl Hub {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn refuse_im(
-        &mut self,
-        now: Now,
-        slot: u32,
-        key: u32,
-        p: &Publish<'_>,
-        path: &str,
-        id: Option<&str>,
-        refusal: &Refusal,
-    ) {
-        self.note_refusal(now, slot, path, id, refusal);
+    fn refuse_im(&mut self, now: Now, slot: u32, key: u32, p: &Publish<'_>, path: &str, refusal: &Refusal) {
+        self.note_refusal(now, slot, path, said_id(p), refusal);
         if let Some(packet_id) = p.packet_id {
             self.refuse_packet(now, slot, key, kind_of(p.qos), packet_id, refusal);
         }
@@ -251,7 +250,7 @@ impl Hub {
     }
 
     /// Counts a refusal, logs it, and tells the client where it can hear of it.
-    fn note_refusal(&mut self, now: Now, slot: u32, path: &str, id: Option<&str>, refusal: &Refusal) {
+    fn note_refusal(&mut self, now: Now, slot: u32, path: &str, id: Option<Value>, refusal: &Refusal) {
         let label = refusal.code.text();
         self.counters.refused.add(label);
         let client = self.name_of(slot);
@@ -329,7 +328,7 @@ impl Hub {
             }
             (Ok(_), _) => {}
             (Err(refusal), packet) => {
-                self.note_refusal(now, slot, &path, id.as_deref(), &refusal);
+                self.note_refusal(now, slot, &path, id, &refusal);
                 if let Some((kind, packet_id)) = packet {
                     self.refuse_packet(now, slot, key, kind, packet_id, &refusal);
                 }
@@ -397,6 +396,9 @@ impl Hub {
     ) -> Result<u8, (ReasonCode, &'static str)> {
         let key = self.links[slot as usize].session;
         let Some(account) = self.im_account(slot) else { return Err((ReasonCode::NOT_AUTHORIZED, "no_account")) };
+        if !crate::im::may_be_subscribed(filter) {
+            return Err((ReasonCode::TOPIC_FILTER_INVALID, "bad_topic"));
+        }
         if account == PAIRING_ACCOUNT && filter.strip_prefix(PREFIX) != Some(PAIRED) {
             return Err((ReasonCode::NOT_AUTHORIZED, "not_authorized"));
         }
@@ -508,6 +510,9 @@ impl Hub {
         while let Some(key) = self.im.poll_ready() {
             self.pump_im(now, key);
         }
+        if self.im_places_ms.is_none() && self.im.has_places() {
+            self.im_places_ms = Some(now.ms + super::PLACES_MS);
+        }
         // Sending may ask for more to be read.
         while let Some(out) = self.im.out.pop_front() {
             self.do_im(now, out);
@@ -557,67 +562,12 @@ impl Hub {
     }
 
     /// Tells a session, or whoever acted, how a request went, now that it is on disk.
-    pub(super) fn told_im(&mut self, now: Now, asker: &crate::im::Asker, reply: serde_json::Value) {
+    pub(super) fn told_im(&mut self, now: Now, asker: &crate::im::Asker, reply: Value) {
         self.im.answer(asker, reply);
         self.settle_im(now);
     }
 
     // ---- The operator ----------------------------------------------------------------------------------------
-
-    /// Does what a PUBLISH by `account` to `im/v1/{path}` would do, with the operator's authority;
-    /// [`Effect::Replied`] with this token follows once it is durable. An empty `account` may only pair.
-    pub fn act(&mut self, now: Now, account: &str, path: &str, payload: &[u8], token: u64) {
-        let no = if account.is_empty() && path == PAIRED { Some(PAIRING_ACCOUNT) } else { self.im.account_no(account) };
-        let Some(no) = no else {
-            let text = format!("there is no account {}", shorten(account));
-            return self.acted(now, token, Err(Refusal::new(Code::NotFound, text)));
-        };
-        if self.low_space && path.starts_with("to/") {
-            let text = "the server's disk is nearly full; try again later";
-            return self.acted(now, token, Err(Refusal::new(Code::LowSpace, text)));
-        }
-        let origin = Origin {
-            account: no,
-            session: None,
-            client_id: "$operator",
-            token,
-            response_topic: None,
-            correlation: None,
-            id: None,
-            expiry_ms: 0,
-            operator: true,
-        };
-        match self.im.request(now, &origin, path, payload) {
-            Ok(Verdict::Parked(parked)) => {
-                self.im_waiting.insert(parked, Waiting::Act { token });
-            }
-            verdict => {
-                self.take_im_facts(now);
-                self.acted(now, token, verdict);
-            }
-        }
-        self.settle_im(now);
-    }
-
-    fn acted(&mut self, now: Now, token: u64, verdict: Result<Verdict, Refusal>) {
-        let reply = match verdict {
-            Ok(Verdict::Done(done)) => {
-                let mut reply = done.reply.unwrap_or_else(|| serde_json::json!({}));
-                if done.seq != 0 {
-                    reply["seq"] = done.seq.into();
-                    reply["dup"] = done.dup.into();
-                }
-                Reply::Done(reply.to_string())
-            }
-            // The answer comes by itself.
-            Ok(_) => return,
-            Err(refusal) => {
-                self.counters.refused.add(refusal.code.text());
-                Reply::Refused { code: refusal.code.text(), text: refusal.text }
-            }
-        };
-        self.after_commit(now, After::Replied { token, reply });
-    }
 
     /// Says what kind of account this is (`person`, `device` or `service`) and its display name;
     /// [`Effect::Stored`] with this token follows.
@@ -673,6 +623,17 @@ impl Hub {
 
 fn kind_of(qos: QoS) -> AckKind {
     if qos == QoS::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck }
+}
+
+/// The id of a request, so that whoever is refused knows what: user property `im-id`, or `id` in the payload.
+fn said_id(p: &Publish<'_>) -> Option<Value> {
+    let of_property = p.properties.iter().find_map(|property| match property {
+        Property::UserProperty("im-id", id) => Some(id.into()),
+        _ => None,
+    });
+    let of_payload = || crate::im::object(p.payload).ok()?.remove("id");
+    let fits = |id: &Value| id.as_str().is_none_or(|id| id.len() <= ID_BYTES) && !id.is_object() && !id.is_array();
+    of_property.or_else(of_payload).filter(fits)
 }
 
 fn narrow16(n: usize) -> u16 {

@@ -4,6 +4,7 @@
 //! It never waits. What must be on disk first is put into a batch, and what may only be said afterwards waits as an
 //! [`After`] until the store reports that batch.
 
+mod act;
 mod authenticate;
 mod connect;
 mod deliver;
@@ -196,6 +197,8 @@ const POOLED_BYTES: usize = 128 * 1024;
 /// Routes kept by topic for all publishers together, and the bytes they may take.
 const ROUTES: usize = 8_192;
 const ROUTES_BYTES: usize = 16 * 1024 * 1024;
+/// How long a terminal's place may wait for a batch to go with. Until then a power cut sends its last messages again.
+const PLACES_MS: u64 = 200;
 /// As few deadlines as this are never looked through for those that mean nothing any more.
 const TIMERS_LEAST: usize = 1_024;
 
@@ -249,6 +252,8 @@ pub struct Hub {
     im: Im,
     /// The time of the last event that the messaging rooms heard of.
     im_now: Now,
+    /// When places of terminals that nobody waits for are written at the latest.
+    im_places_ms: Option<u64>,
     im_waiting: Map<u64, messaging::Waiting>,
     /// Wrong pairing codes by address: how many, and until when they count.
     guesses: Map<IpAddr, (u32, u64)>,
@@ -304,6 +309,7 @@ impl Hub {
             notices: Notices::default(),
             im,
             im_now: now,
+            im_places_ms: None,
             im_waiting: map(seed),
             guesses: map(seed),
         };
@@ -462,6 +468,10 @@ impl Hub {
         for (at, timer) in due {
             self.fire(now, at, timer);
         }
+        if self.im_places_ms.is_some_and(|at| at <= now.ms) {
+            self.im_places_ms = None;
+            self.im.want_places();
+        }
         if self.im.deadline().is_some_and(|at| at <= now.ms) {
             self.im.tick(now);
             self.settle_im(now);
@@ -504,6 +514,9 @@ impl Hub {
 
     /// The batch to commit next, if anything is to be committed.
     pub fn take_batch(&mut self) -> Option<(BatchNo, Batch)> {
+        if self.stopping {
+            self.im.want_places();
+        }
         if self.im.is_dirty() {
             let marks = self.im.flush(self.im_now);
             self.take_im_facts(self.im_now);
@@ -512,6 +525,11 @@ impl Hub {
             }
         }
         if self.batch.is_empty() {
+            // What was touched needed no row after all.
+            let now = self.im_now;
+            for after in core::mem::take(&mut self.after) {
+                self.after_commit(now, after);
+            }
             return None;
         }
         self.last_batch += 1;
@@ -524,13 +542,14 @@ impl Hub {
 
     /// Whether anything waits to be committed or has been handed out and not been reported.
     pub fn is_committing(&self) -> bool {
-        !self.batch.is_empty() || !self.pending.is_empty() || self.im.is_dirty()
+        let places = self.stopping && self.im.has_places();
+        !self.batch.is_empty() || !self.pending.is_empty() || self.im.is_dirty() || places
     }
 
     /// When [`Hub::tick`] has something to do, on the clock of [`Now::ms`].
     pub fn deadline(&self) -> Option<u64> {
         let own = self.timers.peek().map(|Reverse((at, _))| *at);
-        own.into_iter().chain(self.im.deadline()).min()
+        own.into_iter().chain(self.im.deadline()).chain(self.im_places_ms).min()
     }
 
     /// Lines for the operator.
@@ -586,7 +605,7 @@ impl Hub {
 
     /// Runs `after` once everything in the current batch, and every batch before it, is on disk.
     fn after_commit(&mut self, now: Now, after: After) {
-        if !self.batch.is_empty() {
+        if !self.batch.is_empty() || self.im.is_dirty() {
             self.after.push(after);
         } else if let Some((_, _, last)) = self.pending.back_mut() {
             last.push(after);

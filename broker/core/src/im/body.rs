@@ -6,8 +6,9 @@ use super::name::is_client_id;
 use super::refusal::{Code, Refusal};
 use super::row::{RowWriter, read_u32, reader};
 use crate::store::bytes::DecodeError;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 /// A message as a client sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,7 +27,7 @@ pub(crate) struct Draft {
 impl Draft {
     /// Reads the payload of a message, or of an edit (which has `seq` too).
     pub(crate) fn parse(payload: &[u8], is_edit: bool) -> Result<Self, Refusal> {
-        let mut draft = Self::default();
+        let mut draft = Self { fragment: Vec::with_capacity(payload.len() + 16), ..Self::default() };
         let Ok(text) = core::str::from_utf8(payload) else {
             draft.fragment.extend_from_slice(b",\"data\":");
             put_str(&mut draft.fragment, &<base64ct::Base64 as base64ct::Encoding>::encode_string(payload));
@@ -36,9 +37,9 @@ impl Draft {
             put_text(&mut draft.fragment, "text", text);
             return Ok(draft);
         }
-        let fields: BTreeMap<String, &RawValue> = serde_json::from_str(text)
+        let Fields(fields) = serde_json::from_str(text)
             .map_err(|e| Refusal::bad(format!("the payload begins with {{ and is no JSON object: {e}")))?;
-        if !is_edit && !fields.contains_key("text") && !fields.contains_key("body") {
+        if !is_edit && !fields.iter().any(|(key, _)| *key == "text" || *key == "body") {
             draft.fragment.extend_from_slice(b",\"body\":");
             draft.fragment.extend_from_slice(text.trim_end().as_bytes());
             return Ok(draft);
@@ -61,6 +62,11 @@ impl Draft {
         let string = || serde_json::from_str::<String>(raw).map_err(|_| wrong("a string"));
         let number = || serde_json::from_str::<u64>(raw).map_err(|_| wrong("a whole number of 0 or more"));
         match key {
+            // A string as it came is one as it goes.
+            "text" if raw.starts_with('"') && !raw.contains("\\u") => {
+                self.fragment.extend_from_slice(b",\"text\":");
+                self.fragment.extend_from_slice(raw.as_bytes());
+            }
             "text" => put_text(&mut self.fragment, "text", &string()?),
             "body" => {
                 self.fragment.extend_from_slice(b",\"body\":");
@@ -126,6 +132,59 @@ impl Draft {
         hash.int(self.ttl_ms);
         hash.int(self.level.into());
         hash.finish()
+    }
+}
+
+/// The fields of a JSON object, in their order and unread.
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut fields: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::with_capacity(4);
+                while let Some(Key(key)) = map.next_key()? {
+                    if fields.iter().any(|(known, _)| *known == key) {
+                        return Err(serde::de::Error::custom(format!("\"{key}\" is there twice")));
+                    }
+                    fields.push((key, map.next_value()?));
+                }
+                Ok(Fields(fields))
+            }
+        }
+        from.deserialize_map(Reader)
+    }
+}
+
+/// A key, borrowed where it has no escapes.
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Key<'de>;
+
+            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_borrowed_str<E>(self, key: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(key)))
+            }
+
+            fn visit_str<E>(self, key: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(key.to_owned())))
+            }
+        }
+        from.deserialize_str(Reader)
     }
 }
 
@@ -261,6 +320,9 @@ mod tests {
         check(br#"{"text":"x","id":"a b"}"#, Err(Code::BadRequest));
         check(br#"{"text":"x","ttl_s":0}"#, Err(Code::BadRequest));
         check(br#"{"text":1}"#, Err(Code::BadRequest));
+        check(br#"{"text":"a","text":"b"}"#, Err(Code::BadRequest));
+        check(br#"{"text":"\u0041\n"}"#, Ok(r#","text":"A\n""#));
+        check(br#"{"text":"\ud800"}"#, Err(Code::BadRequest));
     }
 
     #[test]

@@ -240,6 +240,13 @@ impl Im {
         serde_json::from_slice(&payload).ok()
     }
 
+    /// A command of this requester as it is now; `None`: there is none, or it is forgotten.
+    pub(super) fn look_command(&self, requester: AccountNo, device: AccountNo, id: &str) -> Option<serde_json::Value> {
+        let no = self.commands.devices.get(&device)?.by_requester(requester, id)?;
+        let (_, payload) = self.command_now(device, no, 0)?;
+        serde_json::from_slice(&payload).ok()
+    }
+
     /// Topic and payload of a command as it is now.
     fn command_now(&self, device: AccountNo, no: u64, pos: u64) -> Option<(Rc<str>, Vec<u8>)> {
         let command = self.commands.get(device, no)?;

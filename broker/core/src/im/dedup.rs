@@ -1,12 +1,12 @@
 //! Which client ids were used: the latest ones exactly, all others by a filter that may say "perhaps".
 
+use super::cache::Cache;
 use super::model::AccountNo;
-use crate::hash::{Map, map};
 use crate::store::bytes::{DecodeError, Reader, put_int};
 use std::collections::VecDeque;
 
-/// Client ids kept exactly, in memory; older ones are asked of the store when the filter says "perhaps".
-const RECENT: usize = 65_536;
+/// Client ids kept exactly, in memory (twice as many at most); older ones are asked of the store when the filter says "perhaps".
+const RECENT: usize = 32_768;
 /// Keys of the first part of the filter; each further part takes twice as many, up to the last.
 const FIRST_KEYS: usize = 1 << 16;
 const MOST_KEYS: usize = 1 << 21;
@@ -108,8 +108,7 @@ pub(crate) fn key(account: AccountNo, client_id: &str, kind: u64, id: &str) -> K
 /// All client ids that are remembered.
 #[derive(Debug)]
 pub(crate) struct Dedup {
-    recent: Map<Key, Known>,
-    order: VecDeque<Key>,
+    recent: Cache<Key, Known>,
     parts: VecDeque<Part>,
 }
 
@@ -164,7 +163,7 @@ fn filter_hash(key: Key) -> u64 {
 
 impl Dedup {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { recent: map(seed), order: VecDeque::new(), parts: VecDeque::new() }
+        Self { recent: Cache::new(RECENT, seed), parts: VecDeque::new() }
     }
 
     /// A key that the store has.
@@ -187,14 +186,7 @@ impl Dedup {
 
     /// What the store said of a key.
     pub(crate) fn remember(&mut self, key: Key, known: Known) {
-        if self.recent.insert(key, known).is_none() {
-            self.order.push_back(key);
-        }
-        if self.order.len() > RECENT
-            && let Some(old) = self.order.pop_front()
-        {
-            self.recent.remove(&old);
-        }
+        self.recent.insert(key, known, 1);
     }
 
     fn filter(&mut self, key: Key, wall_ms: u64) {
@@ -224,7 +216,7 @@ mod tests {
         for n in 0..300_000 {
             dedup.add(name(n), Known { conv: 1, seq: n, content: n }, n);
         }
-        assert_eq!(dedup.recent.len(), RECENT);
+        assert!(dedup.recent.cost() <= 2 * RECENT);
         assert!((0..300_000).all(|n| dedup.find(name(n)) != Found::New));
         assert_eq!(dedup.find(name(299_999)), Found::Used(Known { conv: 1, seq: 299_999, content: 299_999 }));
         let doubted = (300_000..400_000).filter(|&n| dedup.find(name(n)) != Found::New).count();

@@ -7,6 +7,7 @@
 
 mod announce;
 mod body;
+mod cache;
 mod command;
 mod contact;
 mod dedup;
@@ -14,6 +15,7 @@ mod deliver;
 mod flood;
 mod group;
 mod json;
+mod look;
 mod model;
 mod name;
 mod online;
@@ -33,11 +35,13 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
+pub use look::Look;
 pub use name::is_address_of_account;
 pub use pairing::PairRequest;
 
 pub(crate) use deliver::{MAIL_IDS, Sending};
 pub(crate) use model::AccountNo;
+pub(crate) use online::may_be_subscribed;
 pub(crate) use pairing::PAIRING_ACCOUNT;
 pub(crate) use refusal::{Code, Refusal};
 pub(crate) use terminal::Greeting;
@@ -288,8 +292,8 @@ pub struct ImTotals {
     pub asked: u64,
 }
 
-/// Bytes of messages that are kept in memory because they were just sent.
-const BODIES_BYTES: usize = 16 << 20;
+/// Bytes of messages that are kept in memory because they were just sent; twice as many at most.
+const BODIES_BYTES: usize = 8 << 20;
 
 /// The messaging rooms.
 #[derive(Debug)]
@@ -310,6 +314,7 @@ pub(crate) struct Im {
     dirty_convs: Vec<ConvNo>,
     dirty_members: Vec<(ConvNo, AccountNo)>,
     dirty_terminals: Vec<(AccountNo, u8)>,
+    places_are_due: bool,
     dirty_mailboxes: Vec<AccountNo>,
     /// Mailboxes with entries that are in no batch that was handed out.
     touched: Vec<AccountNo>,
@@ -324,10 +329,8 @@ pub(crate) struct Im {
     badged: Vec<(AccountNo, ConvNo)>,
     /// Members whose marks moved and are to be told to the others.
     moved: Vec<(ConvNo, AccountNo)>,
-    /// Just sent, by conversation and seq; the oldest go first.
-    bodies: Map<(ConvNo, u64), Rc<[u8]>>,
-    bodies_order: VecDeque<(ConvNo, u64)>,
-    bodies_bytes: usize,
+    /// Just sent or changed, by conversation and seq.
+    bodies: cache::Cache<(ConvNo, u64), Rc<[u8]>>,
     dedup: dedup::Dedup,
     pending: Map<u64, Pending>,
     next_token: u64,
@@ -386,6 +389,7 @@ impl Im {
             dirty_convs: vec![],
             dirty_members: vec![],
             dirty_terminals: vec![],
+            places_are_due: false,
             dirty_mailboxes: vec![],
             touched: vec![],
             certainly_new: None,
@@ -394,9 +398,7 @@ impl Im {
             waiting_devices: vec![],
             badged: vec![],
             moved: vec![],
-            bodies: map(seed),
-            bodies_order: VecDeque::new(),
-            bodies_bytes: 0,
+            bodies: cache::Cache::new(BODIES_BYTES, seed),
             dedup: dedup::Dedup::new(seed),
             pending: map(seed),
             next_token: 1,
@@ -430,7 +432,7 @@ impl Im {
             terminals: self.dir.accounts.iter().map(|a| a.terminals.len() as u64).sum(),
             online: self.online.len() as u64,
             unread: self.dir.accounts.iter().map(|a| a.unread).sum(),
-            cached_bytes: self.bodies_bytes as u64,
+            cached_bytes: self.bodies.cost() as u64,
             asked: self.pending.len() as u64,
         }
     }
@@ -557,12 +559,12 @@ impl Im {
     }
 
     /// Tells a session that what it asked was refused.
-    pub(crate) fn tell_refusal(&mut self, origin: &Origin<'_>, path: &str, id: Option<&str>, refusal: &Refusal) {
+    pub(crate) fn tell_refusal(&mut self, origin: &Origin<'_>, path: &str, id: Option<Value>, refusal: &Refusal) {
         self.counters.refused.add(refusal.code.text());
         let Some(session) = origin.session else { return };
         let mut object = serde_json::json!({ "re": path, "code": refusal.code.text(), "text": refusal.text });
         if let Some(id) = id {
-            object["id"] = id.into();
+            object["id"] = id;
         }
         self.note_session(session, Class::Err, "im/v1/me/err", object.to_string().into_bytes(), None);
         if let Some(rest) = path.strip_prefix("to/")
@@ -634,11 +636,21 @@ impl Im {
         }
     }
 
+    /// Whether places of terminals wait that nobody waits for: they go with the next batch, or after a while.
+    pub(crate) fn has_places(&self) -> bool {
+        !self.dirty_terminals.is_empty()
+    }
+
+    /// Places of terminals wait no longer.
+    pub(crate) fn want_places(&mut self) {
+        self.places_are_due = true;
+    }
+
     /// Whether rows wait for a batch.
     pub(crate) fn is_dirty(&self) -> bool {
         !(self.dirty_convs.is_empty()
             && self.dirty_members.is_empty()
-            && self.dirty_terminals.is_empty()
+            && (self.dirty_terminals.is_empty() || !self.places_are_due)
             && self.dirty_mailboxes.is_empty()
             && self.moved.is_empty()
             && self.badged.is_empty()
@@ -668,6 +680,7 @@ impl Im {
             member.write(&mut w);
             self.put(row::MEMBER, no.0.into(), account.0.into(), &w.0);
         }
+        self.places_are_due = false;
         for (account, no) in core::mem::take(&mut self.dirty_terminals) {
             let Some(terminal) = self.dir.accounts[account.at()].terminal_mut(no) else { continue };
             terminal.dirty = false;

@@ -367,6 +367,11 @@ impl Online {
     }
 }
 
+/// Whether a filter lies where something is sent to clients.
+pub(crate) fn may_be_subscribed(filter: &str) -> bool {
+    ["im/v1/me/#", "im/v1/presence/#", "im/v1/state/#"].into_iter().any(|below| overlaps(filter, below))
+}
+
 /// Whether some topic matches both filters.
 fn overlaps(a: &str, b: &str) -> bool {
     let (mut a, mut b) = (a.split('/'), b.split('/'));

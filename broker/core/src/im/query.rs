@@ -95,7 +95,7 @@ impl Im {
         let until = a.mailbox.committed;
         let asker = self.asker(origin, path, object.get("id").cloned());
         let online = self.online_of(origin).map(|at| (at, self.online[at as usize].serial));
-        let from = (after + 1).max(self.dir.accounts[origin.account.at()].mailbox.floor);
+        let from = after.saturating_add(1).max(self.dir.accounts[origin.account.at()].mailbox.floor);
         if from >= until {
             let asked = Asked { asker, online, what: Wanted::Entries { after, until } };
             self.synced(now, &asked, after, until, false, vec![], None);
@@ -128,7 +128,7 @@ impl Im {
         let account = asked.asker.account;
         let floor = self.dir.accounts[account.at()].mailbox.floor;
         let mut lines = Lines::default();
-        if after + 1 < floor {
+        if after.saturating_add(1) < floor {
             let topic = format!("im/v1/me/in/{}/gap", self.name_of(account));
             let gap = json!({ "from": after + 1, "to": floor - 1, "why": "retention" });
             lines.push(&topic, gap.to_string().as_bytes());
@@ -292,7 +292,7 @@ impl Im {
         let c = &self.dir.convs[conv.at()];
         let first = c.member(origin.account).map_or(1, super::model::Member::visible_from);
         let (direction, from, until) = match (before, after) {
-            (_, Some(after)) => (Direction::Up, (after + 1).max(first), c.head + 1),
+            (_, Some(after)) => (Direction::Up, after.saturating_add(1).max(first), c.head + 1),
             (before, None) => (Direction::Down, first, before.unwrap_or(u64::MAX).min(c.head + 1)),
         };
         let online = self.online_of(origin).map(|at| (at, self.online[at as usize].serial));

@@ -49,8 +49,8 @@ impl Code {
         match self {
             Self::BadRequest => ReasonCode::PAYLOAD_FORMAT_INVALID,
             Self::BadTopic => ReasonCode::TOPIC_NAME_INVALID,
-            Self::TooLarge => ReasonCode::PACKET_TOO_LARGE,
-            Self::Quota | Self::LowSpace => ReasonCode::QUOTA_EXCEEDED,
+            // Packet too large (0x95) is no code of PUBACK [MQTT5-3.4.2-1].
+            Self::TooLarge | Self::Quota | Self::LowSpace => ReasonCode::QUOTA_EXCEEDED,
             _ => ReasonCode::NOT_AUTHORIZED,
         }
     }
@@ -77,5 +77,36 @@ impl Refusal {
     /// There is no such thing.
     pub(crate) fn not_found(text: impl Into<String>) -> Self {
         Self::new(Code::NotFound, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_puback_may_carry_every_reason() {
+        use Code::*;
+        let all = [
+            BadRequest,
+            BadTopic,
+            NoAccount,
+            NotFound,
+            NoConsent,
+            Blocked,
+            Forbidden,
+            IdReused,
+            TooLate,
+            ResponseTopic,
+            Exists,
+            TooLarge,
+            Quota,
+            Expired,
+            LowSpace,
+        ];
+        for code in all {
+            let reason = code.reason().0;
+            assert!([0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99].contains(&reason), "{}: {reason:#x}", code.text());
+        }
     }
 }

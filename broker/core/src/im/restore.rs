@@ -151,6 +151,12 @@ impl Im {
                 }
             }
         }
+        for account in &mut self.dir.accounts {
+            // What was sent before the end is not known: all of it may have been, and comes again with DUP.
+            for terminal in &mut account.terminals {
+                terminal.sent = account.mailbox.committed;
+            }
+        }
         let expiring: Vec<_> = self.expiring.iter().map(|(key, e)| (*key, e.at_ms)).collect();
         for ((conv, seq), at_ms) in expiring {
             self.arm_wall(now, at_ms, ImTimer::Expiry(conv, seq));

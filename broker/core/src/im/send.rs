@@ -4,7 +4,7 @@ use super::body::{Body, Draft};
 use super::dedup::{self, Found, Known};
 use super::model::{AccountKind, AccountNo, Address, COUNTED, ConvKind, ConvNo, MailEntry, MailKind, Role, WINDOW};
 use super::name::{NameKind, is_client_id, name_kind};
-use super::{BODIES_BYTES, Class, Code, Done, Im, ImTimer, Origin, Out, Pending, Refusal, Verdict, row, shorten};
+use super::{Class, Code, Done, Im, ImTimer, Origin, Out, Pending, Refusal, Verdict, row, shorten};
 use crate::hub::Now;
 use crate::store::bytes::DecodeError;
 use crate::store::{Answer, What};
@@ -298,7 +298,7 @@ impl Im {
     }
 
     fn append(&mut self, now: Now, conv: ConvNo, body: &Body<'_>) -> u64 {
-        let value = body.encode();
+        let value: Rc<[u8]> = body.encode().into();
         let c = &mut self.dir.convs[conv.at()];
         c.head += 1;
         let seq = c.head;
@@ -309,7 +309,7 @@ impl Im {
         c.window.push_back((body.from, body.flags));
         let is_large = c.is_large();
         self.put(row::BODY, conv.0.into(), seq, &value);
-        self.remember_body(conv, seq, value.into());
+        self.remember_body(conv, seq, value);
         self.touch_conv(conv);
         for at in 0..self.dir.convs[conv.at()].members.len() {
             let member = &mut self.dir.convs[conv.at()].members[at];
@@ -342,19 +342,8 @@ impl Im {
     }
 
     fn remember_body(&mut self, conv: ConvNo, seq: u64, value: Rc<[u8]>) {
-        self.bodies_bytes += value.len() + 64;
-        if let Some(old) = self.bodies.insert((conv, seq), value) {
-            self.bodies_bytes -= old.len() + 64;
-        } else {
-            self.bodies_order.push_back((conv, seq));
-        }
-        while self.bodies_bytes > BODIES_BYTES
-            && let Some(key) = self.bodies_order.pop_front()
-        {
-            if let Some(old) = self.bodies.remove(&key) {
-                self.bodies_bytes -= old.len() + 64;
-            }
-        }
+        let cost = value.len() + 64;
+        self.bodies.insert((conv, seq), value, cost);
     }
 
     // ---- Recall and edit -------------------------------------------------------------------------------------

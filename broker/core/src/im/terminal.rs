@@ -248,6 +248,11 @@ impl Im {
         a.terminals.iter().find(|t| *t.client_id == *origin.client_id).map(|t| t.no)
     }
 
+    /// The client identifier of a session that takes part.
+    pub(crate) fn client_id_of(&self, session: u32) -> Option<Rc<str>> {
+        self.by_session.get(&session).map(|at| Rc::clone(&self.online[*at as usize].client_id))
+    }
+
     /// The place in `online` of a session.
     pub(crate) fn place_of(&self, session: u32) -> Option<u32> {
         self.by_session.get(&session).copied()

@@ -12,7 +12,7 @@ use super::ImError;
 use crate::client::LoadError;
 use crate::wire::{self, Packet};
 
-const READ_BUFFER: usize = 256 * 1024;
+const READ_BUFFER: usize = 4 << 20;
 /// Nothing has come for so long: something is lost.
 const STALL_SECS: u64 = 10;
 /// Connections that are being made at the same time.

@@ -8,7 +8,7 @@ mod loads;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -76,7 +76,8 @@ impl Broker {
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir)?;
         let key: Vec<u8> = (1..=48).collect();
-        std::fs::write(dir.join("jwt.key"), &key)?;
+        let mut secret = OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join("jwt.key"))?;
+        secret.write_all(&key)?;
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut command = Command::new(&options.parlor);
         command

@@ -1,11 +1,14 @@
 //! The operator's API over a loopback socket, with a driver that is made up.
 
-use super::router::ROUTES;
+mod document;
+mod im;
+mod schema;
+
 use super::*;
 use crate::config::{Config, Sources};
 use crate::log;
+use schema::conforms;
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -198,7 +201,13 @@ fn answer(command: Command, accounts: &mut Vec<(String, Vec<u8>)>, seen: &Mutex<
             drop(reply.send(Err(CommandError::Store("disk full".into()))));
         }
         Command::Accounts { reply } => drop(reply.send(accounts.clone())),
-        Command::AccountPut { name, record, reply } => {
+        Command::AccountPut { name, record, described, connections, reply } => {
+            if let Some(Described { kind, display_name }) = described {
+                note(format!("described {name} {} {display_name:?}", kind.word()));
+            }
+            if connections == Connections::End {
+                note(format!("connections of {name} end"));
+            }
             accounts.retain(|(other, _)| *other != name);
             accounts.push((name, record));
             accounts.sort();
@@ -213,6 +222,21 @@ fn answer(command: Command, accounts: &mut Vec<(String, Vec<u8>)>, seen: &Mutex<
             note(format!("reload {}", config.limits.receive_max));
             drop(reply.send(Ok(())));
         }
+        Command::Act { account, rights, path, payload, reply } => {
+            let said = im::act(&account, &path, payload.reveal());
+            let own = if rights == Rights::Own { "own " } else { "" };
+            note(format!("{own}{account} {path} {}", String::from_utf8_lossy(payload.reveal())));
+            drop(reply.send(Ok(said)));
+        }
+        Command::Look { what, reply } => {
+            if let parlor_core::Look::Command { id, .. } = &what {
+                note(format!("look {id}"));
+            }
+            drop(reply.send(Ok(im::look(&what))));
+        }
+        Command::Pair { peer, code, name, reply } => drop(reply.send(im::pair(peer, code.reveal(), &name))),
+        Command::TokenIssue { wish, reply } => drop(reply.send(im::issue(&wish))),
+        Command::TokenCheck { token, reply } => drop(reply.send(im::check(token.reveal()))),
         Command::Backup { chunks } => {
             let mut writer = ChunkWriter::new(chunks);
             let written = writer.write_all(&vec![b'x'; 200_000]);
@@ -224,89 +248,6 @@ fn answer(command: Command, accounts: &mut Vec<(String, Vec<u8>)>, seen: &Mutex<
             drop(reply.send(Ok(Restored { bytes: bytes.len() as u64, text: "done".into() })));
         }
         Command::Shutdown(_) => {}
-    }
-}
-
-#[test]
-fn every_route_is_documented_and_every_documented_route_exists() {
-    let document: Value = serde_json::from_str(OPENAPI).unwrap();
-    let mut documented = BTreeSet::new();
-    for (path, operations) in document["paths"].as_object().unwrap() {
-        for (method, operation) in operations.as_object().unwrap() {
-            documented.insert((method.to_uppercase(), path.clone()));
-            let route = ROUTES.iter().find(|(m, p, _)| m.eq_ignore_ascii_case(method) && p == path);
-            let (.., route) = route.unwrap_or_else(|| panic!("{method} {path} is documented and does not exist"));
-            let names = |place: &str| -> BTreeSet<String> {
-                let parameters = operation["parameters"].as_array().into_iter().flatten();
-                parameters.filter(|p| p["in"] == place).map(|p| p["name"].as_str().unwrap().to_owned()).collect()
-            };
-            let keys: BTreeSet<String> = route.query_keys().iter().map(|key| (*key).to_owned()).collect();
-            assert_eq!(names("query"), keys, "{method} {path}");
-            let in_path = path.split_once('{').map(|(_, name)| name.trim_end_matches('}').to_owned());
-            assert_eq!(names("path"), in_path.into_iter().collect(), "{method} {path}");
-            assert_eq!(operation["security"].as_array().is_some(), route.is_open(), "{method} {path}");
-        }
-    }
-    let routed: BTreeSet<_> =
-        ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
-    assert_eq!(routed, documented);
-}
-
-#[test]
-fn every_metric_is_explained() {
-    let manual = include_str!("../../../docs/operations.md");
-    let sources = [include_str!("../server/metrics.rs"), include_str!("process.rs")];
-    let names = |source: &'static str| {
-        source.split('"').filter(|text| {
-            let words = text.starts_with("parlor_") || text.starts_with("process_");
-            words && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
-        })
-    };
-    let names: BTreeSet<&str> = sources.into_iter().flat_map(names).collect();
-    assert!(names.len() > 20, "{names:?}");
-    for name in names {
-        let shown = [format!("`{name}`"), format!("`{name}{{")].iter().any(|shown| manual.contains(shown));
-        assert!(shown, "{name} is not in docs/operations.md");
-    }
-}
-
-#[test]
-fn every_route_is_in_the_manual() {
-    let manual = include_str!("../../../docs/operations.md");
-    for (_, path, _) in ROUTES {
-        assert!(manual.contains(path), "{path} is not in docs/operations.md");
-    }
-}
-
-#[test]
-fn references_of_the_document_lead_somewhere() {
-    fn walk(value: &Value, document: &Value) {
-        match value {
-            Value::Object(map) => {
-                if let Some(target) = map.get("$ref").and_then(Value::as_str) {
-                    assert!(document.pointer(target.trim_start_matches('#')).is_some(), "{target}");
-                }
-                map.values().for_each(|value| walk(value, document));
-            }
-            Value::Array(list) => list.iter().for_each(|value| walk(value, document)),
-            _ => {}
-        }
-    }
-    let document: Value = serde_json::from_str(OPENAPI).unwrap();
-    walk(&document, &document);
-}
-
-/// Checks that `value` has exactly the keys that the schema of this name lists, and all it requires.
-#[track_caller]
-fn conforms(value: &Value, schema: &str) {
-    let document: Value = serde_json::from_str(OPENAPI).unwrap();
-    let schema = &document["components"]["schemas"][schema];
-    let properties = schema["properties"].as_object().unwrap();
-    for key in value.as_object().unwrap_or_else(|| panic!("{value} is no object")).keys() {
-        assert!(properties.contains_key(key), "{key} of {value} is not documented");
-    }
-    for key in schema["required"].as_array().unwrap() {
-        assert!(value.get(key.as_str().unwrap()).is_some(), "{key} is missing in {value}");
     }
 }
 
@@ -519,7 +460,7 @@ fn requests_are_bounded() {
         conforms(&problem, "Problem");
     }
     let answer = house.bytes(b"PATCH /api/v1/accounts/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: PUT, DELETE"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET, PUT, DELETE"), "{answer}");
 }
 
 #[test]
