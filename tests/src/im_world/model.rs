@@ -361,6 +361,12 @@ impl Model {
         }
     }
 
+    /// Whether an account can have everything up to `recv`: what it has not acknowledged is its own, as far as is known.
+    pub(crate) fn may_have(&self, conv: &str, account: &str, recv: u64) -> bool {
+        let got = self.convs.get(conv).and_then(|c| c.marks.get(account)).map_or(0, |m| m.got);
+        recv <= got || (got + 1..=recv).all(|seq| self.message_at(conv, seq).is_none_or(|sent| sent.from == account))
+    }
+
     /// A terminal begins a connection.
     pub(crate) fn connecting(&mut self, terminal: usize) {
         let view = &mut self.views[terminal];

@@ -141,7 +141,8 @@ fn check_unread(model: &mut Model, audit: &Audit, conv: &str, account: &str, who
         let text = format!("{account} has read {conv} to {}, was told so, and the mark is {read}", marks.read_told);
         model.blame(ImClass::LostWrite, text);
     }
-    if read > marks.read_asked.max(from.saturating_sub(1)) || recv > marks.got.max(from.saturating_sub(1)) {
+    let is_early = recv >= from && !model.may_have(conv, account, recv);
+    if read > marks.read_asked.max(from.saturating_sub(1)) || is_early {
         let text = format!("{account}'s marks in {conv} are {recv}, {read}; it said {marks:?}");
         model.blame(ImClass::ReceiptEarly, text);
     }

@@ -41,6 +41,15 @@ pub(crate) struct Wire {
     pub(crate) properties: Vec<u8>,
 }
 
+impl Wire {
+    /// Begins another packet: of one that was not sent after all nothing stays.
+    fn clear(&mut self) {
+        self.topic.clear();
+        self.payload.clear();
+        self.properties.clear();
+    }
+}
+
 /// The form of the packet in [`Wire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sending {
@@ -65,9 +74,7 @@ impl Im {
         if credit == 0 || !self.online[at as usize].is_live {
             return None;
         }
-        self.wire.topic.clear();
-        self.wire.payload.clear();
-        self.wire.properties.clear();
+        self.wire.clear();
         let sent = self.next_note(at).or_else(|| self.next_latest(at));
         let sent = sent.or_else(|| self.next_extra(now, at));
         sent.or_else(|| {
@@ -372,13 +379,12 @@ impl Im {
         let conv = ConvNo(entry.conv);
         let message = (entry.kind == MailKind::Message).then_some((conv, entry.seq));
         let Some((class, own)) = self.render_mail(now, at, pos, entry, body) else {
+            self.wire.clear();
             return self.skip(at, message);
         };
         let o = &self.online[at as usize];
         let Some((qos, ids)) = o.wants_topic(class, &self.wire.topic) else {
-            self.wire.topic.clear();
-            self.wire.payload.clear();
-            self.wire.properties.clear();
+            self.wire.clear();
             return self.skip(at, message);
         };
         if o.v5 {

@@ -140,7 +140,7 @@ pub(crate) struct Asker {
     /// Topic of the answer.
     pub(crate) topic: Rc<str>,
     pub(crate) correlation: Option<Rc<[u8]>>,
-    /// What was asked, below `im/v1/`.
+    /// What was asked, below `im/v1/`; empty: the answer does not say.
     pub(crate) re: String,
     /// `id` of the request.
     pub(crate) id: Option<Value>,
@@ -154,7 +154,11 @@ impl Asker {
     }
 
     fn class(&self) -> Class {
-        if self.topic.starts_with("im/v1/me/res/") { Class::Res } else { Class::Reply }
+        match &*self.topic {
+            "im/v1/me/sent" => Class::Sent,
+            topic if topic.starts_with("im/v1/me/res/") => Class::Res,
+            _ => Class::Reply,
+        }
     }
 }
 
@@ -265,10 +269,9 @@ pub(crate) enum Pending {
         until: u64,
     },
     Query(Box<query::Asked>),
-    /// Entries that a client says it has.
-    Got {
-        account: AccountNo,
-    },
+    /// Entries that a client says it has, and messages among them.
+    Got(Box<query::Ack>),
+    GotBodies(Box<query::Ack>),
     Read(Box<receipt::Asked>),
     Change(Box<send::Change>),
 }
@@ -549,7 +552,9 @@ impl Im {
     /// Sends JSON to a session under the topic of its request, with `re` and `id`.
     pub(crate) fn tell_session(&mut self, session: (u32, u32), asker: &Asker, mut reply: Value) {
         if let Value::Object(object) = &mut reply {
-            object.insert("re".to_owned(), asker.re.clone().into());
+            if !asker.re.is_empty() {
+                object.insert("re".to_owned(), asker.re.clone().into());
+            }
             if let Some(id) = &asker.id {
                 object.insert("id".to_owned(), id.clone());
             }
@@ -955,7 +960,8 @@ impl Im {
             Some(Pending::Change(change)) => self.change_found(now, *change, answer),
             Some(Pending::Read(asked)) => self.counted(now, *asked, answer),
             Some(Pending::Query(asked)) => self.query_answered(now, *asked, answer),
-            Some(Pending::Got { account }) => self.got_all(account, answer),
+            Some(Pending::Got(ack)) => self.got_entries(*ack, answer),
+            Some(Pending::GotBodies(ack)) => self.got_bodies(*ack, answer),
             Some(Pending::Page { online, serial, until }) => self.mail_loaded(online, serial, until, answer),
             Some(Pending::PageBodies { online, serial, until, entries }) => {
                 self.bodies_loaded(online, serial, until, entries, answer);

@@ -114,7 +114,9 @@ impl Im {
     pub(super) fn counted(&mut self, now: Now, mut asked: Asked, answer: &Answer) {
         let mut last = asked.from;
         for found in answer {
-            if let Ok(body) = body::Body::decode(found.value) {
+            // A recall of it may be on its way to the disk.
+            let newer = self.bodies.get(&(asked.conv, found.b));
+            if let Ok(body) = body::Body::decode(newer.map_or(found.value, |value| value)) {
                 asked.unread += u32::from(body.counts() && body.from != asked.account);
             }
             last = found.b + 1;

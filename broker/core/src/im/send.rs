@@ -4,7 +4,7 @@ use super::body::{Body, Draft};
 use super::dedup::{self, Found, Known};
 use super::model::{AccountKind, AccountNo, Address, COUNTED, ConvKind, ConvNo, MailEntry, MailKind, Role, WINDOW};
 use super::name::{NameKind, is_client_id, name_kind};
-use super::{Class, Code, Done, Im, ImTimer, Origin, Out, Pending, Refusal, Verdict, row, shorten};
+use super::{Asker, Class, Code, Done, Im, ImTimer, Origin, Out, Pending, Refusal, Verdict, row, shorten};
 use crate::hub::Now;
 use crate::store::bytes::DecodeError;
 use crate::store::{Answer, What};
@@ -197,9 +197,21 @@ impl Im {
         if let Some(session) = session
             && let Some(&at) = self.by_session.get(&session.0)
         {
-            let to = self.address_for(ConvNo(known.conv), self.online[at as usize].account);
+            let account = self.online[at as usize].account;
+            let to = self.address_for(ConvNo(known.conv), account);
             let told = serde_json::json!({ "pos": 0, "to": &*to, "seq": known.seq, "id": id, "dup": true });
-            self.note_session(session, Class::Sent, "im/v1/me/sent", told.to_string().into_bytes(), None);
+            let topic = "im/v1/me/sent".into();
+            let asker = Asker {
+                account,
+                session: Some(session),
+                token: 0,
+                topic,
+                correlation: None,
+                re: String::new(),
+                id: None,
+            };
+            // The first one may still be on its way to the disk.
+            self.after_commit_tell(asker, told);
         }
         Ok(Verdict::Done(Done { durable: true, seq: known.seq, dup: true, reply: None }))
     }
