@@ -208,14 +208,15 @@ impl World<'_> {
                 if !self.model.line(&conv, seq).is_some_and(|line| line.edits.contains(&text)) {
                     self.model.blame(ImClass::Leak, format!("{}: {conv} {seq} is edited to {text:?}", who.name));
                 }
-                let texts = &mut self.model.views[number].texts;
-                if let Some(old) = texts.get_mut(&(conv, seq)) {
+                let view = &mut self.model.views[number];
+                view.edits.insert((conv.clone(), seq));
+                if let Some(old) = view.texts.get_mut(&(conv, seq)) {
                     *old = text;
                 }
                 None
             }
             "bounce" if pos > 0 => {
-                if self.model.deadline(&conv, seq).is_none_or(|at| at > self.wall_ms()) {
+                if self.model.deadline(&conv, seq).is_some_and(|at| at > self.wall_ms()) {
                     let text = format!("{} heard that {conv} {seq} is over", who.name);
                     self.model.blame(ImClass::NotTold, text);
                 }
@@ -226,7 +227,7 @@ impl World<'_> {
                 self.model.count("gap");
                 let view = &mut self.model.views[number];
                 view.gap = true;
-                view.last.clear();
+                view.since_gap.clear();
                 None
             }
             _ => None,
@@ -275,17 +276,30 @@ impl World<'_> {
         }
         let view = &self.model.views[number];
         let last = view.last.get(conv).copied();
-        if let Some(last) = last.filter(|last| prev > *last && seq > *last && who.mode != Mode::Push(0)) {
+        // The first message of each conversation after a gap follows on what is gone.
+        let is_first = view.gap && value["pos"] != 0 && !view.since_gap.contains(conv);
+        let follows = |last: &u64| prev > *last && seq > *last && who.mode != Mode::Push(0) && !is_first;
+        if let Some(last) = last.filter(follows) {
+            // What was said before the terminal came it was sent as far as the connection lasted.
+            let since = EPOCH_MS + view.since_ms.unwrap_or(u64::MAX - EPOCH_MS);
             let is_due = |missing: &u64| {
-                !self.model.may_be_gone(conv, *missing, ts.max(wall_ms)) && self.model.may_see(conv, &who.account, *missing)
+                self.model.line(conv, *missing).is_none_or(|line| line.ts == 0 || line.ts >= since)
+                    && !self.model.may_be_gone(conv, *missing, wall_ms)
+                    && self.model.may_see(conv, &who.account, *missing)
             };
             let missing: Vec<u64> = (last + 1..=prev).filter(is_due).collect();
-            if !missing.is_empty() {
-                let text = format!("{} got {conv} {seq} (prev {prev}) after {last}: {missing:?} missing", who.name);
+            let text = format!("{} got {conv} {seq} (prev {prev}) after {last}: {missing:?} missing", who.name);
+            if missing.iter().any(|missing| self.model.line(conv, *missing).is_some()) {
                 self.model.blame(ImClass::PollSkip, text);
+            } else if !missing.is_empty() {
+                // Nobody has seen it yet: it may have been over before anybody could.
+                self.model.suspicions.push((conv.to_owned(), missing, text));
             }
         }
         let view = &mut self.model.views[number];
+        if is_first {
+            view.since_gap.insert(conv.to_owned());
+        }
         let last = view.last.entry(conv.to_owned()).or_insert(0);
         *last = (*last).max(seq);
         view.texts.insert((conv.to_owned(), seq), text);
@@ -341,8 +355,7 @@ impl World<'_> {
         let marks = self.model.marks(conv, address);
         let (got, asked) = (marks.got, marks.read_asked);
         if read > asked || !self.model.may_have(conv, address, recv) {
-            let text =
-                format!("{}: {address} has {conv} to {recv}, read {read}; it said {got}, {asked}", who.name);
+            let text = format!("{}: {address} has {conv} to {recv}, read {read}; it said {got}, {asked}", who.name);
             self.model.blame(ImClass::ReceiptEarly, text);
         }
         let before = self.model.views[number].marks.insert(conv.to_owned(), (recv, read)).unwrap_or_default();

@@ -188,10 +188,14 @@ pub struct View {
     pub settled_pos: u64,
     /// It was told that something is gone.
     pub gap: bool,
+    /// Conversations of which something came since then.
+    pub since_gap: BTreeSet<String>,
     /// Marks of the others: conversation, seq received, seq read.
     pub marks: BTreeMap<String, (u64, u64)>,
     /// Recalls it was told.
     pub recalls: BTreeSet<(String, u64)>,
+    /// Edits it was shown.
+    pub edits: BTreeSet<(String, u64)>,
     /// Messages of its account that it was told nobody has got.
     pub expired: BTreeSet<(String, u64)>,
     /// The latest head: position, unread.
@@ -221,6 +225,8 @@ pub struct Model {
     pub mail: BTreeMap<(String, u64), String>,
     /// By terminal.
     pub views: Vec<View>,
+    /// Messages that somebody was moved past and of which nothing is known yet: conversation, seqs, what happened.
+    pub suspicions: Vec<(String, Vec<u64>, String)>,
     /// Deliveries so far.
     pub deliveries: u64,
     /// What happened how often.
@@ -387,9 +393,10 @@ impl Model {
     }
 
     pub(crate) fn pulls_open(&self, terminals: &[Terminal]) -> String {
-        let open = terminals.iter().zip(&self.views).filter(|(t, view)| {
-            t.who.mode == Mode::Pull && view.head.is_none_or(|(pos, _)| pos > view.confirmed)
-        });
+        let open = terminals
+            .iter()
+            .zip(&self.views)
+            .filter(|(t, view)| t.who.mode == Mode::Pull && view.head.is_none_or(|(pos, _)| pos > view.confirmed));
         let lines: Vec<String> =
             open.map(|(t, v)| format!("{} has confirmed {} of {:?}", t.who.name, v.confirmed, v.head)).collect();
         lines.join("; ")

@@ -388,7 +388,12 @@ impl World<'_> {
                 Ok(Some((packet, size))) => {
                     at += size;
                     if self.verbose {
-                        eprintln!("{:6} [{conn}] {} <- {}", self.now_ms, self.terminals[number].who.name, show(&packet));
+                        eprintln!(
+                            "{:6} [{conn}] {} <- {}",
+                            self.now_ms,
+                            self.terminals[number].who.name,
+                            show(&packet)
+                        );
                     }
                     let said = self.terminals[number].hear(&packet);
                     if !self.take_in(number, said) {

@@ -141,8 +141,18 @@ pub(crate) enum Said {
     /// The subscriptions hold.
     Subscribed,
     /// A publication was answered: reason code, seq, whether it was a repetition.
-    Answered { job: Job, reason: u8, seq: Option<u64>, dup: bool, tries: u32 },
-    Got { topic: String, payload: Vec<u8>, packet_id: Option<PacketId> },
+    Answered {
+        job: Job,
+        reason: u8,
+        seq: Option<u64>,
+        dup: bool,
+        tries: u32,
+    },
+    Got {
+        topic: String,
+        payload: Vec<u8>,
+        packet_id: Option<PacketId>,
+    },
 }
 
 /// A delivery that is not acknowledged: what its acknowledgement will mean.

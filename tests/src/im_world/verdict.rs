@@ -1,9 +1,9 @@
 //! At rest: what the auditors pulled, what every terminal has, and what follows from what everybody was told.
 
+use super::EPOCH_MS;
 use super::audit::Audit;
 use super::model::{Entry, ImClass, Line, Model, SLACK_MS, address_of};
 use super::terminal::{Mode, Terminal};
-use super::EPOCH_MS;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -22,6 +22,11 @@ pub(super) fn judge(model: &mut Model, terminals: &[Terminal], audit: &Audit, wa
             continue;
         };
         check_log(model, conv, &witness, &whole, wall_ms);
+        for (of, seqs, text) in model.suspicions.clone() {
+            if of == *conv && seqs.iter().any(|seq| whole.get(seq).is_some_and(Option::is_some)) {
+                model.blame(ImClass::PollSkip, text);
+            }
+        }
         for (account, log) in &logs {
             check_same(model, conv, account, log, &whole);
             check_unread(model, audit, conv, account, &whole);
@@ -87,7 +92,10 @@ fn check_told(model: &mut Model) {
     for no in 0..model.messages.len() {
         let sent = &model.messages[no];
         if sent.told && sent.seqs.is_empty() && sent.ttl_ms == 0 && !is_covered(model, no) {
-            let text = format!("message {no} (id {:?}) of {} to {} was acknowledged, and is nowhere", sent.id, sent.from, sent.to);
+            let text = format!(
+                "message {no} (id {:?}) of {} to {} was acknowledged, and is nowhere",
+                sent.id, sent.from, sent.to
+            );
             model.blame(ImClass::LostWrite, text);
         }
     }
@@ -109,11 +117,7 @@ fn check_same(model: &mut Model, conv: &str, account: &str, log: &Log, whole: &L
     if *log != expected {
         let differs = |seq: &&u64| log.get(seq) != expected.get(seq);
         let at = log.keys().chain(expected.keys()).filter(differs).min().copied().unwrap_or_default();
-        let text = format!(
-            "{conv} {at} is {:?} for {account}, and should be {:?}",
-            log.get(&at),
-            expected.get(&at)
-        );
+        let text = format!("{conv} {at} is {:?} for {account}, and should be {:?}", log.get(&at), expected.get(&at));
         model.blame(ImClass::InconsistentOffset, text);
     }
 }
@@ -225,27 +229,20 @@ fn check_expired(model: &mut Model, terminals: &[Terminal], audit: &Audit, conv:
 }
 
 /// One terminal has everything that was said since it came, as it is now, and nothing that is not its own (G4).
-fn check_view(
-    model: &mut Model,
-    at: usize,
-    terminal: &Terminal,
-    audit: &Audit,
-    conv: &str,
-    whole: &Log,
-    wall_ms: u64,
-) {
+fn check_view(model: &mut Model, at: usize, terminal: &Terminal, audit: &Audit, conv: &str, whole: &Log, wall_ms: u64) {
     let who = &terminal.who;
     if !model.convs[conv].members.contains(&who.account) {
         return;
     }
     let (mut missing, mut differs, mut not_recalled, mut strange) = (vec![], vec![], vec![], vec![]);
     let spans = model.spans(conv, &who.account);
+    let is_in = |seq: u64| spans.last().is_some_and(|(from, until)| *until == u64::MAX && seq >= *from);
     let is_within = |seq: u64| spans.iter().any(|(from, until)| (*from..=*until).contains(&seq));
     for (seq, line) in &model.convs[conv].log {
         let view = &model.views[at];
         let key = (conv.to_owned(), *seq);
         let (seen, now) = (view.texts.get(&key), whole.get(seq).cloned().flatten());
-        if seen.is_some() && !is_within(*seq) {
+        if (seen.is_some() || view.edits.contains(&key)) && !is_within(*seq) {
             strange.push(*seq);
         }
         if !must_have(model, at, terminal, line) || !is_within(*seq) {
@@ -253,7 +250,11 @@ fn check_view(
         }
         match (seen, now) {
             (None, Some(_)) if !model.may_be_gone(conv, *seq, wall_ms) => missing.push(*seq),
+            // Whoever has left hears of no later change.
+            (Some(_), _) if !is_in(*seq) => {}
             (Some(seen), Some(now)) if *seen != now => differs.push(format!("{seq}: {seen:?}, {now:?}")),
+            // A recall of what is over already says nothing new.
+            (Some(_), None) if model.deadline(conv, *seq).is_some() => {}
             (Some(_), None) if line.recalled_ms.is_some() && !view.recalls.contains(&key) => not_recalled.push(*seq),
             _ => {}
         }

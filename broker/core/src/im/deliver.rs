@@ -311,6 +311,14 @@ impl Im {
             return Step::Blocked;
         }
         let mailbox = &self.dir.accounts[account.at()].mailbox;
+        if pos < mailbox.floor {
+            // It pulled before, and has not pulled that.
+            let floor = mailbox.floor;
+            self.leap(at, floor, "retention");
+            // It is told so first.
+            self.wake(at);
+            return Step::Blocked;
+        }
         if pos >= mailbox.committed {
             return Step::Blocked;
         }
@@ -504,9 +512,9 @@ impl Im {
                         // A later entry says the same and more.
                         return None;
                     }
-                    put_field(out, "seq", peer.recv);
-                    put_field(out, "recv", peer.recv);
-                    put_field(out, "read", peer.read);
+                    put_field(out, "seq", peer.kept.0);
+                    put_field(out, "recv", peer.kept.0);
+                    put_field(out, "read", peer.kept.1);
                     put_text(out, "by", self.name_of(peer.account));
                 } else {
                     let (recv, read, of) = self.count_marks(conv, account, entry.seq);
@@ -520,7 +528,7 @@ impl Im {
             MailKind::OwnMark => {
                 let member = self.dir.convs[conv.at()].member(account)?;
                 out.extend_from_slice(b",\"self\":true");
-                put_field(out, "read", member.read);
+                put_field(out, "read", member.kept.1);
                 put_field(out, "unread", member.unread.into());
                 (Class::Receipt, self.address_for(conv, account), "receipt")
             }
@@ -906,6 +914,7 @@ impl Im {
                 }
             }
             Tag::Announcement { channel, change } => self.announcement_done(now, at, channel, change),
+            Tag::Gap { until } => self.gap_heard(at, until),
             Tag::Paired => self.pairing_heard(now, at),
         }
     }
@@ -916,7 +925,8 @@ impl Im {
         while o.flight.front() == Some(&Flight::Done) {
             o.flight.pop_front();
         }
-        let (acked, account, Some(no)) = (o.first_open() - 1, o.account, o.terminal) else { return };
+        let first = o.gap.map_or(o.first_open(), |(from, _)| from.min(o.first_open()));
+        let (acked, account, Some(no)) = (first - 1, o.account, o.terminal) else { return };
         self.move_place(account, no, acked);
     }
 

@@ -226,13 +226,18 @@ pub(crate) struct Marks {
     /// Ends of mailboxes.
     mailboxes: Vec<(AccountNo, u64)>,
     badges: Vec<(AccountNo, ConvNo)>,
+    marked: Vec<(ConvNo, AccountNo, (u64, u64))>,
     states: Vec<AccountNo>,
     deltas: Vec<AccountNo>,
 }
 
 impl Marks {
     pub(crate) fn is_empty(&self) -> bool {
-        self.mailboxes.is_empty() && self.badges.is_empty() && self.states.is_empty() && self.deltas.is_empty()
+        self.mailboxes.is_empty()
+            && self.badges.is_empty()
+            && self.marked.is_empty()
+            && self.states.is_empty()
+            && self.deltas.is_empty()
     }
 }
 
@@ -332,6 +337,8 @@ pub(crate) struct Im {
     badged: Vec<(AccountNo, ConvNo)>,
     /// Members whose marks moved and are to be told to the others.
     moved: Vec<(ConvNo, AccountNo)>,
+    /// What those marks are in the batch that is being made.
+    marked: Vec<(ConvNo, AccountNo, (u64, u64))>,
     /// Just sent or changed, by conversation and seq.
     bodies: cache::Cache<(ConvNo, u64), Rc<[u8]>>,
     dedup: dedup::Dedup,
@@ -401,6 +408,7 @@ impl Im {
             waiting_devices: vec![],
             badged: vec![],
             moved: vec![],
+            marked: vec![],
             bodies: cache::Cache::new(BODIES_BYTES, seed),
             dedup: dedup::Dedup::new(seed),
             pending: map(seed),
@@ -709,6 +717,7 @@ impl Im {
         Marks {
             mailboxes,
             badges: core::mem::take(&mut self.badged),
+            marked: core::mem::take(&mut self.marked),
             states: core::mem::take(&mut self.told_states),
             deltas: core::mem::take(&mut self.told_deltas),
         }
@@ -716,6 +725,7 @@ impl Im {
 
     /// What [`Im::flush`] wrote is on disk.
     pub(crate) fn committed(&mut self, now: Now, marks: &Marks) {
+        self.keep_marks(&marks.marked);
         for &(account, until) in &marks.mailboxes {
             let a = &mut self.dir.accounts[account.at()];
             a.mailbox.committed = a.mailbox.committed.max(until);

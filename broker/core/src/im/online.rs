@@ -136,6 +136,10 @@ pub(crate) enum Tag {
         conv: ConvNo,
         seq: u64,
     },
+    /// Positions below are gone.
+    Gap {
+        until: u64,
+    },
     /// An announcement's change.
     Announcement {
         channel: ConvNo,
@@ -220,8 +224,8 @@ pub(crate) struct Online {
     pub(crate) delta_dirty: bool,
     /// Logs that may have something new.
     pub(crate) logs_dirty: BTreeSet<ConvNo>,
-    /// A gap that is to be told: positions from, until.
-    pub(crate) gap: Option<(u64, u64, &'static str)>,
+    /// Positions that are gone, from and (not including) until: the client has not acknowledged that it was told.
+    pub(crate) gap: Option<(u64, u64)>,
     /// Where an entry was skipped, the seq before it in that conversation.
     pub(crate) skipped: Vec<(ConvNo, u64, u64)>,
     /// Is on the list of those that may be sent something.

@@ -41,15 +41,7 @@ enum Wanted {
     /// The last message of each.
     Convs { convs: Vec<ConvNo> },
     /// Unread messages of the first of `convs`, read up to `read`, are being counted.
-    Recount {
-        convs: Vec<ConvNo>,
-        read: u64,
-        from: u64,
-        until: u64,
-        unread: u32,
-        counted: Vec<Counted>,
-        changes: u32,
-    },
+    Recount { convs: Vec<ConvNo>, read: u64, from: u64, until: u64, unread: u32, counted: Vec<Counted>, changes: u32 },
 }
 
 /// A terminal says that it has every entry up to a position.

@@ -585,26 +585,13 @@ impl Im {
             self.dirty_mailboxes.push(account);
         }
         self.facts.push(&crate::store::Fact::Trim { table: row::MAIL, a: account.0.into(), below: floor });
-        let waiting: Vec<(u8, u32, u64)> = self.dir.accounts[account.at()]
-            .terminals
-            .iter()
-            .filter(|t| t.acked + 1 < floor)
-            .map(|t| (t.no, t.online, t.acked))
-            .collect();
-        for (_, online, _) in waiting {
-            let Some(o) = self.online.get_mut(online as usize) else { continue };
-            if o.next >= floor {
-                continue;
+        for at in 0..self.dir.accounts[account.at()].online.len() {
+            let online = self.dir.accounts[account.at()].online[at];
+            let o = &self.online[online as usize];
+            // Whoever pulls learns it when it does.
+            if o.terminal.is_some() && o.is_pushed() {
+                self.leap(online, floor, why);
             }
-            let from = o.next;
-            // What is under way may still be acknowledged; what was not sent is gone.
-            for _ in from..floor {
-                o.flight.push_back(super::online::Flight::Done);
-            }
-            o.next = floor;
-            self.advance(online);
-            self.counters.dropped.add_many("gap", floor - from);
-            self.tell_gap(online, from, floor - 1, why);
         }
     }
 }
