@@ -312,7 +312,7 @@ impl Im {
         }
         let mailbox = &self.dir.accounts[account.at()].mailbox;
         if pos < mailbox.floor {
-            // It pulled before, and has not pulled that.
+            // It was away, or pulled.
             let floor = mailbox.floor;
             self.leap(at, floor, "retention");
             // It is told so first.

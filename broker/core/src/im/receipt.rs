@@ -72,7 +72,8 @@ impl Im {
         let c = &self.dir.convs[conv.at()];
         let Some(member) = c.member(account) else { return Err(Refusal::not_found("not a member")) };
         if read <= member.read {
-            return Ok(Verdict::Done(Done::quietly()));
+            // What moved it so far may still be on its way to the disk.
+            return Ok(Verdict::Done(Done { durable: true, ..Done::default() }));
         }
         let from = c.window_from();
         if read >= c.head || read + 1 >= from {

@@ -478,7 +478,9 @@ impl Im {
             self.forget_expiry(change.conv, change.seq);
         }
         let entry = MailEntry { kind, conv: change.conv.0, seq: change.seq, extra: change.by.0 };
-        let members: Vec<AccountNo> = self.dir.convs[change.conv.at()].members.iter().map(|m| m.account).collect();
+        // Whoever came later does not learn what was said before, in no form.
+        let members = self.dir.convs[change.conv.at()].members.iter().filter(|m| m.visible_from() <= change.seq);
+        let members: Vec<AccountNo> = members.map(|m| m.account).collect();
         for account in members {
             self.mail(now, account, entry);
             self.badge(account, change.conv);

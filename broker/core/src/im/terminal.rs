@@ -153,26 +153,21 @@ impl Im {
             },
         };
         let a = &mut self.dir.accounts[account.at()];
-        let (floor, next) = (a.mailbox.floor, a.mailbox.next);
+        let next = a.mailbox.next;
         let Some(t) = a.terminal_mut(no) else { return false };
         t.online = at;
         t.seen_ms = now.wall_ms;
         if known.is_none() {
             t.acked = next - 1;
         }
-        let gap = (t.acked + 1 < floor).then_some(t.acked + 1);
-        let (first, sent) = (floor.max(t.acked + 1), t.sent);
+        let (acked, sent) = (t.acked, t.sent);
         let o = &mut self.online[at as usize];
         if let Some(hello) = o.hello.take() {
             (t.level, t.platform, t.app) = (hello.level, hello.platform, hello.app);
         }
         o.terminal = Some(no);
-        o.next = first;
+        o.next = acked + 1;
         o.resent_below = if o.is_resumed { sent } else { 0 };
-        if let Some(from) = gap {
-            self.counters.dropped.add_many("gap", floor - from);
-            self.tell_gap(at, from, floor, "retention");
-        }
         if known.is_none() {
             self.start_backfill(at, account);
         }
@@ -235,7 +230,7 @@ impl Im {
 
     /// Tells a session that positions of its mailbox are gone. Its place stays before them until it has acknowledged
     /// that: a connection that ends meanwhile must not make the gap a silent one.
-    pub(super) fn tell_gap(&mut self, at: u32, from: u64, until: u64, why: &'static str) {
+    fn tell_gap(&mut self, at: u32, from: u64, until: u64, why: &'static str) {
         let o = &mut self.online[at as usize];
         let from = o.gap.map_or(from, |(first, _)| first.min(from));
         let topic = format!("im/v1/me/in/{}/gap", self.dir.accounts[o.account.at()].name);
