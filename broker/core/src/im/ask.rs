@@ -36,7 +36,7 @@ pub(crate) struct Asker {
     /// Topic of the answer.
     pub(crate) topic: Rc<str>,
     pub(crate) correlation: Option<Rc<[u8]>>,
-    /// What was asked, below `im/v1/`.
+    /// What was asked, below `im/v1/`; empty: the answer does not say.
     pub(crate) re: String,
     /// `id` of the request.
     pub(crate) id: Option<Value>,
@@ -50,7 +50,11 @@ impl Asker {
     }
 
     pub(super) fn class(&self) -> Class {
-        if self.topic.starts_with("im/v1/me/res/") { Class::Res } else { Class::Reply }
+        match &*self.topic {
+            "im/v1/me/sent" => Class::Sent,
+            topic if topic.starts_with("im/v1/me/res/") => Class::Res,
+            _ => Class::Reply,
+        }
     }
 }
 
@@ -148,7 +152,9 @@ impl Im {
     /// Sends JSON to a session under the topic of its request, with `re` and `id`.
     pub(crate) fn tell_session(&mut self, session: (u32, u32), asker: &Asker, mut reply: Value) {
         if let Value::Object(object) = &mut reply {
-            object.insert("re".to_owned(), asker.re.clone().into());
+            if !asker.re.is_empty() {
+                object.insert("re".to_owned(), asker.re.clone().into());
+            }
             if let Some(id) = &asker.id {
                 object.insert("id".to_owned(), id.clone());
             }

@@ -39,6 +39,15 @@ pub(crate) struct Wire {
     pub(crate) properties: Vec<u8>,
 }
 
+impl Wire {
+    /// Begins another packet: of one that was not sent after all nothing stays.
+    fn clear(&mut self) {
+        self.topic.clear();
+        self.payload.clear();
+        self.properties.clear();
+    }
+}
+
 /// The form of the packet in [`Wire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sending {
@@ -63,9 +72,7 @@ impl Im {
         if credit == 0 || !self.online[at as usize].is_live {
             return None;
         }
-        self.wire.topic.clear();
-        self.wire.payload.clear();
-        self.wire.properties.clear();
+        self.wire.clear();
         let sent = self.next_note(at).or_else(|| self.next_latest(at));
         let sent = sent.or_else(|| self.next_extra(now, at));
         sent.or_else(|| {
@@ -153,6 +160,14 @@ impl Im {
             return Step::Blocked;
         }
         let mailbox = &self.dir.accounts[account.at()].mailbox;
+        if pos < mailbox.floor {
+            // It was away, or pulled.
+            let floor = mailbox.floor;
+            self.leap(at, floor, "retention");
+            // It is told so first.
+            self.wake(at);
+            return Step::Blocked;
+        }
         if pos >= mailbox.committed {
             return Step::Blocked;
         }
@@ -221,13 +236,12 @@ impl Im {
         let conv = ConvNo(entry.conv);
         let message = (entry.kind == MailKind::Message).then_some((conv, entry.seq));
         let Some((class, own)) = self.render_mail(now, at, pos, entry, body) else {
+            self.wire.clear();
             return self.skip(at, message);
         };
         let o = &self.online[at as usize];
         let Some((qos, ids)) = o.wants_topic(class, &self.wire.topic) else {
-            self.wire.topic.clear();
-            self.wire.payload.clear();
-            self.wire.properties.clear();
+            self.wire.clear();
             return self.skip(at, message);
         };
         if o.v5 {
@@ -347,9 +361,9 @@ impl Im {
                         // A later entry says the same and more.
                         return None;
                     }
-                    put_field(out, "seq", peer.recv);
-                    put_field(out, "recv", peer.recv);
-                    put_field(out, "read", peer.read);
+                    put_field(out, "seq", peer.kept.0);
+                    put_field(out, "recv", peer.kept.0);
+                    put_field(out, "read", peer.kept.1);
                     put_text(out, "by", self.name_of(peer.account));
                 } else {
                     let (recv, read, of) = self.count_marks(conv, account, entry.seq);
@@ -363,7 +377,7 @@ impl Im {
             MailKind::OwnMark => {
                 let member = self.dir.convs[conv.at()].member(account)?;
                 out.extend_from_slice(b",\"self\":true");
-                put_field(out, "read", member.read);
+                put_field(out, "read", member.kept.1);
                 put_field(out, "unread", member.unread.into());
                 (Class::Receipt, self.address_for(conv, account), "receipt")
             }

@@ -167,10 +167,9 @@ pub(crate) enum Pending {
         until: u64,
     },
     Query(Box<query::Asked>),
-    /// Entries that a client says it has.
-    Got {
-        account: AccountNo,
-    },
+    /// Entries that a client says it has, and messages among them.
+    Got(Box<query::Ack>),
+    GotBodies(Box<query::Ack>),
     Read(Box<receipt::Asked>),
     Change(Box<send::Change>),
 }
@@ -231,6 +230,8 @@ pub(crate) struct Im {
     badged: Vec<(AccountNo, ConvNo)>,
     /// Members whose marks moved and are to be told to the others.
     moved: Vec<(ConvNo, AccountNo)>,
+    /// What those marks are in the batch that is being made.
+    marked: Vec<(ConvNo, AccountNo, (u64, u64))>,
     /// Just sent or changed, by conversation and seq.
     bodies: cache::Cache<(ConvNo, u64), Rc<[u8]>>,
     dedup: dedup::Dedup,
@@ -300,6 +301,7 @@ impl Im {
             waiting_devices: vec![],
             badged: vec![],
             moved: vec![],
+            marked: vec![],
             bodies: cache::Cache::new(BODIES_BYTES, seed),
             dedup: dedup::Dedup::new(seed),
             pending: map(seed),
@@ -601,7 +603,8 @@ impl Im {
             Some(Pending::Change(change)) => self.change_found(now, &change, answer),
             Some(Pending::Read(asked)) => self.counted(now, *asked, answer),
             Some(Pending::Query(asked)) => self.query_answered(now, *asked, answer),
-            Some(Pending::Got { account }) => self.got_all(account, answer),
+            Some(Pending::Got(ack)) => self.got_entries(*ack, answer),
+            Some(Pending::GotBodies(ack)) => self.got_bodies(*ack, answer),
             Some(Pending::Page { online, serial, until }) => self.mail_loaded(online, serial, until, answer),
             Some(Pending::PageBodies { online, serial, until, entries }) => {
                 self.bodies_loaded(online, serial, until, entries, answer);

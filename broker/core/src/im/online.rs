@@ -136,6 +136,10 @@ pub(crate) enum Tag {
         conv: ConvNo,
         seq: u64,
     },
+    /// Positions below are gone.
+    Gap {
+        until: u64,
+    },
     /// An announcement's change.
     Announcement {
         channel: ConvNo,
@@ -220,6 +224,8 @@ pub(crate) struct Online {
     pub(crate) delta_dirty: bool,
     /// Logs that may have something new.
     pub(crate) logs_dirty: BTreeSet<ConvNo>,
+    /// Positions that are gone, from and (not including) until: the client has not acknowledged that it was told.
+    pub(crate) gap: Option<(u64, u64)>,
     /// Where an entry was skipped, the seq before it in that conversation.
     pub(crate) skipped: Vec<(ConvNo, u64, u64)>,
     /// Is on the list of those that may be sent something.
@@ -266,6 +272,7 @@ impl Online {
             state_dirty: BTreeSet::new(),
             delta_dirty: false,
             logs_dirty: BTreeSet::new(),
+            gap: None,
             skipped: vec![],
             ready: false,
         }
