@@ -1,7 +1,9 @@
-//! The program as its users have it: the demo, stock clients, TLS, and kill -9.
+//! The program as its users have it: the demo and its household, stock clients, TLS, and kill -9.
 
 #[path = "e2e/demo.rs"]
 mod demo;
+#[path = "e2e/household.rs"]
+mod household;
 #[path = "e2e/im_interop.rs"]
 mod im_interop;
 #[path = "e2e/kill.rs"]

@@ -1,6 +1,7 @@
 //! The command line of `parlor`: what can be typed, and what it does.
 
 mod client;
+mod im;
 mod operate;
 mod prompt;
 mod serve;
@@ -61,6 +62,18 @@ pub(crate) enum Exit {
     NoSuch = 3,
     /// No broker answers.
     NotRunning = 4,
+    /// The time given was over.
+    TimedOut = 5,
+    /// A command: the device will not.
+    Rejected = 6,
+    /// A command: the deadline came before the device had it.
+    Expired = 7,
+    /// A command: the deadline came before there was an outcome.
+    Late = 8,
+    /// A command: somebody cancelled it.
+    Canceled = 9,
+    /// A command: the device restarted in the midst of it.
+    UnknownOutcome = 10,
 }
 
 const EXIT_CODES: &str = "\
@@ -70,6 +83,7 @@ Exit codes:
   2  the command line or the configuration is wrong
   3  the account or session named does not exist, or exists already
   4  no broker answers
+  5  the time given was over; `parlor cmd --help` lists more, for the outcomes of commands
 
 Documentation: docs/operations.md";
 
@@ -94,7 +108,7 @@ Examples:
 What counts: flags over PARLOR_ environment variables over the file over the defaults.
 SIGHUP reads the configuration and the certificates again. SIGTERM tells clients to leave and ends.")]
     Serve(ServeArgs),
-    /// Try it out: a broker on this machine only, with accounts ready to use.
+    /// Try it out: a broker on this machine only, with a household ready to use: two people, a lamp and a thermostat.
     #[command(after_help = "\
 Examples:
   parlor demo
@@ -130,6 +144,17 @@ Examples:
     Status(StatusArgs),
     /// Let the running broker read its configuration again, as SIGHUP does.
     Reload(Place),
+    /// Talk: conversations in a terminal, or as lines of JSON for programs.
+    Chat(im::chat::ChatArgs),
+    /// Send a message.
+    Send(im::send::SendArgs),
+    /// Command a device, and see how it goes.
+    #[command(name = "cmd")]
+    Cmd(im::command::CommandArgs),
+    /// Print everything that happens: messages, receipts, presence, states, commands.
+    Watch(im::watch::WatchArgs),
+    /// Be a device that does not exist: a lamp or a thermostat, as an ordinary MQTT client.
+    Simulate(im::devices::run::SimulateArgs),
     /// Print the version.
     Version,
 }
@@ -366,6 +391,11 @@ fn run(engine: &dyn Engine, line: impl Iterator<Item = OsString>, environment: V
         Command::Restore(args) => operate::restore(engine, &args, environment),
         Command::Status(args) => operate::status(&args, environment),
         Command::Reload(place) => operate::reload(place, environment),
+        Command::Chat(args) => im::chat::chat(&args, &environment),
+        Command::Send(args) => im::send::send(&args, &environment),
+        Command::Cmd(args) => im::command::command(&args, &environment),
+        Command::Watch(args) => im::watch::watch(&args, &environment),
+        Command::Simulate(args) => im::devices::run::simulate(&args, &environment),
         Command::Version => {
             println!("parlor {}", env!("CARGO_PKG_VERSION"));
             Exit::Done

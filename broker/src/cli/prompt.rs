@@ -47,7 +47,8 @@ pub(super) fn confirm(question: &str) -> bool {
     io::stdin().lock().take(LINE_BYTES_MAX).read_line(&mut line).is_ok() && line.trim() == "yes"
 }
 
-fn hidden(question: &str) -> Result<String, PromptError> {
+/// Asks at the terminal without showing what is typed.
+pub(super) fn hidden(question: &str) -> Result<String, PromptError> {
     let mut terminal = File::options().read(true).write(true).open("/dev/tty").map_err(PromptError::NoTerminal)?;
     let _quiet = Quiet::new(&terminal)?;
     terminal.write_all(question.as_bytes()).map_err(PromptError::Input)?;

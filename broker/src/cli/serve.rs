@@ -1,12 +1,14 @@
 //! `parlor serve`, `parlor demo` and `parlor check-config`.
 
+use super::im::household;
 use super::{CheckArgs, Engine, Exit, ServeArgs, complain};
 use crate::admin::AccountKind;
 use crate::config::{Config, Loaded, Report, Sources, Transport};
 use crate::log;
 use std::fmt::Write as _;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write as _};
 use std::net::{SocketAddr, TcpListener};
+use std::thread;
 
 /// Everything a broker needs to start.
 pub struct Start {
@@ -43,13 +45,14 @@ pub struct Ready {
 }
 
 /// Password of the demo's accounts. They can be used from this machine only.
-const DEMO_PASSWORD: &str = "parlor-demo";
+pub(super) const DEMO_PASSWORD: &str = "parlor-demo";
 
-const DEMO_ACCOUNTS: &[SeedAccount] = &[
+/// The accounts of the demo.
+pub(super) const DEMO_ACCOUNTS: &[SeedAccount] = &[
     SeedAccount { name: "alice", password: DEMO_PASSWORD, groups: &["people"], kind: AccountKind::Person },
     SeedAccount { name: "bob", password: DEMO_PASSWORD, groups: &["people"], kind: AccountKind::Person },
     SeedAccount { name: "lamp", password: DEMO_PASSWORD, groups: &["devices"], kind: AccountKind::Device },
-    SeedAccount { name: "thermostat", password: DEMO_PASSWORD, groups: &["devices"], kind: AccountKind::Device },
+    SeedAccount { name: "thermo1", password: DEMO_PASSWORD, groups: &["devices"], kind: AccountKind::Device },
 ];
 
 /// Runs the broker.
@@ -90,8 +93,32 @@ pub(super) fn demo(engine: &dyn Engine, args: &ServeArgs, environment: Vec<(Stri
     }
     log::start(&config.log);
     let shown = config.clone();
-    let on_ready = Box::new(move |ready: &Ready| print!("{}", next_steps(&shown, ready)));
+    let on_ready = Box::new(move |ready: &Ready| furnish(&shown, ready.clone()));
     run(engine, Start { config, sources, accounts: DEMO_ACCOUNTS.to_vec(), on_ready })
+}
+
+/// Sets the household up and lets its devices live, on a thread of their own: the broker must go on meanwhile.
+fn furnish(config: &Config, ready: Ready) {
+    let config = config.clone();
+    let furnish = move || {
+        household::live(mqtt_address(&config, &ready), |error| {
+            if let Some(error) = error {
+                complain(&format_args!("the demo's household is not complete: {error}"));
+            }
+            print!("{}", next_steps(&config, &ready));
+            let _ = io::stdout().flush();
+        });
+    };
+    if let Err(error) = thread::Builder::new().name("household".to_owned()).spawn(furnish) {
+        complain(&format_args!("the demo has no devices, because the system gives no thread: {error}"));
+    }
+}
+
+/// Where MQTT over TCP is listened for.
+fn mqtt_address(config: &Config, ready: &Ready) -> Option<SocketAddr> {
+    let mut all = config.listeners.iter().zip(&ready.listeners);
+    let (_, addresses) = all.find(|(listener, _)| listener.url.transport == Transport::Mqtt)?;
+    addresses.first().copied()
 }
 
 fn run(engine: &dyn Engine, start: Start) -> Exit {
@@ -166,14 +193,10 @@ fn taken(config: &Config) -> Option<String> {
 fn next_steps(config: &Config, ready: &Ready) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "Parlor {} is up, on this machine only. Ctrl-C ends it.\n", env!("CARGO_PKG_VERSION"));
-    let mut mqtt = None;
     for (listener, addresses) in config.listeners.iter().zip(&ready.listeners) {
         for address in addresses {
             let path = listener.url.path.as_deref().unwrap_or_default();
             let _ = writeln!(out, "  {:9} {}://{address}{path}", "listener", listener.url.transport.scheme());
-            if listener.url.transport == Transport::Mqtt {
-                mqtt.get_or_insert(*address);
-            }
         }
     }
     if let Some(http) = ready.http {
@@ -182,27 +205,37 @@ fn next_steps(config: &Config, ready: &Ready) -> String {
     let _ = writeln!(out, "  {:9} {}", "data", config.data.display());
     let names: Vec<&str> = DEMO_ACCOUNTS.iter().map(|account| account.name).collect();
     let _ = writeln!(out, "  {:9} {}; the password of each is {DEMO_PASSWORD}", "accounts", names.join(", "));
-    let Some(address) = mqtt else { return out };
+    let Some(address) = mqtt_address(config, ready) else { return out };
     let host = match address.ip() {
         ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
         ip => ip.to_string(),
     };
-    let port = match address.port() {
-        1883 => String::new(),
-        port => format!(" -p {port}"),
+    let (port, url) = match address.port() {
+        1883 => (String::new(), String::new()),
+        port => (format!(" -p {port}"), format!(" --url mqtt://{address}")),
     };
     let _ = write!(
         out,
         "
-Type next, in two other terminals:
+In it: the household g-home with alice (its owner), bob, a lamp and a thermostat (thermo1). Type next, in other terminals:
 
-  mosquitto_sub -h {host}{port} -u alice -P {DEMO_PASSWORD} -t 'home/#' -v
-  mosquitto_pub -h {host}{port} -u lamp -P {DEMO_PASSWORD} -t home/lamp/state -m on
+  parlor chat --demo alice{url}
+  parlor cmd --demo alice{url} lamp set on=true level=40
+  parlor send --demo bob{url} thermo1 21
+  parlor watch --demo bob{url}
 
-Pull the plug: what was acknowledged waits for who was away.
+The same with any MQTT client:
+
+  mosquitto_sub -h {host}{port} -V 5 -i phone -u bob -P {DEMO_PASSWORD} -q 1 -v -t 'im/v1/me/in/#'
+  mosquitto_pub -h {host}{port} -u alice -P {DEMO_PASSWORD} -q 1 -t im/v1/to/g-home/msg -m 'dinner is ready'
+  mosquitto_pub -h {host}{port} -u alice -P {DEMO_PASSWORD} -q 1 -t im/v1/to/lamp/msg -m on
+  mosquitto_rr -h {host}{port} -V 5 -u alice -P {DEMO_PASSWORD} -t im/v1/to/thermo1/cmd/set -e im/v1/me/res/a -m '{{\"target\":21}}'
+  mosquitto_sub -h {host}{port} -u alice -P {DEMO_PASSWORD} -v -t 'im/v1/presence/+' -t 'im/v1/state/+'
+
+Topics outside im/ are ordinary publish and subscribe. Pull the plug: what was acknowledged waits for who was away.
 
   mosquitto_sub -h {host}{port} -u bob -P {DEMO_PASSWORD} -i bob-phone -c -q 1 -t 'home/#' -E
-  mosquitto_pub -h {host}{port} -u thermostat -P {DEMO_PASSWORD} -t home/heat -m 21 -q 1
+  mosquitto_pub -h {host}{port} -u lamp -P {DEMO_PASSWORD} -t home/lamp/state -m on -q 1
   (end the demo, start it again)
   mosquitto_sub -h {host}{port} -u bob -P {DEMO_PASSWORD} -i bob-phone -c -q 1 -t 'home/#' -v
 
@@ -234,8 +267,10 @@ mod tests {
             "listener  ws://127.0.0.1:40001/mqtt\n",
             "listener  mqtt://127.0.0.1:40002\n",
             "metrics   http://127.0.0.1:40003/metrics\n",
-            "accounts  alice, bob, lamp, thermostat; the password of each is parlor-demo\n",
-            "mosquitto_sub -h 127.0.0.1 -p 40002 -u alice -P parlor-demo -t 'home/#' -v\n",
+            "accounts  alice, bob, lamp, thermo1; the password of each is parlor-demo\n",
+            "mosquitto_sub -h 127.0.0.1 -p 40002 -u bob -P parlor-demo -i bob-phone -c -q 1 -t 'home/#' -v\n",
+            "parlor chat --demo alice --url mqtt://127.0.0.1:40002\n",
+            "mosquitto_rr -h 127.0.0.1 -p 40002 -V 5 -u alice -P parlor-demo -t im/v1/to/thermo1/cmd/set -e im/v1/me/res/a -m '{\"target\":21}'\n",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }

@@ -138,7 +138,7 @@ fn a_demo_stays_on_this_machine_and_has_accounts() {
     assert_eq!(ends(&engine, "demo --listen mqtt://0.0.0.0:0 --http 127.0.0.1:0", &[]), Exit::Usage);
     let started = engine.started.borrow();
     let names: Vec<&str> = started[0].accounts.iter().map(|account| account.name).collect();
-    assert_eq!((started.len(), names), (1, vec!["alice", "bob", "lamp", "thermostat"]));
+    assert_eq!((started.len(), names), (1, vec!["alice", "bob", "lamp", "thermo1"]));
     let passwords_are_accepted =
         started[0].accounts.iter().all(|a| crate::admin::accounts::check_password(a.password).is_ok());
     assert!(passwords_are_accepted);

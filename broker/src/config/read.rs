@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Environment variables that are ours and not part of the configuration itself.
-const OTHER_VARIABLES: &[&str] = &["PARLOR_CONFIG"];
+const OTHER_VARIABLES: &[&str] = &["PARLOR_CONFIG", "PARLOR_PASSWORD"];
 
 /// Reads everything and reports all that is wrong.
 pub(super) fn load(sources: &Sources, text: String) -> Result<Loaded, Report> {

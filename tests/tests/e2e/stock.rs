@@ -92,7 +92,7 @@ fn messages_wait_for_every_stock_client_over_kill_9_and_sigterm() {
         return;
     }
     let mut demo = Demo::start();
-    let (reader, writer) = (door(&demo, "bob"), door(&demo, "thermostat"));
+    let (reader, writer) = (door(&demo, "bob"), door(&demo, "thermo1"));
     let topic = "home/restart";
     let name = |p: &Peer| format!("sleeper-{}", p.name());
     for peer in PEERS {

@@ -79,3 +79,34 @@ impl Refusal {
         Self::new(Code::NotFound, text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_puback_may_carry_every_reason() {
+        use Code::*;
+        let all = [
+            BadRequest,
+            BadTopic,
+            NoAccount,
+            NotFound,
+            NoConsent,
+            Blocked,
+            Forbidden,
+            IdReused,
+            TooLate,
+            ResponseTopic,
+            Exists,
+            TooLarge,
+            Quota,
+            Expired,
+            LowSpace,
+        ];
+        for code in all {
+            let reason = code.reason().0;
+            assert!([0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99].contains(&reason), "{}: {reason:#x}", code.text());
+        }
+    }
+}

@@ -170,7 +170,7 @@ impl World {
             }
             rows += 1;
         }
-        self.im.committed(&marks);
+        self.im.committed(self.now, &marks);
         rows
     }
 

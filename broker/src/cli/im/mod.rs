@@ -1,0 +1,67 @@
+//! Messaging from the command line. `model` is what a client knows, without sockets or clocks; `connect` is its connection;
+//! each command is a file that joins the two.
+
+pub(in crate::cli) mod chat;
+mod clock;
+pub(in crate::cli) mod command;
+mod connect;
+pub(in crate::cli) mod devices;
+pub(in crate::cli) mod household;
+pub(crate) mod model;
+pub(in crate::cli) mod options;
+mod place;
+pub(in crate::cli) mod send;
+mod session;
+pub(in crate::cli) mod watch;
+mod words;
+
+use super::{Exit, complain};
+use options::{ConnectArgs, Options};
+use session::SessionError;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A runtime for one connection.
+fn runtime() -> Result<Runtime, SessionError> {
+    Builder::new_current_thread().enable_all().build().map_err(SessionError::Runtime)
+}
+
+fn options_or_exit(args: &ConnectArgs, environment: &[(String, String)]) -> Result<Options, Exit> {
+    args.options(environment).map_err(|error| {
+        complain(&error);
+        Exit::Usage
+    })
+}
+
+/// Says that there is no broker.
+fn no_broker(options: &Options, why: &str) -> Exit {
+    complain(&format_args!(
+        "no broker answers at {} ({why}); start one with `parlor demo`, or name the right one with --url",
+        options.target
+    ));
+    Exit::NotRunning
+}
+
+/// Comes back when the program is told to end: SIGINT, SIGTERM or SIGHUP.
+async fn until_told_to_end() {
+    let told = |kind| async move {
+        match signal(kind) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = told(SignalKind::interrupt()) => {}
+        () = told(SignalKind::terminate()) => {}
+        () = told(SignalKind::hangup()) => {}
+    }
+}

@@ -1,0 +1,218 @@
+//! What comes down changes what is known, and is told when it is new.
+
+use super::conversation::Arrival;
+use super::event::Event;
+use super::limits::{NAMES_MAX, PAGE, REFUSALS_MAX, TYPING_MS};
+use super::wire::{self, Heard, Message, Refusal, What};
+use super::{Messenger, Refused, Teller};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+impl Messenger {
+    /// Something came down.
+    pub fn handle_publish(&mut self, topic: &str, payload: &[u8], now: u64) {
+        match wire::read(topic, payload) {
+            Ok(heard) => self.hear(heard, now),
+            Err(error) => self.event(Event::Unreadable { text: error.to_string() }),
+        }
+    }
+
+    fn hear(&mut self, heard: Heard, now: u64) {
+        let me = self.me.clone();
+        let is_news = match &heard.what {
+            What::Message { with, message } => self.take(with, message.clone()),
+            What::Sent { with, message, dup } => {
+                let from = if message.from.is_empty() { me } else { message.from.clone() };
+                self.take(with, Message { from, ..message.clone() }) || *dup
+            }
+            What::Receipt { with, receipt } => self.conversation_mut(with).receipt(receipt, &me),
+            What::Recall { with, seq, .. } => {
+                self.conversation_mut(with).recall(*seq, &me);
+                true
+            }
+            What::Edit { with, message } => self.conversation_mut(with).edit(message),
+            What::Contact { with, op, own, .. } => {
+                let state = match (op.as_str(), own) {
+                    ("request", false) => "asking",
+                    ("request", true) => "asked",
+                    ("accept", _) => "friends",
+                    _ => "none",
+                };
+                self.stand(with, state);
+                true
+            }
+            What::Typing { with, from, typing } => {
+                let until = now + TYPING_MS;
+                let typists = &mut self.conversation_mut(with).typing;
+                if *typing {
+                    typists.insert(from.clone(), until)
+                } else {
+                    typists.remove(from)
+                };
+                true
+            }
+            What::Bounce { refusal, with, .. } => {
+                self.conversation_mut(with).refuse(refusal);
+                // A refusal is told once; only what came too late has no other way here.
+                let re = format!("to/{with}/");
+                let told = |known: &Refused| {
+                    known.code == refusal.code
+                        && known.re.starts_with(&re)
+                        && (known.id.is_none() || refusal.id.is_none() || known.id == refusal.id)
+                };
+                !self.refusals.iter().any(told)
+            }
+            What::Refused { re, refusal } => {
+                self.refused(&re.clone(), refusal.clone(), Teller::Topic);
+                return;
+            }
+            What::Head { unread } => {
+                self.unread = *unread;
+                true
+            }
+            What::Conversation { with, summary } => {
+                self.conversation_mut(with).summarise(summary);
+                true
+            }
+            What::Command { id, report } => self.commands.report(id, report),
+            What::Answer { re, id } => {
+                self.answer(re, id.as_deref(), &heard.body);
+                true
+            }
+            What::Presence { with, presence } => keep(&mut self.presence, with, presence.clone()),
+            What::State { device, state } => {
+                // Retained state comes again with each connection; an older version changes nothing.
+                let known = self.devices.get(device);
+                let is_news = known.is_none_or(|known| known != state);
+                is_news && keep(&mut self.devices, device, state.clone())
+            }
+            What::Gone { topic } => self.gone(topic),
+            What::Stream { .. } | What::Gap { .. } | What::Order { .. } | What::Delta { .. } | What::Other { .. } => {
+                true
+            }
+        };
+        if is_news {
+            self.event(Event::Heard(Box::new(heard)));
+        }
+    }
+
+    /// A message, from others or from another terminal; whether it is new.
+    fn take(&mut self, with: &str, message: Message) -> bool {
+        let me = self.me.clone();
+        match self.conversation_mut(with).add(message, &me, with.starts_with("r-")) {
+            Arrival::Known => false,
+            Arrival::Next => true,
+            Arrival::Missing { after } => {
+                self.pull(with, after);
+                true
+            }
+        }
+    }
+
+    /// A retained value was taken back; whether that is new.
+    fn gone(&mut self, topic: &str) -> bool {
+        match topic.split('/').collect::<Vec<_>>()[..] {
+            ["me", "conv", with] => self.conversations.remove(with).is_some(),
+            ["presence", with] => self.presence.remove(with).is_some(),
+            ["state", device] => self.devices.remove(device).is_some(),
+            _ => false,
+        }
+    }
+
+    fn answer(&mut self, re: &str, id: Option<&str>, body: &Value) {
+        match re {
+            "history" => self.answer_history(id.unwrap_or_default(), body),
+            "convs" => {
+                for summary in list(body, "convs") {
+                    if let Ok(summary) = wire::Summary::deserialize(summary) {
+                        self.conversation_mut(&summary.addr.clone()).summarise(&summary);
+                    }
+                }
+            }
+            "contacts" => {
+                for contact in list(body, "contacts") {
+                    if let (Some(name), Some(state)) = (contact["addr"].as_str(), contact["state"].as_str()) {
+                        self.stand(name, state);
+                    }
+                }
+            }
+            _ => {}
+        }
+        if let (Some(with), Some(state)) = (re.strip_prefix("contact/"), body["state"].as_str()) {
+            self.stand(with, state);
+        }
+        if let Some(with) = re.strip_prefix("conv/")
+            && body["op"] == "clear"
+        {
+            self.conversation_mut(with).clear();
+        }
+    }
+
+    fn answer_history(&mut self, id: &str, body: &Value) {
+        let Some(with) = body["with"].as_str() else { return };
+        let messages: Vec<Message> =
+            list(body, "messages").iter().filter_map(|message| Message::read(message).ok()).collect();
+        // Without a word about it, a full page means that there is more.
+        let more = body["more"].as_bool().unwrap_or(messages.len() as u64 >= PAGE);
+        let conversation = self.conversation_mut(with);
+        if id.starts_with("pull-") {
+            if let Some(after) = conversation.add_pulled(messages, more) {
+                self.pull(with, after);
+            }
+        } else if id.starts_with("older-") {
+            conversation.add_older(messages, more);
+        }
+    }
+
+    /// Tells of a refusal once, whichever way it comes first.
+    pub(super) fn refused(&mut self, re: &str, refusal: Refusal, told_by: Teller) {
+        let again = self.refusals.iter_mut().find(|known| {
+            !known.told_by.contains(&told_by)
+                && known.re == re
+                && known.code == refusal.code
+                && (known.id.is_none() || refusal.id.is_none() || known.id == refusal.id)
+        });
+        if let Some(known) = again {
+            known.told_by.push(told_by);
+            return;
+        }
+        self.refusals.push_back(Refused {
+            re: re.to_owned(),
+            id: refusal.id.clone(),
+            code: refusal.code.clone(),
+            told_by: vec![told_by],
+        });
+        while self.refusals.len() > REFUSALS_MAX {
+            self.refusals.pop_front();
+        }
+        if let Some(id) = &refusal.id {
+            self.commands.refuse(id, &format!("{}: {}", refusal.code, refusal.text));
+        }
+        if let Some(with) = re.strip_prefix("to/").and_then(|rest| rest.strip_suffix("/msg")) {
+            self.conversation_mut(with).refuse(&refusal);
+        }
+        self.event(Event::Refused { re: re.to_owned(), refusal });
+    }
+
+    fn stand(&mut self, name: &str, state: &str) {
+        if state == "none" {
+            self.contacts.remove(name);
+        } else {
+            keep(&mut self.contacts, name, state.to_owned());
+        }
+    }
+}
+
+fn keep<T: PartialEq>(map: &mut BTreeMap<String, T>, name: &str, value: T) -> bool {
+    if !map.contains_key(name) && map.len() >= NAMES_MAX {
+        return false;
+    }
+    let is_news = map.get(name) != Some(&value);
+    map.insert(name.to_owned(), value);
+    is_news
+}
+
+fn list<'a>(body: &'a Value, key: &str) -> &'a [Value] {
+    body[key].as_array().map_or(&[], Vec::as_slice)
+}

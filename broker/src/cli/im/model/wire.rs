@@ -1,0 +1,559 @@
+//! What lies below `im/v1/`: topics and payloads that come down, as types. `docs/protocol.md` sections 3 to 8.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// Something that came down, read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heard {
+    /// What it is.
+    pub what: What,
+    /// The payload as it came, for those who pass everything on; null where it is not JSON.
+    pub body: Value,
+}
+
+/// What came down. `with` is the address in the topic: the peer, the group, the channel or the room.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// A message.
+    Message { with: String, message: Message },
+    /// Marks of the peer, counts of a group, or the own mark of another terminal.
+    Receipt { with: String, receipt: Receipt },
+    /// A message was wiped.
+    Recall { with: String, seq: u64, by: String },
+    /// A message was replaced.
+    Edit { with: String, message: Message },
+    /// A step towards being contacts, or away; `own`: taken on another terminal of this account.
+    Contact { with: String, op: String, text: Option<String>, own: bool },
+    /// Somebody types, or has stopped.
+    Typing { with: String, from: String, typing: bool },
+    /// The latest value of a stream.
+    Stream { with: String, name: String, payload: Vec<u8> },
+    /// A message or a command did not get there.
+    Bounce { with: String, refusal: Refusal, seq: Option<u64> },
+    /// Mailbox positions that are gone.
+    Gap { from: u64, to: u64, why: String },
+    /// What this account sent, from any of its terminals.
+    Sent { with: String, message: Message, dup: bool },
+    /// The badge.
+    Head { unread: u64 },
+    /// A conversation changed.
+    Conversation { with: String, summary: Summary },
+    /// What this terminal published was refused.
+    Refused { re: String, refusal: Refusal },
+    /// How a command goes that this account gave.
+    Command { id: String, report: Report },
+    /// The answer to a request below `me/`.
+    Answer { re: String, id: Option<String> },
+    /// Presence of a contact.
+    Presence { with: String, presence: Presence },
+    /// State of a device.
+    State { device: String, state: DeviceState },
+    /// Device: something to do.
+    Order { id: String, name: String, order: Order },
+    /// Device: what is desired and not so.
+    Delta { version: u64, desired: Map<String, Value> },
+    /// A retained value was taken back.
+    Gone { topic: String },
+    /// Known to nobody here; a later broker may say more than this client understands.
+    Other { topic: String },
+}
+
+/// A message as it is delivered.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Message {
+    /// Its number in the conversation.
+    pub seq: u64,
+    /// Its number in the mailbox; 0: it has none.
+    pub pos: u64,
+    /// The seq before it that this account got; where it is not said, nothing is missed before it.
+    pub prev: Option<u64>,
+    /// The sender.
+    pub from: String,
+    /// When the broker took it, milliseconds since 1970.
+    pub ts: u64,
+    /// The sender's id for it.
+    pub id: Option<String>,
+    /// Text.
+    pub text: Option<String>,
+    /// What kind it is; `text` or `json` when absent.
+    pub kind: Option<String>,
+    /// JSON.
+    pub body: Option<Value>,
+    /// Bytes that are no text, as base64.
+    pub data: Option<String>,
+    /// The seq it answers.
+    pub re: Option<u64>,
+    /// `false`: quiet, does not count as unread.
+    pub notify: Option<bool>,
+    /// Milliseconds until nobody may have it any more.
+    pub left_ms: Option<u64>,
+    /// The text is what those get who do not understand the kind.
+    pub fallback: bool,
+    /// It was said before this terminal was first seen.
+    pub backfill: bool,
+    /// It was recalled and is empty.
+    pub recalled: bool,
+    /// Set here when an edit replaced it: when that was.
+    #[serde(skip)]
+    pub edited_ts: Option<u64>,
+}
+
+/// Marks as they come.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Receipt {
+    /// Groups: of which message.
+    pub seq: u64,
+    /// Delivered up to here; groups: to how many.
+    pub recv: u64,
+    /// Read up to here; groups: by how many.
+    pub read: u64,
+    /// Groups: how many there are.
+    pub of: Option<u64>,
+    /// It is the own mark, set by another terminal.
+    #[serde(rename = "self")]
+    pub own: bool,
+}
+
+/// Why something did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct Refusal {
+    /// The code of section 10.
+    pub code: String,
+    /// What happened and what to do.
+    pub text: String,
+    /// The client id of what was refused.
+    pub id: Option<String>,
+}
+
+/// A conversation in few words.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Summary {
+    /// Its address.
+    pub addr: String,
+    /// `direct`, `group`, `channel`, `room`.
+    pub kind: String,
+    /// Its name for people.
+    pub name: String,
+    /// Its last seq.
+    pub seq: u64,
+    /// Unread messages.
+    pub unread: u64,
+    /// The own mark.
+    pub read: u64,
+    /// Whether it makes no sound.
+    pub muted: bool,
+    /// Its last message in short.
+    pub last: Option<Last>,
+}
+
+/// The last message of a conversation in short.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Last {
+    /// Its number.
+    pub seq: u64,
+    /// Who said it.
+    pub from: String,
+    /// How it begins.
+    pub text: String,
+    /// When.
+    pub ts: u64,
+}
+
+/// How a command goes.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// Who carries it out.
+    pub device: String,
+    /// Its name.
+    pub name: String,
+    /// `queued` … `done`.
+    pub state: String,
+    /// What the device answered.
+    pub result: Option<Value>,
+    /// What the device or the broker says about it.
+    pub text: Option<String>,
+    /// When.
+    pub ts: u64,
+}
+
+/// Whether somebody can be reached.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Presence {
+    /// `online`, `away`, `asleep`, `offline`.
+    pub state: String,
+    /// Since when.
+    pub since: u64,
+    /// When seen last.
+    pub seen: Option<u64>,
+    /// Asleep: until when.
+    pub until: Option<u64>,
+}
+
+/// What a device says it is like, and what it should be like.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct DeviceState {
+    /// Counts changes.
+    pub version: u64,
+    /// As it is.
+    pub reported: Map<String, Value>,
+    /// As it should be.
+    pub desired: Map<String, Value>,
+    /// Who caused the change.
+    pub by: Option<String>,
+}
+
+/// A command as the device gets it.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct Order {
+    /// Its arguments.
+    pub args: Value,
+    /// Who gave it.
+    pub from: String,
+    /// Milliseconds until it is too late.
+    pub left_ms: Option<u64>,
+    /// Must never be begun twice.
+    pub once: bool,
+}
+
+/// It is not what the protocol says comes on that topic.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// Not below `im/v1/`.
+    #[error("`{0}` is no topic of messaging")]
+    Topic(String),
+    /// Not the JSON it should be.
+    #[error("what came on `{topic}` cannot be read: {error}; is the broker of another version?")]
+    Payload {
+        /// Where it came.
+        topic: String,
+        /// What is wrong.
+        error: serde_json::Error,
+    },
+}
+
+/// Reads what came on a topic.
+pub fn read(topic: &str, payload: &[u8]) -> Result<Heard, Unreadable> {
+    let below = topic.strip_prefix("im/v1/").ok_or_else(|| Unreadable::Topic(topic.to_owned()))?;
+    let levels: Vec<&str> = below.split('/').collect();
+    if let ["me", "in", with, "stream", name] = levels[..] {
+        let what = What::Stream { with: with.to_owned(), name: name.to_owned(), payload: payload.to_vec() };
+        return Ok(Heard { what, body: serde_json::from_slice(payload).unwrap_or(Value::Null) });
+    }
+    if let ["presence", _, "avail"] = levels[..] {
+        return Ok(Heard { what: What::Other { topic: below.to_owned() }, body: Value::Null });
+    }
+    if payload.is_empty() {
+        return Ok(Heard { what: What::Gone { topic: below.to_owned() }, body: Value::Null });
+    }
+    let unreadable = |error| Unreadable::Payload { topic: topic.to_owned(), error };
+    let body = Value::Object(serde_json::from_slice(payload).map_err(unreadable)?);
+    let what = what(below, &levels, &body).map_err(unreadable)?;
+    Ok(Heard { what, body })
+}
+
+fn what(below: &str, levels: &[&str], body: &Value) -> Result<What, serde_json::Error> {
+    let text = |key: &str| body[key].as_str().map(str::to_owned);
+    let number = |key: &str| body[key].as_u64().unwrap_or_default();
+    Ok(match *levels {
+        ["me", "in", with, kind] => incoming(with, kind, below, body)?,
+        ["me", "sent"] => What::Sent {
+            with: text("to").unwrap_or_default(),
+            message: Message::read(body)?,
+            dup: body["dup"].as_bool().unwrap_or_default(),
+        },
+        ["me", "head"] => What::Head { unread: number("unread") },
+        ["me", "err"] => What::Refused { re: text("re").unwrap_or_default(), refusal: Refusal::deserialize(body)? },
+        ["me", "cmd", id, name] => {
+            What::Order { id: id.to_owned(), name: name.to_owned(), order: Order::deserialize(body)? }
+        }
+        ["me", "delta"] => What::Delta {
+            version: number("version"),
+            desired: body["desired"].as_object().cloned().unwrap_or_default(),
+        },
+        // An account may be called `res`: only an answer says what it answers.
+        ["me", .., "res"] if body.get("re").is_some() => {
+            // Said with and without the `me/` that all of them have.
+            let re = text("re").unwrap_or_default();
+            What::Answer { re: re.strip_prefix("me/").unwrap_or(&re).to_owned(), id: text("id") }
+        }
+        ["me", "res", id] => What::Command { id: id.to_owned(), report: Report::deserialize(body)? },
+        ["me", "conv", with] => What::Conversation { with: with.to_owned(), summary: Summary::deserialize(body)? },
+        ["presence", with] => What::Presence { with: with.to_owned(), presence: Presence::deserialize(body)? },
+        ["state", device] => What::State { device: device.to_owned(), state: DeviceState::deserialize(body)? },
+        _ => What::Other { topic: below.to_owned() },
+    })
+}
+
+/// What comes below `me/in/`.
+fn incoming(with: &str, kind: &str, below: &str, body: &Value) -> Result<What, serde_json::Error> {
+    let text = |key: &str| body[key].as_str().map(str::to_owned);
+    let number = |key: &str| body[key].as_u64();
+    let with = with.to_owned();
+    Ok(match kind {
+        "msg" => What::Message { with, message: Message::read(body)? },
+        "receipt" => What::Receipt { with, receipt: Receipt::deserialize(body)? },
+        "recall" => What::Recall {
+            seq: number("seq").unwrap_or_default(),
+            by: text("by").unwrap_or_else(|| with.clone()),
+            with,
+        },
+        "edit" => What::Edit { with, message: Message::read(body)? },
+        "contact" => What::Contact {
+            with,
+            op: text("op").unwrap_or_default(),
+            text: text("text"),
+            own: body["self"].as_bool().unwrap_or_default(),
+        },
+        "typing" => What::Typing {
+            from: text("from").unwrap_or_else(|| with.clone()),
+            with,
+            typing: body["typing"].as_bool().unwrap_or(true),
+        },
+        "bounce" => What::Bounce { with, refusal: Refusal::deserialize(body)?, seq: number("seq") },
+        "gap" => What::Gap {
+            from: number("from").unwrap_or_default(),
+            to: number("to").unwrap_or_default(),
+            why: text("why").unwrap_or_default(),
+        },
+        _ => What::Other { topic: below.to_owned() },
+    })
+}
+
+impl Message {
+    /// Reads one; a message has a number.
+    pub fn read(body: &Value) -> Result<Self, serde_json::Error> {
+        let message = Self::deserialize(body)?;
+        if message.seq == 0 { Err(serde::de::Error::custom("it has no seq")) } else { Ok(message) }
+    }
+
+    /// What a person reads: the text, or the body or data in a form that can be shown.
+    pub fn shown(&self) -> String {
+        if self.recalled {
+            return "(recalled)".to_owned();
+        }
+        match (&self.text, &self.body, &self.data) {
+            (_, Some(body), _) if self.kind.as_deref() == Some("member") => membership(body),
+            (Some(text), ..) if self.fallback => format!("{text} (shortened: this client is older than the message)"),
+            (Some(text), ..) => text.clone(),
+            (None, Some(body), _) => body.to_string(),
+            (None, None, Some(data)) => format!("({} bytes of data)", data.len() / 4 * 3),
+            (None, None, None) => String::new(),
+        }
+    }
+
+    /// Whether it counts as unread for `me`.
+    pub fn counts(&self, me: &str) -> bool {
+        self.from != me && self.notify != Some(false) && !self.recalled
+    }
+}
+
+/// A change of a group's membership in words.
+fn membership(body: &Value) -> String {
+    let word = |key: &str| body[key].as_str().unwrap_or_default();
+    match word("op") {
+        "create" => "made this group".to_owned(),
+        "add" => format!("added {} as {}", word("who"), word("role")),
+        "remove" => format!("removed {}", word("who")),
+        "role" => format!("made {} {}", word("who"), word("role")),
+        "leave" => "left".to_owned(),
+        "rename" => format!("called this `{}`", word("name")),
+        "dissolve" => "dissolved this group".to_owned(),
+        _ => body.to_string(),
+    }
+}
+
+impl Heard {
+    /// One JSON object that says it all: `event`, `with` where there is an address, and the keys of the payload.
+    pub fn to_json(&self) -> Value {
+        let (event, with): (&str, Option<&str>) = match &self.what {
+            What::Message { with, .. } => ("message", Some(with)),
+            What::Receipt { with, .. } => ("receipt", Some(with)),
+            What::Recall { with, .. } => ("recall", Some(with)),
+            What::Edit { with, .. } => ("edit", Some(with)),
+            What::Contact { with, .. } => ("contact", Some(with)),
+            What::Typing { with, .. } => ("typing", Some(with)),
+            What::Stream { with, .. } => ("stream", Some(with)),
+            What::Bounce { with, .. } => ("bounce", Some(with)),
+            What::Gap { .. } => ("gap", None),
+            What::Sent { with, .. } => ("sent", Some(with)),
+            What::Head { .. } => ("head", None),
+            What::Conversation { with, .. } => ("conversation", Some(with)),
+            What::Refused { .. } => ("refused", None),
+            What::Command { report, .. } => ("command", Some(&report.device)),
+            What::Answer { .. } => ("answer", None),
+            What::Presence { with, .. } => ("presence", Some(with)),
+            What::State { device, .. } => ("state", Some(device)),
+            What::Order { order, .. } => ("order", Some(&order.from)),
+            What::Delta { .. } => ("delta", None),
+            What::Gone { topic } => ("gone", Some(topic)),
+            What::Other { topic } => ("other", Some(topic)),
+        };
+        let mut all = Map::new();
+        all.insert("event".to_owned(), json!(event));
+        if let Some(with) = with {
+            all.insert("with".to_owned(), json!(with));
+        }
+        match (&self.body, &self.what) {
+            (_, What::Stream { name, payload, .. }) => {
+                all.insert("name".to_owned(), json!(name));
+                let value = match &self.body {
+                    Value::Null => json!(String::from_utf8_lossy(payload)),
+                    value => value.clone(),
+                };
+                all.insert("value".to_owned(), value);
+            }
+            (Value::Object(keys), what) => {
+                for (key, value) in keys {
+                    // A payload never hides what the topic says.
+                    all.entry(key.clone()).or_insert_with(|| value.clone());
+                }
+                if let What::Command { id, .. } | What::Order { id, .. } = what {
+                    all.insert("id".to_owned(), json!(id));
+                }
+                if let What::Order { name, .. } = what {
+                    all.insert("name".to_owned(), json!(name));
+                }
+            }
+            (Value::Null, _) => {}
+            (value, _) => {
+                all.insert("value".to_owned(), value.clone());
+            }
+        }
+        Value::Object(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(topic: &str, payload: &str) -> Heard {
+        read(&format!("im/v1/{topic}"), payload.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn each_topic_has_its_meaning() {
+        let check =
+            |topic: &str, payload: &str, expect: What| assert_eq!(heard(topic, payload).what, expect, "{topic}");
+        let message = Message {
+            seq: 12,
+            pos: 40,
+            prev: Some(11),
+            from: "alice".into(),
+            ts: 1_790_000_000_000,
+            id: Some("a1".into()),
+            text: Some("hi".into()),
+            ..Message::default()
+        };
+        let text = r#"{"seq":12,"pos":40,"prev":11,"from":"alice","ts":1790000000000,"id":"a1","text":"hi","new":1}"#;
+        check("me/in/alice/msg", text, What::Message { with: "alice".into(), message });
+        let receipt = Receipt { recv: 9, read: 7, ..Receipt::default() };
+        check(
+            "me/in/bob/receipt",
+            r#"{"pos":1,"recv":9,"read":7,"by":"bob"}"#,
+            What::Receipt { with: "bob".into(), receipt },
+        );
+        let receipt = Receipt { seq: 4, recv: 3, read: 1, of: Some(5), own: false };
+        let counts = r#"{"seq":4,"recv":3,"read":1,"of":5}"#;
+        check("me/in/g-home/receipt", counts, What::Receipt { with: "g-home".into(), receipt });
+        let receipt = Receipt { read: 7, own: true, ..Receipt::default() };
+        check("me/in/bob/receipt", r#"{"self":true,"read":7}"#, What::Receipt { with: "bob".into(), receipt });
+        check("me/in/bob/recall", r#"{"seq":3}"#, What::Recall { with: "bob".into(), seq: 3, by: "bob".into() });
+        check(
+            "me/in/g-home/typing",
+            r#"{"from":"bob","typing":false}"#,
+            What::Typing { with: "g-home".into(), from: "bob".into(), typing: false },
+        );
+        check(
+            "me/in/alice/gap",
+            r#"{"from":1,"to":9,"why":"overflow"}"#,
+            What::Gap { from: 1, to: 9, why: "overflow".into() },
+        );
+        check(
+            "me/history/res",
+            r#"{"re":"history","id":"h1"}"#,
+            What::Answer { re: "history".into(), id: Some("h1".into()) },
+        );
+        check("me/contact/res", r#"{"re":"me/contact/bob"}"#, What::Answer { re: "contact/bob".into(), id: None });
+        let report = Report { device: "lamp".into(), name: "set".into(), state: "done".into(), ..Report::default() };
+        check(
+            "me/res/c1",
+            r#"{"id":"c1","device":"lamp","name":"set","state":"done"}"#,
+            What::Command { id: "c1".into(), report },
+        );
+        let order = Order { args: json!({"on": true}), from: "alice".into(), left_ms: Some(9_800), once: true };
+        check(
+            "me/cmd/c1/set",
+            r#"{"args":{"on":true},"from":"alice","left_ms":9800,"once":true}"#,
+            What::Order { id: "c1".into(), name: "set".into(), order },
+        );
+        check("presence/bob/avail", "online", What::Other { topic: "presence/bob/avail".into() });
+        check("presence/bob", "", What::Gone { topic: "presence/bob".into() });
+        check("me/later/thing", "{}", What::Other { topic: "me/later/thing".into() });
+    }
+
+    #[test]
+    fn an_account_may_be_called_res() {
+        assert!(matches!(heard("me/conv/res", r#"{"addr":"res","seq":1}"#).what, What::Conversation { .. }));
+        assert!(matches!(heard("me/conv/res", r#"{"re":"conv/bob"}"#).what, What::Answer { .. }));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        assert!(matches!(read("home/lamp", b"{}"), Err(Unreadable::Topic(_))));
+        for payload in ["not json", "{\"seq\":\"one\"}", "[1]", "{}"] {
+            let error = read("im/v1/me/in/bob/msg", payload.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains("im/v1/me/in/bob/msg"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_person_reads_text_body_or_size() {
+        let check = |payload: &str, expect: &str| {
+            assert_eq!(serde_json::from_str::<Message>(payload).unwrap().shown(), expect, "{payload}");
+        };
+        check(r#"{"text":"hi"}"#, "hi");
+        check(r#"{"body":{"a":1}}"#, r#"{"a":1}"#);
+        check(r#"{"data":"AAAA"}"#, "(3 bytes of data)");
+        check(r#"{"text":"a card","fallback":true}"#, "a card (shortened: this client is older than the message)");
+        check(r#"{"text":"a secret","recalled":true}"#, "(recalled)");
+        check(r#"{"kind":"member","body":{"op":"add","who":"bob","role":"member"}}"#, "added bob as member");
+        check("{}", "");
+    }
+
+    #[test]
+    fn everything_is_one_json_object() {
+        let check = |topic: &str, payload: &str, expect: Value| assert_eq!(heard(topic, payload).to_json(), expect);
+        check(
+            "me/in/bob/msg",
+            r#"{"seq":1,"from":"bob","with":"x"}"#,
+            json!({"event": "message", "with": "bob", "seq": 1, "from": "bob"}),
+        );
+        check(
+            "me/in/lamp/stream/temp",
+            "21.5",
+            json!({"event": "stream", "with": "lamp", "name": "temp", "value": 21.5}),
+        );
+        check(
+            "me/in/lamp/stream/temp",
+            "warm",
+            json!({"event": "stream", "with": "lamp", "name": "temp", "value": "warm"}),
+        );
+        check("presence/bob", "", json!({"event": "gone", "with": "presence/bob"}));
+        check(
+            "me/cmd/c1/set",
+            r#"{"args":1,"from":"alice"}"#,
+            json!({"event": "order", "with": "alice", "id": "c1", "name": "set", "args": 1, "from": "alice"}),
+        );
+    }
+}
