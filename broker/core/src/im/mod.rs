@@ -901,15 +901,6 @@ impl Im {
         self.note(online, note);
     }
 
-    /// Queues a note for every session of an account that wants it.
-    pub(crate) fn note_account(&mut self, account: AccountNo, class: Class, topic: &str, payload: &[u8]) {
-        let note = Note::new(class, topic, payload);
-        for at in 0..self.dir.accounts[account.at()].online.len() {
-            let online = self.dir.accounts[account.at()].online[at];
-            self.note(online, note.clone());
-        }
-    }
-
     /// Sets a deadline, by the clock that only moves forward.
     pub(crate) fn arm(&mut self, at_ms: u64, timer: ImTimer) {
         self.timers.push(Reverse((at_ms, timer)));

@@ -220,8 +220,6 @@ pub(crate) struct Online {
     pub(crate) delta_dirty: bool,
     /// Logs that may have something new.
     pub(crate) logs_dirty: BTreeSet<ConvNo>,
-    /// A gap that is to be told: positions from, until.
-    pub(crate) gap: Option<(u64, u64, &'static str)>,
     /// Where an entry was skipped, the seq before it in that conversation.
     pub(crate) skipped: Vec<(ConvNo, u64, u64)>,
     /// Is on the list of those that may be sent something.
@@ -268,7 +266,6 @@ impl Online {
             state_dirty: BTreeSet::new(),
             delta_dirty: false,
             logs_dirty: BTreeSet::new(),
-            gap: None,
             skipped: vec![],
             ready: false,
         }
@@ -339,11 +336,6 @@ impl Online {
         MAILBOX_CLASSES.into_iter().any(|class| self.wants(class))
     }
 
-    /// It pulls: it is told of changes and not sent them.
-    pub(crate) fn is_notified(&self) -> bool {
-        self.wants(Class::Head) && !self.is_pushed()
-    }
-
     /// It is sent its mailbox.
     pub(crate) fn is_pushed(&self) -> bool {
         [Class::Msg, Class::Receipt, Class::Recall, Class::Edit, Class::Contact, Class::Bounce, Class::Sent]
@@ -412,7 +404,7 @@ mod tests {
         assert_eq!((qos, &*ids), (1, &[11, 1, 11, 2][..]));
         assert_eq!(&*o.wants_topic(Class::Msg, "im/v1/me/in/eve/msg").unwrap().1, [11, 2]);
         let o = online(&["im/v1/me/res/a", "im/v1/me/head"]);
-        assert!(o.wants_topic(Class::Res, "im/v1/me/res/b").is_none() && o.is_notified());
+        assert!(o.wants_topic(Class::Res, "im/v1/me/res/b").is_none() && o.wants(Class::Head) && !o.is_pushed());
         let mut o = online(&["im/v1/presence/+", "im/v1/presence/+/avail"]);
         o.unsubscribe("im/v1/presence/+");
         assert!(!o.wants(Class::Presence) && o.wants(Class::Avail) && !o.wants_mailbox());
