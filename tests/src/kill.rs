@@ -132,13 +132,16 @@ pub enum Scope {
     All,
     /// Those who talk to each other: conversations only.
     Talk,
+    /// Publishers and subscribers only.
+    Queues,
 }
 
 /// Runs so many rounds; `say` hears one line a round.
 pub fn run(rounds: u32, seed: u64, scope_of: Scope, mut say: impl FnMut(&str)) -> Outcome {
     let mut rng = Rng::new(seed);
     let (talk, mut broker) = Talk::begin(Broker::start(&SETTINGS));
-    let parts = if scope_of == Scope::All { cast() } else { vec![] };
+    let talks = scope_of != Scope::Queues;
+    let parts = if scope_of == Scope::Talk { vec![] } else { cast() };
     let subscribers = parts.iter().filter(|p| p.subscribes.is_some()).count();
     let stage = Stage {
         ledger: Mutex::new(Ledger::default()),
@@ -161,8 +164,11 @@ pub fn run(rounds: u32, seed: u64, scope_of: Scope, mut say: impl FnMut(&str)) -
             scope.spawn(move || play(stage, number, &part));
         }
         scope.spawn(|| tick(&stage));
-        talk.spawn(scope);
-        let seated = stage.wait(ROUND, || stage.seated.load(Ordering::Relaxed) == subscribers && talk.is_seated());
+        if talks {
+            talk.spawn(scope);
+        }
+        let seated =
+            stage.wait(ROUND, || stage.seated.load(Ordering::Relaxed) == subscribers && (!talks || talk.is_seated()));
         if !seated {
             lock(&stage.ledger).blame(Class::Stuck, "the subscribers did not get their subscriptions".into());
         }
@@ -177,7 +183,7 @@ pub fn run(rounds: u32, seed: u64, scope_of: Scope, mut say: impl FnMut(&str)) -
             let going = stage.wait(ROUND, || {
                 let flows = stage.answers.load(Ordering::Relaxed) > enough
                     && stage.deliveries.load(Ordering::Relaxed) > deliveries;
-                (flows || scope_of == Scope::Talk) && talk.acknowledged() as u64 > said
+                (flows || scope_of == Scope::Talk) && (!talks || talk.acknowledged() as u64 > said)
             });
             if !going {
                 lock(&stage.ledger)
@@ -193,30 +199,36 @@ pub fn run(rounds: u32, seed: u64, scope_of: Scope, mut say: impl FnMut(&str)) -
             *lock(&stage.boots) += 1;
             stage.booted.notify_all();
             let back = began.elapsed();
-            judge(&stage, &talk);
+            if talks {
+                judge(&stage, &talk);
+            }
             stage.judging.store(false, Ordering::Relaxed);
             played = round;
             let (messages, got) = lock(&stage.ledger).totals();
             say(&format!(
-                "round {round} of {rounds}: {messages} messages, {got} deliveries, {} said, broker back after {} ms",
+                "round {round} of {rounds}: {messages} messages, {got} deliveries, {} said{}, broker back after {} ms",
                 talk.acknowledged(),
+                talk.places(),
                 back.as_millis()
             ));
         }
         stage.calm.store(true, Ordering::Relaxed);
         talk.calm_down();
-        let finished = stage.wait(REST, || stage.done.iter().all(|d| d.load(Ordering::Relaxed)) && talk.is_silent());
+        let finished =
+            stage.wait(REST, || stage.done.iter().all(|d| d.load(Ordering::Relaxed)) && (!talks || talk.is_silent()));
         if !finished {
             lock(&stage.ledger).blame(Class::Stuck, "publishers wait for answers that do not come".into());
         }
         drain(&stage);
-        if lock(&stage.ledger).violations().is_empty() {
+        if talks && lock(&stage.ledger).violations().is_empty() {
             judge(&stage, &talk);
             stage.wait(REST, || talk.missing() == 0);
             talk.compare();
             judge(&stage, &talk);
         }
-        talk.end();
+        if talks {
+            talk.end();
+        }
         stage.over.store(true, Ordering::Relaxed);
         stage.booted.notify_all();
     });

@@ -120,6 +120,21 @@ impl Talk {
         *lock(&self.addr) = addr;
     }
 
+    /// The last seq that each hearer has of each conversation.
+    pub(crate) fn places(&self) -> String {
+        let logs = lock(&self.logs);
+        let mut text = String::new();
+        for (number, (account, _, addresses)) in HEARERS.into_iter().enumerate() {
+            let heard = lock(&self.heard[number]);
+            for a in addresses {
+                let h = heard.get(a).and_then(|l| l.last_key_value()).map_or(0, |(s, _)| *s);
+                let l = logs.get(&(account, *a)).and_then(|l| l.last_key_value()).map_or(0, |(s, _)| *s);
+                text.push_str(&format!(" {account}/{a} {h} of {l};"));
+            }
+        }
+        text
+    }
+
     /// Messages that were acknowledged.
     pub(crate) fn acknowledged(&self) -> usize {
         lock(&self.acknowledged).len()

@@ -1,4 +1,5 @@
-//! Runs the kill -9 loop for as long as one likes: `kill_loop [ROUNDS [SEED [talk]]]`; with `talk` only conversations.
+//! Runs the kill -9 loop for as long as one likes: `kill_loop [ROUNDS [SEED [talk]]]`; with `talk` only conversations,
+//! with `queues` only publishers and subscribers.
 //!
 //! `PARLOR_BIN` names another program than the `parlor` beside this one. Ends with 1 when a promise was broken.
 
@@ -12,7 +13,8 @@ fn main() -> ExitCode {
     let scope = match args.next().as_deref() {
         None => Scope::All,
         Some("talk") => Scope::Talk,
-        Some(other) => panic!("{other} is not talk"),
+        Some("queues") => Scope::Queues,
+        Some(other) => panic!("{other} is neither talk nor queues"),
     };
     if std::env::var_os("PARLOR_BIN").is_none() {
         // The launcher of the tests looks beside the test programs; this program lies one directory higher.
@@ -20,8 +22,10 @@ fn main() -> ExitCode {
         let parlor = me.with_file_name("parlor");
         let mut command = Command::new(me);
         command.args([rounds.to_string(), seed.to_string()]).env("PARLOR_BIN", parlor);
-        if scope == Scope::Talk {
-            command.arg("talk");
+        match scope {
+            Scope::All => {}
+            Scope::Talk => drop(command.arg("talk")),
+            Scope::Queues => drop(command.arg("queues")),
         }
         let again = command.status();
         return if again.is_ok_and(|status| status.success()) { ExitCode::SUCCESS } else { ExitCode::FAILURE };

@@ -4,11 +4,13 @@
 //! command has exactly one outcome, the first that came: the device's word, the deadline, or the requester's change of
 //! mind. Nothing is sent, and nobody is told an outcome, before the row that says so is on disk.
 
+#[cfg(test)]
+pub(super) mod house;
 mod line;
 mod parse;
 mod record;
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
 
 pub(crate) use record::Commands;
 
