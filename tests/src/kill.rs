@@ -56,6 +56,8 @@ struct Stage {
     began: Instant,
     /// Publishers start nothing new.
     calm: AtomicBool,
+    /// The same while the conversations are read, which takes its time beside a store that keeps nobody back.
+    judging: AtomicBool,
     over: AtomicBool,
     deliveries: AtomicU64,
     answers: AtomicU64,
@@ -148,6 +150,7 @@ pub fn run(rounds: u32, seed: u64, scope_of: Scope, mut say: impl FnMut(&str)) -
         booted: Condvar::new(),
         began: Instant::now(),
         calm: AtomicBool::new(false),
+        judging: AtomicBool::new(false),
         over: AtomicBool::new(false),
         deliveries: AtomicU64::new(0),
         answers: AtomicU64::new(0),
@@ -189,20 +192,24 @@ pub fn run(rounds: u32, seed: u64, scope_of: Scope, mut say: impl FnMut(&str)) -
             }
             broker.kill();
             let began = Instant::now();
+            stage.judging.store(true, Ordering::Relaxed);
             broker.start_again();
             *lock(&stage.addr) = broker.addr();
             talk.moved(broker.addr());
             *lock(&stage.boots) += 1;
             stage.booted.notify_all();
+            let back = began.elapsed();
             if talks {
                 judge(&stage, &talk);
             }
+            stage.judging.store(false, Ordering::Relaxed);
             played = round;
             let (messages, got) = lock(&stage.ledger).totals();
             say(&format!(
-                "round {round} of {rounds}: {messages} messages, {got} deliveries, {} said, broker back after {} ms",
+                "round {round} of {rounds}: {messages} messages, {got} deliveries, {} said{}, broker back after {} ms",
                 talk.acknowledged(),
-                began.elapsed().as_millis()
+                talk.places(),
+                back.as_millis()
             ));
         }
         stage.calm.store(true, Ordering::Relaxed);
@@ -367,7 +374,8 @@ fn act(stage: &Stage, client: &mut Client, part: &Part, chance: &mut Rng) {
         let calm = stage.calm.load(Ordering::Relaxed);
         stage.done[client.number].store(calm && client.is_done(), Ordering::Relaxed);
         let all = stage.seated.load(Ordering::Relaxed) == cast().iter().filter(|p| p.subscribes.is_some()).count();
-        while !calm && all && client.may_publish() && client.in_flight() < WINDOW {
+        let judging = stage.judging.load(Ordering::Relaxed);
+        while !calm && !judging && all && client.may_publish() && client.in_flight() < WINDOW {
             let topic = format!("kill/{}/{}", client.number, chance.below(3));
             let size = if chance.chance(2) { 4_000 } else { 40 };
             let p = Publication { topic, qos, size, ..Publication::default() };

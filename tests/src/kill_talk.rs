@@ -29,7 +29,9 @@ const SPEAKERS: [(&str, Version, u8); 2] = [("ann", V5, 1), ("ben", V311, 2)];
 const HEARERS: [(&str, Version, &[&str]); 2] = [("cleo", V5, &["ann", "ben", GROUP]), ("dora", V311, &[GROUP])];
 /// Messages one speaker keeps on their way.
 const WINDOW: usize = 8;
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Messages that are said between two judgements at most: the judge reads them all.
+const ROUND_MESSAGES: u64 = 2_000;
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A conversation as its judge knows it: a hearer, and the address.
 type Room = (&'static str, &'static str);
@@ -47,6 +49,8 @@ pub(crate) struct Talk {
     calm: AtomicBool,
     over: AtomicBool,
     said: AtomicU64,
+    /// Nothing new is said beyond so many messages, until the judge has read.
+    most: AtomicU64,
     acknowledged: Mutex<Said>,
     heard: [Mutex<Heard>; HEARERS.len()],
     /// Read marks that were acknowledged, by room.
@@ -89,6 +93,7 @@ impl Talk {
             calm: AtomicBool::new(false),
             over: AtomicBool::new(false),
             said: AtomicU64::new(0),
+            most: AtomicU64::new(ROUND_MESSAGES),
             acknowledged: Mutex::default(),
             heard: Default::default(),
             read: Mutex::default(),
@@ -113,6 +118,21 @@ impl Talk {
 
     pub(crate) fn moved(&self, addr: SocketAddr) {
         *lock(&self.addr) = addr;
+    }
+
+    /// The last seq that each hearer has of each conversation.
+    pub(crate) fn places(&self) -> String {
+        let logs = lock(&self.logs);
+        let mut text = String::new();
+        for (number, (account, _, addresses)) in HEARERS.into_iter().enumerate() {
+            let heard = lock(&self.heard[number]);
+            for a in addresses {
+                let h = heard.get(a).and_then(|l| l.last_key_value()).map_or(0, |(s, _)| *s);
+                let l = logs.get(&(account, *a)).and_then(|l| l.last_key_value()).map_or(0, |(s, _)| *s);
+                text.push_str(&format!(" {account}/{a} {h} of {l};"));
+            }
+        }
+        text
     }
 
     /// Messages that were acknowledged.
@@ -176,7 +196,8 @@ impl Talk {
                     is_silent = true;
                     self.silent.fetch_add(1, Ordering::Relaxed);
                 }
-                while outcome.is_ok() && !calm && open.len() < WINDOW && self.is_seated() {
+                let may_speak = || self.said.load(Ordering::Relaxed) < self.most.load(Ordering::Relaxed);
+                while outcome.is_ok() && !calm && open.len() < WINDOW && self.is_seated() && may_speak() {
                     let room = if chance.chance(2) { ("cleo", account) } else { ("dora", GROUP) };
                     open.insert(next, room);
                     last_id = last_id % 60_000 + 1;
@@ -333,9 +354,11 @@ impl Talk {
 
     /// Compares the logs with what was promised; false when the broker could not be asked.
     pub(crate) fn judge(&self) -> bool {
-        HEARERS
-            .into_iter()
-            .all(|(account, _, addresses)| addresses.iter().all(|address| self.judge_room((account, address)).is_ok()))
+        let rooms =
+            HEARERS.into_iter().flat_map(|(account, _, all)| all.iter().map(move |address| (account, *address)));
+        let is_told = rooms.into_iter().all(|room| self.judge_room(room).is_ok());
+        self.most.store(self.said.load(Ordering::Relaxed) + ROUND_MESSAGES, Ordering::Relaxed);
+        is_told
     }
 
     fn judge_room(&self, room: Room) -> Result<(), Ended> {
@@ -353,12 +376,13 @@ impl Talk {
             link.send(&subscribe(V5, topic))?;
         }
         // It goes on while it is read.
-        let head = ask(&mut link, &format!("conv/{address}"), r#"{"op":"info"}"#)?["seq"].as_u64().unwrap_or(0);
+        let head = self.ask(&mut link, &format!("conv/{address}"), r#"{"op":"info"}"#)?["seq"].as_u64().unwrap_or(0);
         let mut logs = lock(&self.logs);
         let log = logs.entry(room).or_default();
         loop {
             let after = log.last_key_value().map_or(0, |(seq, _)| *seq);
-            let page = ask(&mut link, "history", &format!(r#"{{"with":"{address}","after":{after},"max":500}}"#))?;
+            let page =
+                self.ask(&mut link, "history", &format!(r#"{{"with":"{address}","after":{after},"max":500}}"#))?;
             for message in page["messages"].as_array().into_iter().flatten() {
                 let seq = message["seq"].as_u64().unwrap_or(0);
                 // A member sees the log from where it came.
@@ -392,7 +416,7 @@ impl Talk {
     /// Marks have not gone back, and unread is what a recount says.
     fn judge_marks(&self, link: &mut Link, room: Room, read: u64) -> Result<(), Ended> {
         let (account, address) = room;
-        let conv = ask(link, &format!("conv/{address}"), r#"{"op":"info"}"#)?;
+        let conv = self.ask(link, &format!("conv/{address}"), r#"{"op":"info"}"#)?;
         let now = (conv["recv"].as_u64().unwrap_or(0), conv["read"].as_u64().unwrap_or(0));
         let mut marks = lock(&self.marks);
         let before = marks.entry(room).or_default();
@@ -401,11 +425,35 @@ impl Talk {
             self.blame(Class::Lost, text);
         }
         *before = now;
-        let count = ask(link, "recount", &format!(r#"{{"with":"{address}"}}"#))?;
+        let count = self.ask(link, "recount", &format!(r#"{{"with":"{address}"}}"#))?;
         if count["agree"] != true {
             self.blame(Class::Changed, format!("{account}: unread is not what a recount says: {count}"));
         }
         Ok(())
+    }
+
+    /// Asks, and waits for the answer.
+    fn ask(&self, link: &mut Link, request: &str, payload: &str) -> Result<Value, Ended> {
+        let ask = Publish::new(&format!("im/v1/me/{request}"), payload).qos(1, 9).with(prop::user("from", "judge"));
+        link.send(&ask.bytes(V5))?;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            match link.packet(PATIENCE)? {
+                Some(Packet::Publish(p)) => {
+                    link.send(&frame(PubAck as u8, p.id.to_be_bytes()))?;
+                    return Ok(serde_json::from_slice(&p.payload).unwrap_or_default());
+                }
+                Some(Packet::Ack { code, ref props, .. }) if code >= 0x80 => {
+                    self.blame(
+                        Class::Lost,
+                        format!("{request} {payload} is refused: {:?}", props.text(prop::REASON_STRING)),
+                    );
+                    return Err(Ended);
+                }
+                _ => {}
+            }
+        }
+        Err(Ended)
     }
 
     /// What hearers have not been sent of what the judge has read.
@@ -449,22 +497,4 @@ fn subscribe(version: Version, filter: &str) -> Vec<u8> {
     body.extend(crate::raw::field(filter));
     body.push(1);
     frame(0x82, body)
-}
-
-/// Asks, and waits for the answer.
-fn ask(link: &mut Link, request: &str, payload: &str) -> Result<Value, Ended> {
-    let ask = Publish::new(&format!("im/v1/me/{request}"), payload).qos(1, 9).with(prop::user("from", "judge"));
-    link.send(&ask.bytes(V5))?;
-    let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline {
-        match link.packet(PATIENCE)? {
-            Some(Packet::Publish(p)) => {
-                link.send(&frame(PubAck as u8, p.id.to_be_bytes()))?;
-                return Ok(serde_json::from_slice(&p.payload).unwrap_or_default());
-            }
-            Some(Packet::Ack { code, ref props, .. }) if code >= 0x80 => panic!("{request} {payload}: {props:?}"),
-            _ => {}
-        }
-    }
-    Err(Ended)
 }
