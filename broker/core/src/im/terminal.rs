@@ -153,12 +153,13 @@ impl Im {
             },
         };
         let a = &mut self.dir.accounts[account.at()];
-        let next = a.mailbox.next;
+        // What is on its way to the disk comes when it is there, and is in no page that is read now.
+        let end = a.mailbox.committed - 1;
         let Some(t) = a.terminal_mut(no) else { return false };
         t.online = at;
         t.seen_ms = now.wall_ms;
         if known.is_none() {
-            t.acked = next - 1;
+            t.acked = end;
         }
         let (acked, sent) = (t.acked, t.sent);
         let o = &mut self.online[at as usize];
@@ -170,9 +171,16 @@ impl Im {
         o.resent_below = if o.is_resumed { sent } else { 0 };
         if known.is_none() {
             self.start_backfill(at, account);
+            self.has_new_terminal = true;
+            self.want_places();
         }
         self.touch_terminal(account, no);
         true
+    }
+
+    /// Whether a terminal was made since this was last asked.
+    pub(crate) fn made_terminal(&mut self) -> bool {
+        core::mem::take(&mut self.has_new_terminal)
     }
 
     fn make_terminal(&mut self, account: AccountNo, client_id: &str) -> Option<u8> {
