@@ -171,16 +171,17 @@ impl Im {
         o.resent_below = if o.is_resumed { sent } else { 0 };
         if known.is_none() {
             self.start_backfill(at, account);
-            self.has_new_terminal = true;
             self.want_places();
         }
+        self.has_claimed = true;
         self.touch_terminal(account, no);
         true
     }
 
-    /// Whether a terminal was made since this was last asked.
-    pub(crate) fn made_terminal(&mut self) -> bool {
-        core::mem::take(&mut self.has_new_terminal)
+    /// Whether a session became a terminal since this was last asked: the row that makes it one may still be on its way
+    /// to the disk, also when an earlier connection made it.
+    pub(crate) fn has_claimed_terminal(&mut self) -> bool {
+        core::mem::take(&mut self.has_claimed)
     }
 
     fn make_terminal(&mut self, account: AccountNo, client_id: &str) -> Option<u8> {
