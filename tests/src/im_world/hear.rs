@@ -124,7 +124,9 @@ impl World<'_> {
             ["me", "err"] => self.refused(number, &value),
             ["me", "res", _] => {}
             ["me", what @ ("sync" | "history" | "convs" | "recount"), "res"] => {
-                self.answer_came(number, what);
+                if *what != "sync" {
+                    self.answer_came(number, what);
+                }
                 self.reply(number, what, &value);
             }
             ["me", _, "res"] | ["me", "conv", _] | ["me", "cmd", ..] | ["presence" | "state", ..] => {}
@@ -335,7 +337,8 @@ impl World<'_> {
         let (recv, read) = (value["recv"].as_u64().unwrap_or_default(), value["read"].as_u64().unwrap_or_default());
         if value["self"] == true {
             let asked = self.model.marks(conv, &who.account).read_asked;
-            if read > asked {
+            // Whoever comes into a group begins behind what was said there.
+            if read > asked && conv != super::cast::CLUB {
                 let text = format!("{}: {conv} is read to {read}, it said {asked}", who.name);
                 self.model.blame(ImClass::ReceiptEarly, text);
             }
@@ -420,6 +423,11 @@ impl World<'_> {
 
     fn synced(&mut self, number: usize, value: &Value) {
         let name = self.terminals[number].who.name.clone();
+        if value["id"] != self.model.views[number].pull {
+            // The answer to a pull of an earlier connection of the same session.
+            return;
+        }
+        self.answer_came(number, "sync");
         let mut last = self.model.views[number].pulled;
         for entry in value["entries"].as_array().map_or(&[][..], Vec::as_slice) {
             let topic = entry["topic"].as_str().unwrap_or_default();

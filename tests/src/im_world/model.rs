@@ -204,6 +204,8 @@ pub struct View {
     pub head_open: bool,
     /// Of one that pulls: the position up to which it has everything.
     pub pulled: u64,
+    /// Number of its latest pull.
+    pub pull: u64,
     /// And up to which it has said so.
     pub confirmed: u64,
     /// Latest presence of others: state and epoch.

@@ -72,8 +72,14 @@ impl World<'_> {
             && view.head.is_some_and(|(pos, _)| pos > view.pulled);
         if is_due {
             let max = self.rng.between(1, 40);
-            let payload = json!({ "after": view.pulled, "max": max }).to_string();
-            self.ask(number, "sync", payload);
+            let view = &mut self.model.views[number];
+            view.pull += 1;
+            let mut payload = json!({ "max": max, "id": view.pull });
+            // Without a place of its own it goes on from the one that it has confirmed.
+            if view.pulled != view.confirmed || view.pulled == 0 || max % 2 == 0 {
+                payload["after"] = view.pulled.into();
+            }
+            self.ask(number, "sync", payload.to_string());
         } else if terminal.who.mode == Mode::Pull && view.pulled > view.confirmed && terminal.open_errands() == 0 {
             // The connection went before it could say so, or with it.
             self.confirm(number);

@@ -216,6 +216,8 @@ pub(crate) struct Im {
     dirty_members: Vec<(ConvNo, AccountNo)>,
     dirty_terminals: Vec<(AccountNo, u8)>,
     places_are_due: bool,
+    /// A session became a terminal, and its SUBSCRIBE has not been answered.
+    has_claimed: bool,
     dirty_mailboxes: Vec<AccountNo>,
     /// Mailboxes with entries that are in no batch that was handed out.
     touched: Vec<AccountNo>,
@@ -293,6 +295,7 @@ impl Im {
             dirty_members: vec![],
             dirty_terminals: vec![],
             places_are_due: false,
+            has_claimed: false,
             dirty_mailboxes: vec![],
             touched: vec![],
             certainly_new: None,

@@ -153,12 +153,13 @@ impl Im {
             },
         };
         let a = &mut self.dir.accounts[account.at()];
-        let next = a.mailbox.next;
+        // What is on its way to the disk comes when it is there, and is in no page that is read now.
+        let end = a.mailbox.committed - 1;
         let Some(t) = a.terminal_mut(no) else { return false };
         t.online = at;
         t.seen_ms = now.wall_ms;
         if known.is_none() {
-            t.acked = next - 1;
+            t.acked = end;
         }
         let (acked, sent) = (t.acked, t.sent);
         let o = &mut self.online[at as usize];
@@ -170,9 +171,17 @@ impl Im {
         o.resent_below = if o.is_resumed { sent } else { 0 };
         if known.is_none() {
             self.start_backfill(at, account);
+            self.want_places();
         }
+        self.has_claimed = true;
         self.touch_terminal(account, no);
         true
+    }
+
+    /// Whether a session became a terminal since this was last asked: the row that makes it one may still be on its way
+    /// to the disk, also when an earlier connection made it.
+    pub(crate) fn has_claimed_terminal(&mut self) -> bool {
+        core::mem::take(&mut self.has_claimed)
     }
 
     fn make_terminal(&mut self, account: AccountNo, client_id: &str) -> Option<u8> {
