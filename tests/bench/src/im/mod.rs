@@ -22,7 +22,7 @@ parlor-bench im: messaging over MQTT with everything on disk before it is acknow
 
     cargo run --release -p parlor-bench -- im [OPTIONS]
 
-  --only LOAD,..      direct, offline, group, sync, rates, announce, command [all]
+  --only LOAD,..      direct, offline, group, announce, sync, command, rates [all]
   --messages N        messages of the direct load [2000000]
   --accounts N        accounts of it [10000]
   --parlor FILE       Parlor's program [beside this one]
