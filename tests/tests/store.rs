@@ -11,6 +11,8 @@ mod contract;
 mod crash;
 #[path = "store/rows.rs"]
 mod rows;
+#[path = "store/runs.rs"]
+mod runs;
 #[path = "store/threads.rs"]
 mod threads;
 #[path = "store/traffic.rs"]

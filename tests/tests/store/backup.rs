@@ -52,13 +52,19 @@ impl Drop for Dir {
 /// A store in memory with some history; its backup, and what must be in it.
 fn sample(seed: u64) -> (Vec<u8>, MemoryStore) {
     let (mut traffic, mut model) = (Traffic::new(seed), MemoryStore::new());
-    let (mut engine, _) = Engine::open(Arc::new(SimDisk::new()), &small()).unwrap();
+    // Slices so small that a merge is under way at most times.
+    let options = Options { row_slice_bytes: 2000, ..small() };
+    let (mut engine, _) = Engine::open(Arc::new(SimDisk::new()), &options).unwrap();
     for _ in 0..60 {
         let batch = traffic.batch(20);
         model.apply(&batch).unwrap();
         engine.commit(&[batch]).unwrap();
         engine.fold_full().unwrap();
+        if let Some(job) = engine.start_job() {
+            engine.finish_job(job.run()).unwrap();
+        }
     }
+    assert!(engine.totals().merged_bytes > 0);
     let mut bytes = vec![];
     let mut seen = Progress::default();
     let done = engine.backup(&mut bytes, &mut |progress| seen = progress).unwrap();

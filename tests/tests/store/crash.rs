@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use parlor::store::disk::{Disk, DiskFile};
-use parlor::store::{Engine, OpenError, Options};
+use parlor::store::{Engine, Job, OpenError, Options};
 use parlor_core::store::memory::MemoryStore;
 use parlor_core::store::{Batch, Fact, QueueIndex, SessionNo, Snapshot};
 use parlor_tests::disk::{KEEPS, Keep, Seed, SimDisk};
@@ -18,8 +18,45 @@ struct Acknowledged {
     model: MemoryStore,
     /// The batches of the commit that was not answered.
     in_doubt: Vec<Batch>,
-    /// Folds that were finished, those at a start not counted.
+    /// Folds and slices of merging that were finished, those at a start not counted.
     folds: u32,
+    slices: u32,
+}
+
+/// What is done until the power goes.
+#[derive(Clone, Copy)]
+struct Workload {
+    seed: u64,
+    steps: u32,
+    /// Nothing but rows, in segments and slices so small that most of the work is folding and merging them.
+    only_rows: bool,
+}
+
+impl Workload {
+    fn of(seed: u64, steps: u32) -> Self {
+        Self { seed, steps, only_rows: false }
+    }
+
+    fn of_rows(seed: u64, steps: u32) -> Self {
+        Self { seed, steps, only_rows: true }
+    }
+
+    fn options(self) -> Options {
+        if self.only_rows {
+            Options { segment_bytes: 24 << 10, row_slice_bytes: 4000, merge_runs: 2, ..small() }
+        } else {
+            small()
+        }
+    }
+
+    fn traffic(self) -> Traffic {
+        let mut traffic = Traffic::new(self.seed);
+        traffic.message_bytes = 1500;
+        if self.only_rows {
+            (traffic.only_rows, traffic.rows) = (true, 40);
+        }
+        traffic
+    }
 }
 
 /// A disk between the store and the simulated one; stands for a store that does something wrong.
@@ -76,15 +113,14 @@ impl DiskFile for HastyFile {
     }
 }
 
-/// Runs the workload of `seed` on `disk` until it ends or the power goes. Commits, folds in three steps with commits
+/// Runs the workload on `disk` until it ends or the power goes. Commits, folds and merges in three steps with commits
 /// between them, restarts with and without an orderly end.
-fn run(disk: &SimDisk, between: &Between, seed: u64, steps: u32) -> Acknowledged {
-    let mut known = Acknowledged { model: MemoryStore::new(), in_doubt: vec![], folds: 0 };
-    let mut traffic = Traffic::new(seed);
-    traffic.message_bytes = 1500;
-    let Ok((mut engine, _)) = Engine::open(between(disk), &small()) else { return known };
-    let mut job = None;
-    for _ in 0..steps {
+fn run(disk: &SimDisk, between: &Between, load: Workload) -> Acknowledged {
+    let mut known = Acknowledged { model: MemoryStore::new(), in_doubt: vec![], folds: 0, slices: 0 };
+    let (mut traffic, options) = (load.traffic(), load.options());
+    let Ok((mut engine, _)) = Engine::open(between(disk), &options) else { return known };
+    let mut job: Option<Job> = None;
+    for _ in 0..load.steps {
         let batches: Vec<Batch> = (0..=traffic.seed.below(3)).map(|_| traffic.batch(12)).collect();
         if engine.commit(&batches).is_err() {
             known.in_doubt = batches;
@@ -96,11 +132,17 @@ fn run(disk: &SimDisk, between: &Between, seed: u64, steps: u32) -> Acknowledged
         match traffic.seed.below(8) {
             0..=2 if job.is_none() => job = engine.start_job(),
             3 | 4 => {
-                if let Some(job) = job.take() {
-                    if engine.finish_job(job.run()).is_err() {
+                let mut jobs = if load.only_rows { 6 } else { 1 };
+                while let Some(next) = job.take() {
+                    let done = if next.is_fold() { &mut known.folds } else { &mut known.slices };
+                    *done += 1;
+                    if engine.finish_job(next.run()).is_err() {
                         return known;
                     }
-                    known.folds += 1;
+                    jobs -= 1;
+                    if jobs > 0 {
+                        job = engine.start_job();
+                    }
                 }
             }
             5 if job.is_none() && traffic.seed.one_in(2) && engine.freeze().is_err() => return known,
@@ -113,7 +155,7 @@ fn run(disk: &SimDisk, between: &Between, seed: u64, steps: u32) -> Acknowledged
                 } else {
                     drop(engine);
                 }
-                match Engine::open(between(disk), &small()) {
+                match Engine::open(between(disk), &options) {
                     Ok((opened, _)) => engine = opened,
                     Err(_) => return known,
                 }
@@ -125,9 +167,9 @@ fn run(disk: &SimDisk, between: &Between, seed: u64, steps: u32) -> Acknowledged
 }
 
 /// The store on `disk` holds what was acknowledged, with or without what was in doubt, and nothing between.
-fn verify(disk: &SimDisk, known: &Acknowledged, seed: u64) -> Result<(), String> {
+fn verify(disk: &SimDisk, known: &Acknowledged, load: Workload, seed: u64) -> Result<(), String> {
     let (mut engine, found) =
-        Engine::open(Arc::new(disk.clone()), &small()).map_err(|error| format!("does not open: {error}"))?;
+        Engine::open(Arc::new(disk.clone()), &load.options()).map_err(|error| format!("does not open: {error}"))?;
     let mut with_doubt = known.model.clone();
     for batch in &known.in_doubt {
         with_doubt.apply(batch).map_err(|error| error.to_string())?;
@@ -141,8 +183,12 @@ fn verify(disk: &SimDisk, known: &Acknowledged, seed: u64) -> Result<(), String>
     }
     result?;
     // And it goes on from there.
-    let batch = Traffic::new(seed).batch(3);
-    engine.commit(&[batch]).map_err(|error| error.to_string())?;
+    let mut traffic = Traffic::new(seed);
+    traffic.only_rows = true;
+    engine.commit(&[session(1 << 40), traffic.batch(0)]).map_err(|error| error.to_string())?;
+    while let Some(job) = engine.start_job() {
+        engine.finish_job(job.run()).map_err(|error| error.to_string())?;
+    }
     engine.fold_all().map_err(|error| error.to_string())
 }
 
@@ -159,19 +205,20 @@ fn same_store(engine: &mut Engine, model: &MemoryStore, found: &Snapshot, seed: 
     Ok(())
 }
 
-/// Cuts the power at call `from`, `from + step`, … of the workload of `seed`.
-fn cut_everywhere(seed: u64, steps: u32, from: u64, step: usize) {
-    let whole = SimDisk::new();
-    let folds = run(&whole, &honest, seed, steps).folds;
-    let calls = whole.calls();
+/// Cuts the power at call `from`, `from + step`, … of the workload.
+fn cut_everywhere(load: Workload, from: u64, step: usize) {
+    let (whole, seed) = (SimDisk::new(), load.seed);
+    let known = run(&whole, &honest, load);
+    let (calls, folds, slices) = (whole.calls(), known.folds, known.slices);
     assert!(calls > 150 && folds > 1, "the workload of seed {seed} makes only {calls} calls and {folds} folds");
+    assert!(!load.only_rows || slices > 10, "the workload of seed {seed} merges only {slices} slices");
     for cut in (from..calls).step_by(step) {
         let disk = SimDisk::new();
         disk.cut_at(cut);
-        let known = run(&disk, &honest, seed, steps);
+        let known = run(&disk, &honest, load);
         for keep in [KEEPS[cut as usize % KEEPS.len()], KEEPS[(cut as usize + 3) % KEEPS.len()]] {
             let after = disk.after_power_cut(keep, cut);
-            verify(&after, &known, cut)
+            verify(&after, &known, load, cut)
                 .unwrap_or_else(|text| panic!("seed {seed}, cut at call {cut} of {calls}, {keep:?}: {text}"));
         }
     }
@@ -180,58 +227,71 @@ fn cut_everywhere(seed: u64, steps: u32, from: u64, step: usize) {
 // Two tests, so that they share the work of one workload between two processors.
 #[test]
 fn a_power_cut_at_any_even_call_loses_nothing_acknowledged() {
-    cut_everywhere(1, 45, 0, 2);
+    cut_everywhere(Workload::of(2, 45), 0, 2);
 }
 
 #[test]
 fn a_power_cut_at_any_odd_call_loses_nothing_acknowledged() {
-    cut_everywhere(1, 45, 1, 2);
+    cut_everywhere(Workload::of(2, 45), 1, 2);
 }
 
 #[test]
 fn power_cuts_in_other_workloads_lose_nothing_acknowledged() {
     for seed in 10..16 {
-        cut_everywhere(seed, 45, seed, 31);
+        cut_everywhere(Workload::of(seed, 45), seed, 31);
+    }
+}
+
+#[test]
+fn a_power_cut_while_rows_are_folded_and_merged_loses_nothing_acknowledged() {
+    for seed in 20..24 {
+        // Each seed at other calls; in all, most kinds of calls of folds and merges.
+        cut_everywhere(Workload::of_rows(seed, 50), seed, 61);
     }
 }
 
 #[test]
 fn the_power_may_go_again_while_the_store_recovers() {
-    let (seed, steps) = (3, 40);
+    for (load, step) in [(Workload::of(3, 40), 17), (Workload::of_rows(3, 40), 37)] {
+        cut_again_and_again(load, step);
+    }
+}
+
+fn cut_again_and_again(load: Workload, step: u64) {
     let whole = SimDisk::new();
-    run(&whole, &honest, seed, steps);
+    run(&whole, &honest, load);
     let mut cut = 5;
     while cut < whole.calls() {
         let disk = SimDisk::new();
         disk.cut_at(cut);
-        let known = run(&disk, &honest, seed, steps);
+        let known = run(&disk, &honest, load);
         let after = disk.after_power_cut(KEEPS[cut as usize % KEEPS.len()], cut);
         // Cut during the start as often as the start has calls, one after the other on what the last one left.
         let mut now = after;
         for again in 0..200 {
             now.cut_at(again * 3);
-            let opened = Engine::open(Arc::new(now.clone()), &small()).is_ok();
+            let opened = Engine::open(Arc::new(now.clone()), &load.options()).is_ok();
             now = now.after_power_cut(KEEPS[again as usize % KEEPS.len()], again);
             if opened {
                 break;
             }
         }
-        verify(&now, &known, cut).unwrap_or_else(|text| panic!("cut at call {cut}, and again: {text}"));
-        cut += 17;
+        verify(&now, &known, load, cut).unwrap_or_else(|text| panic!("cut at call {cut}, and again: {text}"));
+        cut += step;
     }
 }
 
 #[test]
 fn the_check_catches_a_store_that_acknowledges_before_the_sync() {
-    let (seed, steps) = (1, 45);
+    let load = Workload::of(1, 45);
     let hasty = |disk: &SimDisk| -> Arc<dyn Disk> { Arc::new(Hasty(disk.clone())) };
     let whole = SimDisk::new();
-    run(&whole, &hasty, seed, steps);
+    run(&whole, &hasty, load);
     let caught = (0..whole.calls()).step_by(7).any(|cut| {
         let disk = SimDisk::new();
         disk.cut_at(cut);
-        let known = run(&disk, &hasty, seed, steps);
-        verify(&disk.after_power_cut(Keep::Nothing, cut), &known, cut).is_err()
+        let known = run(&disk, &hasty, load);
+        verify(&disk.after_power_cut(Keep::Nothing, cut), &known, load, cut).is_err()
     });
     assert!(caught, "losing acknowledged commits went unnoticed");
 }

@@ -33,6 +33,8 @@ pub struct Traffic {
     pub burst: u64,
     /// Up to so many facts about rows come with a batch.
     pub rows: u64,
+    /// No other facts come.
+    pub only_rows: bool,
     about_rows: RowTraffic,
 }
 
@@ -46,6 +48,7 @@ impl Traffic {
             message_bytes: 300,
             burst: 0,
             rows: 12,
+            only_rows: false,
             about_rows: RowTraffic::new(200),
         }
     }
@@ -53,7 +56,8 @@ impl Traffic {
     /// A batch of up to `facts` facts.
     pub fn batch(&mut self, facts: u64) -> Batch {
         let mut batch = Batch::default();
-        for _ in 0..=self.seed.below(facts) {
+        let facts = if self.only_rows { 0 } else { self.seed.below(facts) + 1 };
+        for _ in 0..facts {
             self.fact(&mut batch);
         }
         for _ in 0..self.seed.below(self.rows + 1) {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use parlor_core::store::Retention;
 use redb::{Database, ReadableTable};
 
+use super::RowKey;
 use super::floor;
-use super::run::{Manifest, Run, RunTables, RunWriter, State};
+use super::run::{Manifest, Run, RunTables, RunWriter, State, chunk_from};
 use super::scan::Merge;
 use crate::store::StoreError;
 use crate::store::schema::{META, meta};
@@ -219,6 +220,7 @@ fn slice(
             break Some(found.key);
         }
     };
+    merge.settle(&tables.chunks)?;
     writer.finish(tables)?;
     for key in &merge.consumed.chunks {
         tables.chunks.remove(key)?;
@@ -250,6 +252,10 @@ fn slice(
         None => {
             run.state = State::Whole;
             for input in inputs {
+                debug_assert!(
+                    chunk_from(&tables.chunks, table, input, RowKey::default())?.is_none(),
+                    "a chunk of a merged run is left"
+                );
                 tables.forget(table, input)?;
                 manifest.remove(table, input);
             }

@@ -232,6 +232,17 @@ impl Merge {
         Ok(())
     }
 
+    /// Counts the row that [`Self::next`] gave last as read, and its chunk, if it was the last there.
+    pub(super) fn settle(
+        &mut self,
+        chunks: &impl ReadableTable<(u8, u64, u64, u64), &'static [u8]>,
+    ) -> Result<(), StoreError> {
+        match self.current.take() {
+            Some(at) => self.advance(chunks, at),
+            None => Ok(()),
+        }
+    }
+
     /// The value of the row that [`Self::next`] gave last; `None`: it was deleted.
     pub(super) fn value(&self, found: &Found) -> Option<&[u8]> {
         let value = found.value.as_ref()?;
