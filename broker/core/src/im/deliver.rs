@@ -39,6 +39,14 @@ pub(crate) struct Wire {
     pub(crate) properties: Vec<u8>,
 }
 
+impl Wire {
+    fn clear(&mut self) {
+        self.topic.clear();
+        self.payload.clear();
+        self.properties.clear();
+    }
+}
+
 /// The form of the packet in [`Wire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sending {
@@ -63,9 +71,7 @@ impl Im {
         if credit == 0 || !self.online[at as usize].is_live {
             return None;
         }
-        self.wire.topic.clear();
-        self.wire.payload.clear();
-        self.wire.properties.clear();
+        self.wire.clear();
         let sent = self.next_note(at).or_else(|| self.next_latest(at));
         let sent = sent.or_else(|| self.next_extra(now, at));
         sent.or_else(|| {
@@ -193,6 +199,8 @@ impl Im {
 
     /// Moves on behind a position without sending it. `message`: it was a message.
     fn skip(&mut self, at: u32, message: Option<(ConvNo, u64)>) -> Step {
+        // What was begun of it is no part of the next one.
+        self.wire.clear();
         if let Some((conv, seq)) = message {
             let before = self.prev_of(at, conv, seq);
             let o = &mut self.online[at as usize];
@@ -225,9 +233,6 @@ impl Im {
         };
         let o = &self.online[at as usize];
         let Some((qos, ids)) = o.wants_topic(class, &self.wire.topic) else {
-            self.wire.topic.clear();
-            self.wire.payload.clear();
-            self.wire.properties.clear();
             return self.skip(at, message);
         };
         if o.v5 {
