@@ -271,10 +271,10 @@ impl Talk {
                 outcome = link.packet(Duration::from_millis(50)).and_then(|packet| {
                     match packet {
                         None => {}
+                        Some(Packet::SubAck { .. }) if is_seated => {}
                         Some(Packet::SubAck { .. }) => {
-                            if !std::mem::replace(&mut is_seated, true) {
-                                self.seated.fetch_add(1, Ordering::Relaxed);
-                            }
+                            is_seated = true;
+                            self.seated.fetch_add(1, Ordering::Relaxed);
                         }
                         Some(Packet::Ack { kind: PubAck, id, .. }) => {
                             if let Some((address, seq)) = marks.remove(&id) {

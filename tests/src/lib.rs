@@ -5,6 +5,7 @@ pub mod cut;
 pub mod disk;
 pub mod faulty;
 pub mod im;
+pub mod im_world;
 pub mod kill;
 mod kill_talk;
 pub mod link;

@@ -4,6 +4,8 @@
 
 #[path = "sim/answers.rs"]
 mod answers;
+#[path = "sim/im.rs"]
+mod im;
 #[path = "sim/storm.rs"]
 mod storm;
 

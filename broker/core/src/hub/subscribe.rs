@@ -78,10 +78,12 @@ impl Hub {
         self.settle_im(now);
     }
 
-    /// Replies at once, unless the session is persistent: then what was promised must be on disk first.
+    /// Replies at once, unless the session is persistent, or has become a terminal, which nobody may forget any more: then
+    /// what was promised must be on disk first.
     fn answer_session(&mut self, now: Now, slot: u32, after: After) {
         let l = &self.links[slot as usize];
-        let waits = self.sessions[l.session as usize].durable.is_some() || l.deferred > 0;
+        let is_durable = self.sessions[l.session as usize].durable.is_some() || l.deferred > 0;
+        let waits = self.im.has_claimed_terminal() || is_durable;
         self.defer(slot);
         if waits {
             self.after_commit(now, after);

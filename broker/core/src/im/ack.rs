@@ -49,6 +49,7 @@ impl Im {
                 }
             }
             Tag::Announcement { channel, change } => self.announcement_done(now, at, channel, change),
+            Tag::Gap { until } => self.gap_heard(at, until),
             Tag::Paired => self.pairing_heard(now, at),
         }
     }
@@ -59,7 +60,8 @@ impl Im {
         while o.flight.front() == Some(&Flight::Done) {
             o.flight.pop_front();
         }
-        let (acked, account, Some(no)) = (o.first_open() - 1, o.account, o.terminal) else { return };
+        let first = o.gap.map_or(o.first_open(), |(from, _)| from.min(o.first_open()));
+        let (acked, account, Some(no)) = (first - 1, o.account, o.terminal) else { return };
         self.move_place(account, no, acked);
     }
 

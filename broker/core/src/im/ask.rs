@@ -36,7 +36,7 @@ pub(crate) struct Asker {
     /// Topic of the answer.
     pub(crate) topic: Rc<str>,
     pub(crate) correlation: Option<Rc<[u8]>>,
-    /// What was asked, below `im/v1/`.
+    /// What was asked, below `im/v1/`; empty: the answer does not say.
     pub(crate) re: String,
     /// `id` of the request.
     pub(crate) id: Option<Value>,
@@ -50,7 +50,11 @@ impl Asker {
     }
 
     pub(super) fn class(&self) -> Class {
-        if self.topic.starts_with("im/v1/me/res/") { Class::Res } else { Class::Reply }
+        match &*self.topic {
+            "im/v1/me/sent" => Class::Sent,
+            topic if topic.starts_with("im/v1/me/res/") => Class::Res,
+            _ => Class::Reply,
+        }
     }
 }
 
@@ -97,7 +101,7 @@ pub(crate) enum Verdict {
 
 impl Im {
     /// Where the answer to a request goes.
-    pub(crate) fn asker(&self, origin: &Origin<'_>, re: &str, id: Option<Value>) -> Asker {
+    pub(crate) fn asker(origin: &Origin<'_>, re: &str, id: Option<Value>) -> Asker {
         let request = re.strip_prefix("me/").unwrap_or(re).split('/').next().unwrap_or_default();
         let topic = match origin.response_topic {
             Some(topic) => topic.into(),
@@ -140,7 +144,7 @@ impl Im {
             }
             Some(session) => {
                 let class = asker.class();
-                self.note_session(session, class, &asker.topic, reply, asker.correlation.clone());
+                self.note_session(session, class, &asker.topic, &reply, asker.correlation.clone());
             }
         }
     }
@@ -148,13 +152,15 @@ impl Im {
     /// Sends JSON to a session under the topic of its request, with `re` and `id`.
     pub(crate) fn tell_session(&mut self, session: (u32, u32), asker: &Asker, mut reply: Value) {
         if let Value::Object(object) = &mut reply {
-            object.insert("re".to_owned(), asker.re.clone().into());
+            if !asker.re.is_empty() {
+                object.insert("re".to_owned(), asker.re.clone().into());
+            }
             if let Some(id) = &asker.id {
                 object.insert("id".to_owned(), id.clone());
             }
         }
         let payload = reply.to_string().into_bytes();
-        self.note_session(session, asker.class(), &asker.topic, payload, asker.correlation.clone());
+        self.note_session(session, asker.class(), &asker.topic, &payload, asker.correlation.clone());
     }
 
     /// Tells a session that what it asked was refused.
@@ -165,12 +171,12 @@ impl Im {
         if let Some(id) = id {
             object["id"] = id;
         }
-        self.note_session(session, Class::Err, "im/v1/me/err", object.to_string().into_bytes(), None);
+        self.note_session(session, Class::Err, "im/v1/me/err", &object.to_string().into_bytes(), None);
         if let Some(rest) = path.strip_prefix("to/")
             && let Some((to, _)) = rest.split_once('/')
         {
             let topic = format!("im/v1/me/in/{to}/bounce");
-            self.note_session(session, Class::Bounce, &topic, object.to_string().into_bytes(), None);
+            self.note_session(session, Class::Bounce, &topic, &object.to_string().into_bytes(), None);
         }
     }
 }

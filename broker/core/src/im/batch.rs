@@ -12,13 +12,18 @@ pub(crate) struct Marks {
     /// Ends of mailboxes.
     mailboxes: Vec<(AccountNo, u64)>,
     badges: Vec<(AccountNo, ConvNo)>,
+    marked: Vec<(ConvNo, AccountNo, (u64, u64))>,
     states: Vec<AccountNo>,
     deltas: Vec<AccountNo>,
 }
 
 impl Marks {
     pub(crate) fn is_empty(&self) -> bool {
-        self.mailboxes.is_empty() && self.badges.is_empty() && self.states.is_empty() && self.deltas.is_empty()
+        self.mailboxes.is_empty()
+            && self.badges.is_empty()
+            && self.marked.is_empty()
+            && self.states.is_empty()
+            && self.deltas.is_empty()
     }
 }
 
@@ -152,6 +157,7 @@ impl Im {
         Marks {
             mailboxes,
             badges: core::mem::take(&mut self.badged),
+            marked: core::mem::take(&mut self.marked),
             states: core::mem::take(&mut self.told_states),
             deltas: core::mem::take(&mut self.told_deltas),
         }
@@ -159,6 +165,7 @@ impl Im {
 
     /// What [`Im::flush`] wrote is on disk.
     pub(crate) fn committed(&mut self, now: Now, marks: &Marks) {
+        self.keep_marks(&marks.marked);
         for &(account, until) in &marks.mailboxes {
             let a = &mut self.dir.accounts[account.at()];
             a.mailbox.committed = a.mailbox.committed.max(until);

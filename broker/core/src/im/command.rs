@@ -44,7 +44,7 @@ impl Im {
         }
         check_response_topic(origin)?;
         let asker = origin.session.and(origin.response_topic);
-        let asker = asker.map(|_| self.asker(origin, &format!("to/{to}/cmd/{name}"), None));
+        let asker = asker.map(|_| Self::asker(origin, &format!("to/{to}/cmd/{name}"), None));
         let draft = Draft::parse(origin, payload, &self.limits)?;
         let content = draft.content_hash(to, name);
         let key = draft.id.as_deref().map(|id| dedup::key(origin.account, origin.client_id, 1, id));

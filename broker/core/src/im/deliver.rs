@@ -40,6 +40,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    /// Begins another packet: of one that was not sent after all nothing stays.
     fn clear(&mut self) {
         self.topic.clear();
         self.payload.clear();
@@ -159,6 +160,14 @@ impl Im {
             return Step::Blocked;
         }
         let mailbox = &self.dir.accounts[account.at()].mailbox;
+        if pos < mailbox.floor {
+            // It was away, or pulled.
+            let floor = mailbox.floor;
+            self.leap(at, floor, "retention");
+            // It is told so first.
+            self.wake(at);
+            return Step::Blocked;
+        }
         if pos >= mailbox.committed {
             return Step::Blocked;
         }
@@ -199,8 +208,6 @@ impl Im {
 
     /// Moves on behind a position without sending it. `message`: it was a message.
     fn skip(&mut self, at: u32, message: Option<(ConvNo, u64)>) -> Step {
-        // What was begun of it is no part of the next one.
-        self.wire.clear();
         if let Some((conv, seq)) = message {
             let before = self.prev_of(at, conv, seq);
             let o = &mut self.online[at as usize];
@@ -229,10 +236,12 @@ impl Im {
         let conv = ConvNo(entry.conv);
         let message = (entry.kind == MailKind::Message).then_some((conv, entry.seq));
         let Some((class, own)) = self.render_mail(now, at, pos, entry, body) else {
+            self.wire.clear();
             return self.skip(at, message);
         };
         let o = &self.online[at as usize];
         let Some((qos, ids)) = o.wants_topic(class, &self.wire.topic) else {
+            self.wire.clear();
             return self.skip(at, message);
         };
         if o.v5 {
@@ -352,9 +361,9 @@ impl Im {
                         // A later entry says the same and more.
                         return None;
                     }
-                    put_field(out, "seq", peer.recv);
-                    put_field(out, "recv", peer.recv);
-                    put_field(out, "read", peer.read);
+                    put_field(out, "seq", peer.kept.0);
+                    put_field(out, "recv", peer.kept.0);
+                    put_field(out, "read", peer.kept.1);
                     put_text(out, "by", self.name_of(peer.account));
                 } else {
                     let (recv, read, of) = self.count_marks(conv, account, entry.seq);
@@ -368,7 +377,7 @@ impl Im {
             MailKind::OwnMark => {
                 let member = self.dir.convs[conv.at()].member(account)?;
                 out.extend_from_slice(b",\"self\":true");
-                put_field(out, "read", member.read);
+                put_field(out, "read", member.kept.1);
                 put_field(out, "unread", member.unread.into());
                 (Class::Receipt, self.address_for(conv, account), "receipt")
             }

@@ -167,10 +167,9 @@ pub(crate) enum Pending {
         until: u64,
     },
     Query(Box<query::Asked>),
-    /// Entries that a client says it has.
-    Got {
-        account: AccountNo,
-    },
+    /// Entries that a client says it has, and messages among them.
+    Got(Box<query::Ack>),
+    GotBodies(Box<query::Ack>),
     Read(Box<receipt::Asked>),
     Change(Box<send::Change>),
 }
@@ -217,6 +216,8 @@ pub(crate) struct Im {
     dirty_members: Vec<(ConvNo, AccountNo)>,
     dirty_terminals: Vec<(AccountNo, u8)>,
     places_are_due: bool,
+    /// A session became a terminal, and its SUBSCRIBE has not been answered.
+    has_claimed: bool,
     dirty_mailboxes: Vec<AccountNo>,
     /// Mailboxes with entries that are in no batch that was handed out.
     touched: Vec<AccountNo>,
@@ -231,6 +232,8 @@ pub(crate) struct Im {
     badged: Vec<(AccountNo, ConvNo)>,
     /// Members whose marks moved and are to be told to the others.
     moved: Vec<(ConvNo, AccountNo)>,
+    /// What those marks are in the batch that is being made.
+    marked: Vec<(ConvNo, AccountNo, (u64, u64))>,
     /// Just sent or changed, by conversation and seq.
     bodies: cache::Cache<(ConvNo, u64), Rc<[u8]>>,
     dedup: dedup::Dedup,
@@ -292,6 +295,7 @@ impl Im {
             dirty_members: vec![],
             dirty_terminals: vec![],
             places_are_due: false,
+            has_claimed: false,
             dirty_mailboxes: vec![],
             touched: vec![],
             certainly_new: None,
@@ -300,6 +304,7 @@ impl Im {
             waiting_devices: vec![],
             badged: vec![],
             moved: vec![],
+            marked: vec![],
             bodies: cache::Cache::new(BODIES_BYTES, seed),
             dedup: dedup::Dedup::new(seed),
             pending: map(seed),
@@ -544,14 +549,14 @@ impl Im {
         session: (u32, u32),
         class: Class,
         topic: &str,
-        payload: Vec<u8>,
+        payload: &[u8],
         correlation: Option<Rc<[u8]>>,
     ) {
         let Some(&online) = self.by_session.get(&session.0) else { return };
         if self.online[online as usize].generation != session.1 {
             return;
         }
-        let mut note = Note::new(class, topic, &payload);
+        let mut note = Note::new(class, topic, payload);
         note.correlation = correlation;
         self.note(online, note);
     }
@@ -596,12 +601,13 @@ impl Im {
     pub(crate) fn answered(&mut self, now: Now, answer: &crate::store::Answer) {
         match self.pending.remove(&answer.token) {
             None => {}
-            Some(Pending::Send(parked)) => self.unparked(now, *parked, answer),
+            Some(Pending::Send(parked)) => self.unparked(now, &parked, answer),
             Some(Pending::Retry(retry)) => self.asked_first(now, &retry, answer),
-            Some(Pending::Change(change)) => self.change_found(now, *change, answer),
+            Some(Pending::Change(change)) => self.change_found(now, &change, answer),
             Some(Pending::Read(asked)) => self.counted(now, *asked, answer),
             Some(Pending::Query(asked)) => self.query_answered(now, *asked, answer),
-            Some(Pending::Got { account }) => self.got_all(account, answer),
+            Some(Pending::Got(ack)) => self.got_entries(*ack, answer),
+            Some(Pending::GotBodies(ack)) => self.got_bodies(*ack, answer),
             Some(Pending::Page { online, serial, until }) => self.mail_loaded(online, serial, until, answer),
             Some(Pending::PageBodies { online, serial, until, entries }) => {
                 self.bodies_loaded(online, serial, until, entries, answer);

@@ -162,8 +162,8 @@ impl Account {
         let removed = read_flag(&mut r)?;
         let mut account = Self::new(name, kind, r.int()?);
         account.removed = removed;
-        account.display = r.str()?.to_owned();
-        account.data = r.str()?.to_owned();
+        r.str()?.clone_into(&mut account.display);
+        r.str()?.clone_into(&mut account.data);
         Ok(account)
     }
 
@@ -397,6 +397,8 @@ pub(crate) struct Member {
     pub(crate) told: Option<(u64, u64)>,
     /// Position of the latest receipt entry about this member in the peer's mailbox; earlier ones say nothing new.
     pub(crate) receipt_at: u64,
+    /// `recv` and `read` as they are on disk: nobody is told more.
+    pub(crate) kept: (u64, u64),
 }
 
 impl Member {
@@ -413,6 +415,7 @@ impl Member {
             dirty: true,
             told: None,
             receipt_at: 0,
+            kept: (joined, joined),
         }
     }
 
@@ -436,6 +439,7 @@ impl Member {
         let mut member = Self::new(account, role, joined);
         member.muted = flags & 16 != 0;
         (member.read, member.recv, member.cleared, member.unread) = (read, recv, cleared, unread);
+        member.kept = (recv, read);
         member.dirty = false;
         Ok(member)
     }

@@ -74,7 +74,7 @@ const MAILBOX_CLASSES: [Class; 10] = [
 /// One subscription below `im/`.
 #[derive(Debug)]
 pub(crate) struct Filter {
-    pub(crate) filter: Box<str>,
+    pub(crate) text: Box<str>,
     pub(crate) qos: u8,
     /// Subscription Identifier, or 0.
     pub(crate) id: u32,
@@ -135,6 +135,10 @@ pub(crate) enum Tag {
     Message {
         conv: ConvNo,
         seq: u64,
+    },
+    /// Positions below are gone.
+    Gap {
+        until: u64,
     },
     /// An announcement's change.
     Announcement {
@@ -220,6 +224,8 @@ pub(crate) struct Online {
     pub(crate) delta_dirty: bool,
     /// Logs that may have something new.
     pub(crate) logs_dirty: BTreeSet<ConvNo>,
+    /// Positions that are gone, from and (not including) until: the client has not acknowledged that it was told.
+    pub(crate) gap: Option<(u64, u64)>,
     /// Where an entry was skipped, the seq before it in that conversation.
     pub(crate) skipped: Vec<(ConvNo, u64, u64)>,
     /// Is on the list of those that may be sent something.
@@ -266,6 +272,7 @@ impl Online {
             state_dirty: BTreeSet::new(),
             delta_dirty: false,
             logs_dirty: BTreeSet::new(),
+            gap: None,
             skipped: vec![],
             ready: false,
         }
@@ -273,30 +280,27 @@ impl Online {
 
     /// Adds or replaces a subscription.
     pub(crate) fn subscribe(&mut self, filter: &str, qos: u8, id: u32) {
-        self.filters.retain(|f| *f.filter != *filter);
-        self.filters.push(Filter { filter: filter.into(), qos: qos.min(1), id });
+        self.filters.retain(|f| *f.text != *filter);
+        self.filters.push(Filter { text: filter.into(), qos: qos.min(1), id });
         self.look_at_filters();
     }
 
     pub(crate) fn unsubscribe(&mut self, filter: &str) {
-        self.filters.retain(|f| *f.filter != *filter);
+        self.filters.retain(|f| *f.text != *filter);
         self.look_at_filters();
     }
 
     fn look_at_filters(&mut self) {
         for (class, pattern) in CLASSES {
             let mut interest = Interest::None;
-            if self.filters.iter().any(|f| overlaps(&f.filter, pattern)) {
-                interest = if self
-                    .filters
-                    .iter()
-                    .all(|f| topic::covers(&f.filter, pattern) || !overlaps(&f.filter, pattern))
-                {
-                    let (qos, ids) = self.grants(|f| topic::covers(&f.filter, pattern));
-                    Interest::All { qos, ids }
-                } else {
-                    Interest::Some
-                };
+            if self.filters.iter().any(|f| overlaps(&f.text, pattern)) {
+                interest =
+                    if self.filters.iter().all(|f| topic::covers(&f.text, pattern) || !overlaps(&f.text, pattern)) {
+                        let (qos, ids) = self.grants(|f| topic::covers(&f.text, pattern));
+                        Interest::All { qos, ids }
+                    } else {
+                        Interest::Some
+                    };
             }
             self.interests[class as usize] = interest;
         }
@@ -325,7 +329,7 @@ impl Online {
             Interest::None => None,
             Interest::All { qos, ids } => Some((*qos, ids.clone())),
             Interest::Some => {
-                let fits = |f: &Filter| topic::matches(&f.filter, name);
+                let fits = |f: &Filter| topic::matches(&f.text, name);
                 self.filters.iter().any(fits).then(|| self.grants(fits))
             }
         }

@@ -2,8 +2,8 @@
 
 use super::body::{Body, put_place};
 use super::json::{put_field, put_num, put_str};
-use super::model::{AccountNo, ConvKind, ConvNo, MailEntry, MailKind};
-use super::{Asker, Done, Im, Origin, Pending, Refusal, Verdict, number, object, row, text};
+use super::model::{AccountNo, ConvKind, ConvNo, GONE, MailEntry, MailKind};
+use super::{Asker, Done, Im, Origin, Out, Pending, Refusal, Verdict, number, object, row, text};
 use crate::hub::Now;
 use crate::store::{Answer, Direction, What};
 use serde_json::json;
@@ -65,6 +65,23 @@ struct Counted {
     kept: u32,
 }
 
+/// A terminal says that it has every entry up to a position.
+#[derive(Debug)]
+pub(crate) struct Ack {
+    token: u64,
+    account: AccountNo,
+    terminal: u8,
+    session: Option<(u32, u32)>,
+    pos: u64,
+    /// Messages of which it is not known yet whether the account was shown them.
+    unsure: Vec<(ConvNo, Vec<u64>)>,
+}
+
+/// Whether a message is one of others that is there still.
+fn is_shown(value: &[u8], account: AccountNo) -> bool {
+    Body::decode(value).is_ok_and(|body| body.from != account && !body.is_gone())
+}
+
 #[derive(Debug)]
 struct History {
     conv: ConvNo,
@@ -114,7 +131,7 @@ impl Im {
         let place = terminal.and_then(|no| a.terminal(no)).map_or(0, |t| t.acked);
         let after = number(&object, "after")?.unwrap_or(place);
         let until = a.mailbox.committed;
-        let asker = self.asker(origin, path, object.get("id").cloned());
+        let asker = Self::asker(origin, path, object.get("id").cloned());
         let online = self.online_of(origin).map(|at| (at, self.online[at as usize].serial));
         let from = after.saturating_add(1).max(self.dir.accounts[origin.account.at()].mailbox.floor);
         if from >= until {
@@ -233,50 +250,109 @@ impl Im {
             return Err(Refusal::bad(format!("pos {pos} is beyond the last entry, {head}")));
         }
         let acked = self.dir.accounts[account.at()].terminal(no).map_or(0, |t| t.acked);
+        let token = self.next_token;
+        self.next_token += 1;
+        let ack = Ack { token, account, terminal: no, session: origin.session, pos, unsure: vec![] };
         let mailbox = &self.dir.accounts[account.at()].mailbox;
         // What is still in memory says which messages these were; others are read.
-        let in_memory: Vec<MailEntry> =
-            (mailbox.recent_from().max(acked + 1)..=pos).filter_map(|pos| mailbox.recent_at(pos)).collect();
         let first = mailbox.recent_from().min(pos + 1);
-        for entry in in_memory {
-            self.got(account, &entry);
-        }
         if acked + 1 < first {
             let what = What::Range {
                 a: account.0.into(),
                 from: acked + 1,
-                until: first,
+                until: pos + 1,
                 direction: Direction::Up,
                 max_rows: u32::MAX,
                 max_bytes: u32::MAX,
             };
-            self.ask(row::MAIL, what, Pending::Got { account });
+            self.ask(row::MAIL, what, Pending::Got(Box::new(ack)));
+            return Ok(Verdict::Parked(token));
         }
-        if let Some(at) = self.online_of(origin) {
+        let entries: Vec<MailEntry> = (acked + 1..=pos).filter_map(|pos| mailbox.recent_at(pos)).collect();
+        let ack = Ack { unsure: self.messages_of(account, entries), ..ack };
+        Ok(match self.acknowledged(ack) {
+            Some(done) => Verdict::Done(done),
+            None => Verdict::Parked(token),
+        })
+    }
+
+    /// The messages among these entries that the account is not known to have, by conversation, ascending.
+    fn messages_of(&self, account: AccountNo, entries: Vec<MailEntry>) -> Vec<(ConvNo, Vec<u64>)> {
+        let mut by_conv: std::collections::BTreeMap<ConvNo, Vec<u64>> = std::collections::BTreeMap::new();
+        for entry in entries.into_iter().filter(|entry| entry.kind == MailKind::Message) {
+            let conv = ConvNo(entry.conv);
+            if self.dir.convs[conv.at()].member(account).is_some_and(|m| m.recv < entry.seq) {
+                by_conv.entry(conv).or_default().push(entry.seq);
+            }
+        }
+        by_conv.into_iter().collect()
+    }
+
+    /// Moves the marks of the account behind the last message of each conversation that it was shown, and the
+    /// terminal's place. Its own messages, and those that were gone before it came, were not shown to it. `None`: the
+    /// log must be read first.
+    fn acknowledged(&mut self, mut ack: Ack) -> Option<Done> {
+        let account = ack.account;
+        let mut wanted = vec![];
+        for (conv, seqs) in &mut ack.unsure {
+            while let Some(seq) = seqs.last().copied() {
+                let window = self.dir.convs[conv.at()].seen(seq);
+                let in_window = window.map(|(sender, flags)| sender != account && flags & GONE == 0);
+                let kept = || self.bodies.get(&(*conv, seq)).map(|value| is_shown(value, account));
+                match in_window.or_else(kept) {
+                    None => {
+                        wanted.push((u64::from(conv.0), seq));
+                        break;
+                    }
+                    Some(false) => {
+                        seqs.pop();
+                    }
+                    Some(true) => {
+                        seqs.clear();
+                        self.mark_recv(account, *conv, seq);
+                    }
+                }
+            }
+        }
+        if !wanted.is_empty() {
+            self.ask(row::BODY, What::Rows(wanted), Pending::GotBodies(Box::new(ack)));
+            return None;
+        }
+        if let Some(at) = ack.session.and_then(|session| self.live_session(session)) {
             let o = &mut self.online[at as usize];
-            if o.next <= pos && !o.is_pushed() {
-                o.next = pos + 1;
+            if o.next <= ack.pos && !o.is_pushed() {
+                o.next = ack.pos + 1;
             }
         }
-        self.move_place(account, no, pos);
-        Ok(Verdict::Done(Done { durable: true, ..Done::default() }))
+        self.move_place(account, ack.terminal, ack.pos);
+        self.want_places();
+        Some(Done { durable: true, ..Done::default() })
     }
 
-    /// The account has what this entry is about.
-    fn got(&mut self, account: AccountNo, entry: &MailEntry) {
-        let conv = ConvNo(entry.conv);
-        if entry.kind == MailKind::Message
-            && self.dir.convs[conv.at()].seen(entry.seq).is_none_or(|(sender, _)| sender != account)
-        {
-            self.mark_recv(account, conv, entry.seq);
-        }
+    /// The entries that a terminal says it has were read.
+    pub(super) fn got_entries(&mut self, mut ack: Ack, answer: &Answer) {
+        let entries = answer.iter().filter_map(|found| MailEntry::decode(found.value).ok()).collect();
+        ack.unsure = self.messages_of(ack.account, entries);
+        self.go_on_with_ack(ack);
     }
 
-    pub(super) fn got_all(&mut self, account: AccountNo, answer: &Answer) {
-        for found in answer {
-            if let Ok(entry) = MailEntry::decode(found.value) {
-                self.got(account, &entry);
+    /// The last messages among them were read.
+    pub(super) fn got_bodies(&mut self, mut ack: Ack, answer: &Answer) {
+        for (conv, seqs) in &mut ack.unsure {
+            let Some(seq) = seqs.pop() else { continue };
+            let mut rows = answer.iter().filter(|found| found.a == u64::from(conv.0) && found.b == seq);
+            if rows.next().is_some_and(|found| is_shown(found.value, ack.account)) {
+                seqs.clear();
+                self.mark_recv(ack.account, *conv, seq);
             }
+        }
+        self.go_on_with_ack(ack);
+    }
+
+    fn go_on_with_ack(&mut self, ack: Ack) {
+        let token = ack.token;
+        if let Some(done) = self.acknowledged(ack) {
+            self.out.push_back(Out::Concluded { token, verdict: Ok(Verdict::Done(done)) });
         }
     }
 
@@ -298,7 +374,7 @@ impl Im {
         if before.is_some() && after.is_some() {
             return Err(Refusal::bad("\"before\" and \"after\" exclude each other"));
         }
-        let asker = self.asker(origin, path, object.get("id").cloned());
+        let asker = Self::asker(origin, path, object.get("id").cloned());
         let conv = match self.conv_with(origin.account, with) {
             Ok(conv) => conv,
             // Two who may write to each other and have not yet have a conversation without messages.
@@ -403,7 +479,7 @@ impl Im {
     ) -> Result<Verdict, Refusal> {
         let object = object(payload)?;
         let max = number(&object, "max")?.unwrap_or(CONVS_DEFAULT).clamp(1, CONVS_MOST);
-        let asker = self.asker(origin, path, object.get("id").cloned());
+        let asker = Self::asker(origin, path, object.get("id").cloned());
         let mut convs: Vec<ConvNo> = self.dir.accounts[origin.account.at()]
             .convs
             .iter()
@@ -501,7 +577,7 @@ impl Im {
                 .collect()
             }
         };
-        let asker = self.asker(origin, path, object.get("id").cloned());
+        let asker = Self::asker(origin, path, object.get("id").cloned());
         self.recount(now, asker, convs, vec![]);
         Ok(Verdict::Later)
     }

@@ -98,7 +98,8 @@ impl Im {
         let c = &self.dir.convs[conv.at()];
         let Some(member) = c.member(account) else { return Err(Refusal::not_found("not a member")) };
         if read <= member.read {
-            return Ok(Verdict::Done(Done::quietly()));
+            // What moved it so far may still be on its way to the disk.
+            return Ok(Verdict::Done(Done { durable: true, ..Done::default() }));
         }
         let from = c.window_from();
         if read >= c.head || read + 1 >= from {
@@ -234,6 +235,7 @@ impl Im {
             if before == after {
                 continue;
             }
+            self.marked.push((conv, account, after));
             if is_direct {
                 let Some(peer) = c.peer_of(account) else { continue };
                 let entry = MailEntry { kind: MailKind::Receipt, conv: conv.0, seq: after.0, extra: account.0 };
@@ -243,6 +245,15 @@ impl Im {
                 }
             } else if !c.is_large() {
                 self.tell_senders(now, conv, account, before, after);
+            }
+        }
+    }
+
+    /// Marks that moved are on disk.
+    pub(super) fn keep_marks(&mut self, marked: &[(ConvNo, AccountNo, (u64, u64))]) {
+        for &(conv, account, marks) in marked {
+            if let Some(member) = self.dir.convs[conv.at()].member_mut(account) {
+                member.kept = marks;
             }
         }
     }
@@ -270,7 +281,8 @@ impl Im {
     /// How many of a group (its sender not counted) have a message, have read it, and could.
     pub(super) fn count_marks(&self, conv: ConvNo, sender: AccountNo, seq: u64) -> (usize, usize, usize) {
         let others = || self.dir.convs[conv.at()].members.iter().filter(|m| m.account != sender && m.joined < seq);
-        let (recv, read) = (others().filter(|m| m.recv >= seq).count(), others().filter(|m| m.read >= seq).count());
+        let recv = others().filter(|m| m.kept.0 >= seq).count();
+        let read = others().filter(|m| m.kept.1 >= seq).count();
         (recv, read, others().count())
     }
 }

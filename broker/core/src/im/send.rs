@@ -4,7 +4,7 @@ use super::body::{Body, Draft};
 use super::dedup::{self, Found, Known};
 use super::model::{AccountKind, AccountNo, Address, COUNTED, ConvKind, ConvNo, MailEntry, MailKind, Role, WINDOW};
 use super::name::{NameKind, is_client_id, name_kind};
-use super::{Class, Code, Done, Im, ImTimer, Origin, Out, Pending, Refusal, Verdict, row, shorten};
+use super::{Asker, Class, Code, Done, Im, ImTimer, Origin, Out, Pending, Refusal, Verdict, row, shorten};
 use crate::hub::Now;
 use crate::store::bytes::DecodeError;
 use crate::store::{Answer, What};
@@ -197,9 +197,21 @@ impl Im {
         if let Some(session) = session
             && let Some(&at) = self.by_session.get(&session.0)
         {
-            let to = self.address_for(ConvNo(known.conv), self.online[at as usize].account);
+            let account = self.online[at as usize].account;
+            let to = self.address_for(ConvNo(known.conv), account);
             let told = serde_json::json!({ "pos": 0, "to": &*to, "seq": known.seq, "id": id, "dup": true });
-            self.note_session(session, Class::Sent, "im/v1/me/sent", told.to_string().into_bytes(), None);
+            let topic = "im/v1/me/sent".into();
+            let asker = Asker {
+                account,
+                session: Some(session),
+                token: 0,
+                topic,
+                correlation: None,
+                re: String::new(),
+                id: None,
+            };
+            // The first one may still be on its way to the disk.
+            self.after_commit_tell(asker, told);
         }
         Ok(Verdict::Done(Done { durable: true, seq: known.seq, dup: true, reply: None }))
     }
@@ -231,7 +243,7 @@ impl Im {
     }
 
     /// The store has said whether a client id was used.
-    pub(super) fn unparked(&mut self, now: Now, parked: Parked, answer: &Answer) {
+    pub(super) fn unparked(&mut self, now: Now, parked: &Parked, answer: &Answer) {
         let row = answer.iter().next().and_then(|found| Known::decode(found.value).ok());
         // What was sent with the same id while this one waited is in memory.
         let used = match self.dedup.find(parked.key) {
@@ -400,12 +412,12 @@ impl Im {
     }
 
     /// The store has brought the message that is to be changed.
-    pub(super) fn change_found(&mut self, now: Now, change: Change, answer: &Answer) {
+    pub(super) fn change_found(&mut self, now: Now, change: &Change, answer: &Answer) {
         // A later change of the same message is in memory.
         let value = self.bodies.get(&(change.conv, change.seq)).cloned();
         let value = value.or_else(|| answer.iter().next().map(|found| found.value.into()));
         let verdict = match value {
-            Some(value) => self.changed(now, &change, &value),
+            Some(value) => self.changed(now, change, &value),
             None => Err(Refusal::not_found(format!("message {} is kept no longer", change.seq))),
         };
         self.out.push_back(Out::Concluded { token: change.token, verdict });
@@ -466,7 +478,9 @@ impl Im {
             self.forget_expiry(change.conv, change.seq);
         }
         let entry = MailEntry { kind, conv: change.conv.0, seq: change.seq, extra: change.by.0 };
-        let members: Vec<AccountNo> = self.dir.convs[change.conv.at()].members.iter().map(|m| m.account).collect();
+        // Whoever came later does not learn what was said before, in no form.
+        let members = self.dir.convs[change.conv.at()].members.iter().filter(|m| m.visible_from() <= change.seq);
+        let members: Vec<AccountNo> = members.map(|m| m.account).collect();
         for account in members {
             self.mail(now, account, entry);
             self.badge(account, change.conv);
@@ -573,26 +587,13 @@ impl Im {
             self.dirty_mailboxes.push(account);
         }
         self.facts.push(&crate::store::Fact::Trim { table: row::MAIL, a: account.0.into(), below: floor });
-        let waiting: Vec<(u8, u32, u64)> = self.dir.accounts[account.at()]
-            .terminals
-            .iter()
-            .filter(|t| t.acked + 1 < floor)
-            .map(|t| (t.no, t.online, t.acked))
-            .collect();
-        for (_, online, _) in waiting {
-            let Some(o) = self.online.get_mut(online as usize) else { continue };
-            if o.next >= floor {
-                continue;
+        for at in 0..self.dir.accounts[account.at()].online.len() {
+            let online = self.dir.accounts[account.at()].online[at];
+            let o = &self.online[online as usize];
+            // Whoever pulls learns it when it does.
+            if o.terminal.is_some() && o.is_pushed() {
+                self.leap(online, floor, why);
             }
-            let from = o.next;
-            // What is under way may still be acknowledged; what was not sent is gone.
-            for _ in from..floor {
-                o.flight.push_back(super::online::Flight::Done);
-            }
-            o.next = floor;
-            self.advance(online);
-            self.counters.dropped.add_many("gap", floor - from);
-            self.tell_gap(online, from, floor - 1, why);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Sessions that come and go, and the terminals they are.
 
 use super::model::{AccountNo, ConvKind, ConvNo, Terminal};
-use super::online::{Backfill, Class, Note, Online, Tag};
+use super::online::{Backfill, Class, Flight, Note, Online, Tag};
 use super::{Im, Origin, row};
 use crate::hub::Now;
 use std::collections::BTreeMap;
@@ -153,15 +153,14 @@ impl Im {
             },
         };
         let a = &mut self.dir.accounts[account.at()];
-        let (floor, next) = (a.mailbox.floor, a.mailbox.next);
+        // What is on its way to the disk comes when it is there, and is in no page that is read now.
+        let end = a.mailbox.committed - 1;
         let Some(t) = a.terminal_mut(no) else { return false };
         t.online = at;
         t.seen_ms = now.wall_ms;
         if known.is_none() {
-            t.acked = next - 1;
+            t.acked = end;
         }
-        let gap = (t.acked + 1 < floor).then(|| (t.acked + 1, floor - 1));
-        t.acked = t.acked.max(floor - 1);
         let (acked, sent) = (t.acked, t.sent);
         let o = &mut self.online[at as usize];
         if let Some(hello) = o.hello.take() {
@@ -170,15 +169,19 @@ impl Im {
         o.terminal = Some(no);
         o.next = acked + 1;
         o.resent_below = if o.is_resumed { sent } else { 0 };
-        if let Some((from, to)) = gap {
-            self.counters.dropped.add_many("gap", to + 1 - from);
-            self.tell_gap(at, from, to, "retention");
-        }
         if known.is_none() {
             self.start_backfill(at, account);
+            self.want_places();
         }
+        self.has_claimed = true;
         self.touch_terminal(account, no);
         true
+    }
+
+    /// Whether a session became a terminal since this was last asked: the row that makes it one may still be on its way
+    /// to the disk, also when an earlier connection made it.
+    pub(crate) fn has_claimed_terminal(&mut self) -> bool {
+        core::mem::take(&mut self.has_claimed)
     }
 
     fn make_terminal(&mut self, account: AccountNo, client_id: &str) -> Option<u8> {
@@ -234,12 +237,43 @@ impl Im {
         }
     }
 
-    /// Tells a session that positions of its mailbox are gone.
-    pub(super) fn tell_gap(&mut self, at: u32, from: u64, to: u64, why: &'static str) {
-        let account = self.online[at as usize].account;
-        let topic = format!("im/v1/me/in/{}/gap", self.name_of(account));
-        let payload = serde_json::json!({ "from": from, "to": to, "why": why }).to_string().into_bytes();
-        self.note(at, Note::new(Class::Gap, &topic, &payload));
+    /// Tells a session that positions of its mailbox are gone. Its place stays before them until it has acknowledged
+    /// that: a connection that ends meanwhile must not make the gap a silent one.
+    fn tell_gap(&mut self, at: u32, from: u64, until: u64, why: &'static str) {
+        let o = &mut self.online[at as usize];
+        let from = o.gap.map_or(from, |(first, _)| first.min(from));
+        let topic = format!("im/v1/me/in/{}/gap", self.dir.accounts[o.account.at()].name);
+        match o.wants_topic(Class::Gap, &topic) {
+            Some((1.., _)) => o.gap = Some((from, until)),
+            // It pulls and will see it, or asked for no certainty.
+            _ => self.advance(at),
+        }
+        let payload = serde_json::json!({ "from": from, "to": until - 1, "why": why }).to_string().into_bytes();
+        let mut note = Note::new(Class::Gap, &topic, &payload);
+        note.tag = Tag::Gap { until };
+        self.note(at, note);
+    }
+
+    /// What a session was not sent of the positions below `floor` is gone; what is under way may still be acknowledged.
+    pub(super) fn leap(&mut self, at: u32, floor: u64, why: &'static str) {
+        let o = &mut self.online[at as usize];
+        let from = o.next;
+        if from >= floor {
+            return;
+        }
+        o.flight.extend((from..floor).map(|_| Flight::Done));
+        o.next = floor;
+        self.counters.dropped.add_many("gap", floor - from);
+        self.tell_gap(at, from, floor, why);
+    }
+
+    /// A client has acknowledged that positions below `until` are gone.
+    pub(super) fn gap_heard(&mut self, at: u32, until: u64) {
+        let o = &mut self.online[at as usize];
+        if o.gap.is_some_and(|(_, last)| last == until) {
+            o.gap = None;
+            self.advance(at);
+        }
     }
 
     /// The terminal of whoever asks: that of its session, or the one with its client identifier.

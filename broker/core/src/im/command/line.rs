@@ -165,7 +165,7 @@ impl Im {
     }
 
     /// The place in `Im::online` of a session that is connected still.
-    pub(super) fn live_session(&self, session: (u32, u32)) -> Option<u32> {
+    pub(in crate::im) fn live_session(&self, session: (u32, u32)) -> Option<u32> {
         let place = *self.by_session.get(&session.0)?;
         self.online.get(place as usize).filter(|o| o.is_live && o.generation == session.1).map(|_| place)
     }

@@ -1,0 +1,37 @@
+//! Instant messaging in whole worlds, each from one seed.
+//!
+//! `SEED=n` repeats one world; `PARLOR_IM_SEEDS=n` runs so many.
+
+use parlor_tests::im_world::{ImPlan, run};
+use parlor_tests::world::{InMemory, OnDisk};
+
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    if let Ok(seed) = std::env::var("SEED") {
+        let seed = seed.parse().expect("SEED is a number");
+        return seed..seed + 1;
+    }
+    let count = std::env::var("PARLOR_IM_SEEDS").map_or(default, |n| n.parse().expect("PARLOR_IM_SEEDS is a number"));
+    0..count
+}
+
+#[test]
+fn messages_hold_over_the_reference_store() {
+    for seed in seeds(40) {
+        let report = run(&ImPlan::random(seed), &mut InMemory::default());
+        report.expect_clean("messaging over the reference store", seed);
+        if std::env::var_os("SEED").is_some() {
+            eprintln!("{report:?}");
+        }
+    }
+}
+
+#[test]
+fn messages_hold_over_a_disk_that_loses_power() {
+    for seed in seeds(20) {
+        let report = run(&ImPlan::random(seed), &mut OnDisk::new(seed, None));
+        report.expect_clean("messaging over the store on disk", seed);
+        if std::env::var_os("SEED").is_some() {
+            eprintln!("{report:?}");
+        }
+    }
+}
