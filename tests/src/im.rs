@@ -137,6 +137,7 @@ impl Client {
         self.finish(&publish);
         assert_eq!(publish.topic, topic, "{}: {}", self.name, String::from_utf8_lossy(&publish.payload));
         assert!(is_like(&publish.payload, pattern), "{}: {} is not {pattern}", self.name, publish.text());
+        assert!(!pattern.starts_with('{') || json(&publish).is_object(), "{}: no object", self.name);
         publish
     }
 }

@@ -206,9 +206,8 @@ pub fn run(rounds: u32, seed: u64, scope_of: Scope, mut say: impl FnMut(&str)) -
             played = round;
             let (messages, got) = lock(&stage.ledger).totals();
             say(&format!(
-                "round {round} of {rounds}: {messages} messages, {got} deliveries, {} said{}, broker back after {} ms",
+                "round {round} of {rounds}: {messages} messages, {got} deliveries, {} said, broker back after {} ms",
                 talk.acknowledged(),
-                talk.places(),
                 back.as_millis()
             ));
         }

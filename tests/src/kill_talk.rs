@@ -120,21 +120,6 @@ impl Talk {
         *lock(&self.addr) = addr;
     }
 
-    /// The last seq that each hearer has of each conversation.
-    pub(crate) fn places(&self) -> String {
-        let logs = lock(&self.logs);
-        let mut text = String::new();
-        for (number, (account, _, addresses)) in HEARERS.into_iter().enumerate() {
-            let heard = lock(&self.heard[number]);
-            for a in addresses {
-                let h = heard.get(a).and_then(|l| l.last_key_value()).map_or(0, |(s, _)| *s);
-                let l = logs.get(&(account, *a)).and_then(|l| l.last_key_value()).map_or(0, |(s, _)| *s);
-                text.push_str(&format!(" {account}/{a} {h} of {l};"));
-            }
-        }
-        text
-    }
-
     /// Messages that were acknowledged.
     pub(crate) fn acknowledged(&self) -> usize {
         lock(&self.acknowledged).len()
@@ -198,7 +183,7 @@ impl Talk {
                 }
                 let may_speak = || self.said.load(Ordering::Relaxed) < self.most.load(Ordering::Relaxed);
                 while outcome.is_ok() && !calm && open.len() < WINDOW && self.is_seated() && may_speak() {
-                    let room = if chance.chance(2) { ("cleo", account) } else { ("dora", GROUP) };
+                    let room = if chance.chance(50) { ("cleo", account) } else { ("dora", GROUP) };
                     open.insert(next, room);
                     last_id = last_id % 60_000 + 1;
                     flights.insert(last_id, next);
@@ -252,7 +237,8 @@ impl Talk {
                 if !receipt.topic.contains(GROUP) {
                     let before = marks.entry(receipt.topic.clone()).or_insert(now);
                     if now.0 < before.0 || now.1 < before.1 {
-                        let text = format!("{account}: marks went back from {before:?} to {now:?}: {}", receipt.topic);
+                        let said = receipt.text();
+                        let text = format!("{account}: marks went back from {before:?} to {now:?}: {said}");
                         self.blame(Class::Reordered, text);
                     }
                     *before = now;

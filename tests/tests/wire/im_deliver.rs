@@ -488,3 +488,56 @@ fn places_and_marks_survive_kill_9() {
         assert_eq!(json(&bob.on("im/v1/me/in/alice/msg"))["seq"], got);
     }
 }
+
+/// A receipt that a later one has overtaken is passed over, and nothing of it is left in what comes next.
+#[test]
+fn receipts_that_were_overtaken_are_passed_over() {
+    let Some(house) = friends(&[]) else { return };
+    for version in BOTH {
+        let id = unique("phone");
+        let mut alice = house.lasting(version, "alice", &id);
+        alice.subscribe("im/v1/me/in/+/receipt", 1);
+        alice.disconnect();
+        let mut writer = house.client(V5, "alice", "writer");
+        let mut bob = house.client(V5, "bob", "ear");
+        bob.subscribe("im/v1/me/in/+/msg", 1);
+        let mut last = 0;
+        for n in 0..5 {
+            say(&mut writer, n..=n);
+            last = seqs(&mut bob, 1)[0];
+            assert_eq!(bob.say(1, "im/v1/to/alice/receipt", format!(r#"{{"read":{last}}}"#)), 0);
+        }
+        let mut alice = house.lasting(version, "alice", &id);
+        let receipt = json(&alice.message());
+        let marks = [&receipt["seq"], &receipt["recv"], &receipt["read"]].map(Value::as_u64);
+        assert_eq!(marks, [Some(last); 3], "{receipt}");
+        alice.quiet();
+    }
+}
+
+/// Marks of somebody who is far behind are counted from the log, and agree with a recount whatever is marked (G8).
+#[test]
+fn marks_far_behind_are_counted_from_the_log() {
+    let limits = ["--set", "limits.im_account_rate_max=0", "--set", "limits.im_conversation_rate_max=0"];
+    let Some(house) = friends(&limits) else { return };
+    let mut alice = house.client(V5, "alice", "phone");
+    let mut bob = house.client(V5, "bob", "eye");
+    assert_eq!(bob.subscribe_all(&[("im/v1/me/recount/res", 1), ("im/v1/me/conv/res", 1)], &[]), [1, 1]);
+    for round in 0..24 {
+        for n in 1..=50 {
+            let payload = if n % 10 == 0 { r#"{"text":"quiet","notify":false}"# } else { "loud" };
+            alice.publish(&Publish::new(TO_BOB, payload).qos(1, round * 50 + n));
+        }
+        for n in 1..=50 {
+            assert_eq!(alice.await_ack(PubAck, round * 50 + n), 0);
+        }
+    }
+    // 1,200 messages, of which every tenth does not count; the senders of the last 512 are in memory.
+    for read in [1, 2, 9, 100, 500, 600, 601, 687, 688, 700, 1_199, 1_200] {
+        assert_eq!(bob.say(1, "im/v1/to/alice/receipt", format!(r#"{{"read":{read}}}"#)), 0);
+        assert_eq!(bob.say(1, "im/v1/me/recount", "{}"), 0);
+        let counted = json(&bob.on("im/v1/me/recount/res"));
+        let unread = (read + 1..=1_200).filter(|seq| seq % 10 != 0).count();
+        assert_eq!((&counted["agree"], &counted["unread"]), (&json!(true), &json!(unread)), "read {read}: {counted}");
+    }
+}

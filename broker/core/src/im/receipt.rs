@@ -8,20 +8,46 @@ use crate::store::{Answer, Direction, What};
 /// Rows that one look at the log brings.
 const LOOK_ROWS: u32 = 1_024;
 
+/// Which messages are counted for a new read mark: the fewer ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// Those between the old mark and the new one; they are unread no longer.
+    Read,
+    /// Those behind the new mark, up to those whose sender is in memory.
+    Unread,
+}
+
 /// A read mark that waits for the log to be counted.
 #[derive(Debug)]
 pub(crate) struct Asked {
     conv: ConvNo,
     account: AccountNo,
     read: u64,
+    /// The mark when counting began.
+    old: u64,
+    side: Side,
     /// Counted so far, up to (not including) `from`.
-    unread: u32,
+    count: u32,
     from: u64,
     /// One past the last seq that was asked for.
     until: u64,
     /// Of the conversation, when counting began.
     changes: u32,
     token: u64,
+}
+
+impl Asked {
+    /// Counts anew, as the conversation is now.
+    fn begin(&mut self, old: u64, window_from: u64, changes: u32) {
+        let is_short = self.read - old <= window_from - (self.read + 1);
+        (self.side, self.from) = if is_short { (Side::Read, old + 1) } else { (Side::Unread, self.read + 1) };
+        (self.old, self.count, self.changes) = (old, 0, changes);
+    }
+
+    /// One past the last seq to be counted.
+    fn end(&self, window_from: u64) -> u64 {
+        if self.side == Side::Read { self.read + 1 } else { window_from }
+    }
 }
 
 impl Im {
@@ -81,8 +107,10 @@ impl Im {
             self.set_read(now, conv, account, read, unread);
             return Ok(Verdict::Done(Done { durable: true, ..Done::default() }));
         }
-        let (token, changes) = (self.next_token, c.changes);
-        let asked = Asked { conv, account, read, unread: 0, from: read + 1, until: 0, changes, token };
+        let (old, changes, token) = (member.read, c.changes, self.next_token);
+        let (side, until) = (Side::Unread, 0);
+        let mut asked = Asked { conv, account, read, old, side, count: 0, from: read + 1, until, changes, token };
+        asked.begin(old, from, changes);
         Ok(Verdict::Parked(self.count_log(asked)))
     }
 
@@ -97,7 +125,7 @@ impl Im {
 
     /// Counts the part of the log that is not in memory; returns the token under which the whole is concluded.
     fn count_log(&mut self, mut asked: Asked) -> u64 {
-        asked.until = self.dir.convs[asked.conv.at()].window_from();
+        asked.until = asked.end(self.dir.convs[asked.conv.at()].window_from());
         let what = What::Range {
             a: asked.conv.0.into(),
             from: asked.from,
@@ -115,26 +143,30 @@ impl Im {
     pub(super) fn counted(&mut self, now: Now, mut asked: Asked, answer: &Answer) {
         let mut last = asked.from;
         for found in answer {
-            asked.unread += u32::from(self.is_unread_row(asked.conv, found.b, Some(found.value), asked.account));
+            asked.count += u32::from(self.is_unread_row(asked.conv, found.b, Some(found.value), asked.account));
             last = found.b + 1;
         }
         if !answer.is_partial {
             // What is not on disk yet is in memory.
             let unread = |seq: &u64| self.is_unread_row(asked.conv, *seq, None, asked.account);
-            asked.unread += u32::try_from((last..asked.until).filter(unread).count()).unwrap_or(u32::MAX);
+            asked.count += u32::try_from((last..asked.until).filter(unread).count()).unwrap_or(u32::MAX);
         }
         asked.from = if answer.is_partial { last } else { asked.until };
         let c = &self.dir.convs[asked.conv.at()];
-        if c.changes != asked.changes {
-            // A message stopped counting meanwhile, perhaps one that was counted already.
-            (asked.changes, asked.from, asked.unread) = (c.changes, asked.read + 1, 0);
-        }
-        if asked.from < c.window_from() {
-            self.count_log(asked);
-            return;
-        }
-        if c.member(asked.account).is_some_and(|m| m.read < asked.read) {
-            let unread = asked.unread + self.count_window(asked.conv, asked.account, asked.from - 1);
+        let mark = c.member(asked.account).map(|m| (m.read, m.unread)).filter(|(read, _)| *read < asked.read);
+        if let Some((read, unread)) = mark {
+            if c.changes != asked.changes || read != asked.old {
+                // A message stopped counting meanwhile, perhaps one that was counted already, or another mark moved.
+                asked.begin(read, c.window_from().max(asked.read + 1), c.changes);
+            }
+            if asked.from < asked.end(c.window_from()) {
+                self.count_log(asked);
+                return;
+            }
+            let unread = match asked.side {
+                Side::Read => unread.saturating_sub(asked.count),
+                Side::Unread => asked.count + self.count_window(asked.conv, asked.account, asked.from - 1),
+            };
             self.set_read(now, asked.conv, asked.account, asked.read, unread);
         }
         let verdict = Ok(Verdict::Done(Done { durable: true, ..Done::default() }));
