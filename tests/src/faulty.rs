@@ -2,8 +2,8 @@
 //!
 //! Each wraps a [`Store`] and is otherwise honest. The product has no switch for any of this.
 
-use parlor_core::store::{Batch, BatchNo, Fact, Load, Query, Store, StoreEvent, Table};
 use parlor_core::store::bytes::{Reader, put_int};
+use parlor_core::store::{Batch, BatchNo, Fact, Load, Query, Store, StoreEvent, Table};
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ pub enum Fault {
     /// Forgets wills.
     ForgetWills,
     /// Forgets which client ids were used.
-    ForgetDedup,
+    ForgetIds,
     /// Forgets where conversations end, and the marks of direct ones.
     ForgetHeads,
     /// Forgets that marks of group members moved after they came.
@@ -50,7 +50,7 @@ pub const FAULTS: [Fault; 15] = [
     Fault::ForgetSubscriptions,
     Fault::ForgetRetained,
     Fault::ForgetWills,
-    Fault::ForgetDedup,
+    Fault::ForgetIds,
     Fault::ForgetHeads,
     Fault::ForgetMembers,
     Fault::ForgetUnread,
@@ -90,7 +90,7 @@ impl Fault {
             Self::ForgetSubscriptions => "forget-subscriptions",
             Self::ForgetRetained => "forget-retained",
             Self::ForgetWills => "forget-wills",
-            Self::ForgetDedup => "forget-dedup",
+            Self::ForgetIds => "forget-ids",
             Self::ForgetHeads => "forget-heads",
             Self::ForgetMembers => "forget-members",
             Self::ForgetUnread => "forget-unread",
@@ -114,7 +114,7 @@ impl Fault {
         let is_row = |of: Table| matches!(fact, Fact::Put { table, .. } if *table == of);
         match self {
             Self::AckEarly | Self::ForgetMembers | Self::ForgetUnread => false,
-            Self::ForgetDedup => is_row(table::DEDUP),
+            Self::ForgetIds => is_row(table::DEDUP),
             Self::ForgetHeads => is_row(table::HEAD),
             Self::ForgetTerminals => is_row(table::TERMINAL),
             Self::ForgetMail => is_row(table::MAIL),

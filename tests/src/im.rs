@@ -29,6 +29,13 @@ impl House {
         Some(Self { broker })
     }
 
+    /// One account more, of this kind: `person`, `device` or `service`.
+    pub fn add(&self, name: &str, kind: &str) {
+        let data = self.broker.data().display().to_string();
+        let args = ["account", "add", name, "--kind", kind, "--password-stdin", "--data", &data];
+        Broker::command(&args, PASSWORD);
+    }
+
     /// A clean connection of this account, in the making.
     pub fn connect(&self, version: Version, account: &str, client_id: &str) -> Connect {
         Connect::new(version, client_id).username(account).password(PASSWORD)

@@ -3,9 +3,11 @@
 //! Publishers (QoS 1 and 2, both versions, persistent sessions) keep a window of messages on their way while subscribers
 //! (persistent, QoS 1 and 2) take them. Each round the process is killed in the middle of that and started again on the
 //! same data directory; the clients come back by themselves and go on. At the end everything must have arrived: nothing
-//! acknowledged lost, no QoS 2 message twice, every publisher's messages in order.
+//! acknowledged lost, no QoS 2 message twice, every publisher's messages in order. Beside them accounts talk to each other
+//! (`kill_talk.rs`).
 
 use crate::checkers::{Class, Ledger, Publication, Violation};
+use crate::kill_talk::{SETTINGS, Talk};
 use crate::server::Broker;
 use crate::world::{Character, Client, Phase, Rng};
 use parlor_protocol::mqtt::{Version, decode};
@@ -22,6 +24,8 @@ pub struct Outcome {
     pub violations: Vec<Violation>,
     /// Messages published.
     pub messages: usize,
+    /// Messages of conversations that were acknowledged.
+    pub said: usize,
     /// Deliveries, repeated ones included.
     pub deliveries: u64,
     /// Rounds that were run.
@@ -52,6 +56,8 @@ struct Stage {
     began: Instant,
     /// Publishers start nothing new.
     calm: AtomicBool,
+    /// The same while the conversations are read, which takes its time beside a store that keeps nobody back.
+    judging: AtomicBool,
     over: AtomicBool,
     deliveries: AtomicU64,
     answers: AtomicU64,
@@ -119,11 +125,23 @@ struct Part {
     subscribes: Option<u8>,
 }
 
+/// Who takes part in a loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Everybody.
+    All,
+    /// Those who talk to each other: conversations only.
+    Talk,
+    /// Publishers and subscribers only.
+    Queues,
+}
+
 /// Runs so many rounds; `say` hears one line a round.
-pub fn run(rounds: u32, seed: u64, mut say: impl FnMut(&str)) -> Outcome {
+pub fn run(rounds: u32, seed: u64, scope_of: Scope, mut say: impl FnMut(&str)) -> Outcome {
     let mut rng = Rng::new(seed);
-    let mut broker = Broker::start(&[]);
-    let parts = cast();
+    let (talk, mut broker) = Talk::begin(Broker::start(&SETTINGS));
+    let talks = scope_of != Scope::Queues;
+    let parts = if scope_of == Scope::Talk { vec![] } else { cast() };
     let subscribers = parts.iter().filter(|p| p.subscribes.is_some()).count();
     let stage = Stage {
         ledger: Mutex::new(Ledger::default()),
@@ -132,6 +150,7 @@ pub fn run(rounds: u32, seed: u64, mut say: impl FnMut(&str)) -> Outcome {
         booted: Condvar::new(),
         began: Instant::now(),
         calm: AtomicBool::new(false),
+        judging: AtomicBool::new(false),
         over: AtomicBool::new(false),
         deliveries: AtomicU64::new(0),
         answers: AtomicU64::new(0),
@@ -145,7 +164,11 @@ pub fn run(rounds: u32, seed: u64, mut say: impl FnMut(&str)) -> Outcome {
             scope.spawn(move || play(stage, number, &part));
         }
         scope.spawn(|| tick(&stage));
-        let seated = stage.wait(ROUND, || stage.seated.load(Ordering::Relaxed) == subscribers);
+        if talks {
+            talk.spawn(scope);
+        }
+        let seated =
+            stage.wait(ROUND, || stage.seated.load(Ordering::Relaxed) == subscribers && (!talks || talk.is_seated()));
         if !seated {
             lock(&stage.ledger).blame(Class::Stuck, "the subscribers did not get their subscriptions".into());
         }
@@ -156,9 +179,11 @@ pub fn run(rounds: u32, seed: u64, mut say: impl FnMut(&str)) -> Outcome {
             let (answers, deliveries) =
                 (stage.answers.load(Ordering::Relaxed), stage.deliveries.load(Ordering::Relaxed));
             // The traffic must run before it is cut, and not always for the same time.
-            let enough = answers + rng.between(20, 4_000);
+            let (enough, said) = (answers + rng.between(20, 4_000), talk.acknowledged() as u64 + rng.between(5, 200));
             let going = stage.wait(ROUND, || {
-                stage.answers.load(Ordering::Relaxed) > enough && stage.deliveries.load(Ordering::Relaxed) > deliveries
+                let flows = stage.answers.load(Ordering::Relaxed) > enough
+                    && stage.deliveries.load(Ordering::Relaxed) > deliveries;
+                (flows || scope_of == Scope::Talk) && (!talks || talk.acknowledged() as u64 > said)
             });
             if !going {
                 lock(&stage.ledger)
@@ -167,30 +192,62 @@ pub fn run(rounds: u32, seed: u64, mut say: impl FnMut(&str)) -> Outcome {
             }
             broker.kill();
             let began = Instant::now();
+            stage.judging.store(true, Ordering::Relaxed);
             broker.start_again();
             *lock(&stage.addr) = broker.addr();
+            talk.moved(broker.addr());
             *lock(&stage.boots) += 1;
             stage.booted.notify_all();
+            let back = began.elapsed();
+            if talks {
+                judge(&stage, &talk);
+            }
+            stage.judging.store(false, Ordering::Relaxed);
             played = round;
             let (messages, got) = lock(&stage.ledger).totals();
             say(&format!(
-                "round {round} of {rounds}: {messages} messages, {got} deliveries, broker back after {} ms",
-                began.elapsed().as_millis()
+                "round {round} of {rounds}: {messages} messages, {got} deliveries, {} said{}, broker back after {} ms",
+                talk.acknowledged(),
+                talk.places(),
+                back.as_millis()
             ));
         }
         stage.calm.store(true, Ordering::Relaxed);
-        let finished = stage.wait(REST, || stage.done.iter().all(|d| d.load(Ordering::Relaxed)));
+        talk.calm_down();
+        let finished =
+            stage.wait(REST, || stage.done.iter().all(|d| d.load(Ordering::Relaxed)) && (!talks || talk.is_silent()));
         if !finished {
             lock(&stage.ledger).blame(Class::Stuck, "publishers wait for answers that do not come".into());
         }
         drain(&stage);
+        if talks && lock(&stage.ledger).violations().is_empty() {
+            judge(&stage, &talk);
+            stage.wait(REST, || talk.missing() == 0);
+            talk.compare();
+            judge(&stage, &talk);
+        }
+        if talks {
+            talk.end();
+        }
         stage.over.store(true, Ordering::Relaxed);
         stage.booted.notify_all();
     });
     let mut ledger = stage.ledger.into_inner().unwrap_or_else(PoisonError::into_inner);
     ledger.check_complete();
     let (messages, deliveries) = ledger.totals();
-    Outcome { violations: ledger.violations().to_vec(), messages, deliveries, rounds: played }
+    let said = talk.acknowledged();
+    Outcome { violations: ledger.violations().to_vec(), messages, said, deliveries, rounds: played }
+}
+
+/// Compares the conversations with what was promised.
+fn judge(stage: &Stage, talk: &Talk) {
+    if !talk.judge() {
+        lock(&stage.ledger).blame(Class::Stuck, "the broker does not say what was said".into());
+    }
+    let mut ledger = lock(&stage.ledger);
+    for (class, text) in talk.blames() {
+        ledger.blame(class, text);
+    }
 }
 
 /// Waits until every subscriber has everything, or nothing has come for a while.
@@ -317,7 +374,8 @@ fn act(stage: &Stage, client: &mut Client, part: &Part, chance: &mut Rng) {
         let calm = stage.calm.load(Ordering::Relaxed);
         stage.done[client.number].store(calm && client.is_done(), Ordering::Relaxed);
         let all = stage.seated.load(Ordering::Relaxed) == cast().iter().filter(|p| p.subscribes.is_some()).count();
-        while !calm && all && client.may_publish() && client.in_flight() < WINDOW {
+        let judging = stage.judging.load(Ordering::Relaxed);
+        while !calm && !judging && all && client.may_publish() && client.in_flight() < WINDOW {
             let topic = format!("kill/{}/{}", client.number, chance.below(3));
             let size = if chance.chance(2) { 4_000 } else { 40 };
             let p = Publication { topic, qos, size, ..Publication::default() };

@@ -7,6 +7,8 @@ pub mod faulty;
 pub mod im;
 pub mod im_world;
 pub mod kill;
+mod kill_talk;
+pub mod link;
 pub mod raw;
 pub mod server;
 pub mod storm;

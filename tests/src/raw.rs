@@ -584,6 +584,27 @@ fn decode(version: Version, first: u8, body: &[u8]) -> Result<Packet, String> {
     if body.0.is_empty() { Ok(packet) } else { Err(format!("{} bytes behind the end of {packet:?}", body.0.len())) }
 }
 
+/// Bytes of the packet that these begin with, once its length is there.
+pub fn frame_length(bytes: &[u8]) -> Option<usize> {
+    let rest = bytes.get(1..)?;
+    rest.iter().take(4).position(|b| b & 0x80 == 0)?;
+    let mut head = Body(rest);
+    let length = head.var().ok()? as usize;
+    Some(1 + (rest.len() - head.0.len()) + length)
+}
+
+/// Decodes these bytes, which are one packet from a server.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn parse_packet(version: Version, bytes: &[u8]) -> Result<Packet, String> {
+    let (first, rest) = bytes.split_first().ok_or("no bytes")?;
+    let mut body = Body(rest);
+    body.var()?;
+    decode(version, *first, body.0)
+}
+
 /// A CONNECT in the making. Every part can be made wrong.
 #[derive(Debug, Clone)]
 pub struct Connect {
@@ -618,6 +639,11 @@ impl Connect {
             password: None,
             trailing: Vec::new(),
         }
+    }
+
+    /// The version it is in.
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// An MQTT 5 client.

@@ -4,6 +4,8 @@
 mod demo;
 #[path = "e2e/household.rs"]
 mod household;
+#[path = "e2e/im_interop.rs"]
+mod im_interop;
 #[path = "e2e/kill.rs"]
 mod kill;
 #[path = "e2e/peer.rs"]

@@ -13,6 +13,7 @@ mod operate {
     mod bounds;
     mod config;
     mod http;
+    mod http_im;
     mod jwt;
     mod log;
     mod packaging;

@@ -68,6 +68,8 @@ pub(super) struct Orders {
     waiting: Vec<(u64, Box<dyn FnOnce()>)>,
     asked: Vec<(u64, Box<dyn FnOnce(Reply)>)>,
     pub(super) failed: Option<String>,
+    /// Pairing codes over HTTP that were not looked at.
+    pub(super) pairings_slowed_down: u64,
 }
 
 impl Orders {

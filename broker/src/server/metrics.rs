@@ -28,7 +28,8 @@ const CODES: &[&str] = &[
     "low_space",
 ];
 /// Why a terminal did not get something.
-const DROPPED: &[&str] = &["slow_reader", "packet_too_large", "expired", "terminal_replaced"];
+const DROPPED: &[&str] =
+    &["slow_reader", "packet_too_large", "expired", "terminal_replaced", "announcement_reached", "unreadable_row"];
 
 #[allow(clippy::cast_precision_loss)] // Sums of microseconds: a rounding in the sixteenth digit is none.
 fn seconds(us: u64) -> f64 {
@@ -60,6 +61,11 @@ pub(super) fn collect(server: &Server, life: &Life) -> Vec<Metric> {
     for (label, count) in refused {
         merged.add_many(label, count);
     }
+    let mut auth = c.auth.clone();
+    match life.orders.borrow().pairings_slowed_down {
+        0 => {}
+        count => auth.add_many("pairing_slowed_down", count),
+    }
     let mut metrics = vec![
         Metric::gauge("parlor_connections", "Open connections, those without CONNECT included.")
             .with(totals.connections),
@@ -79,7 +85,7 @@ pub(super) fn collect(server: &Server, life: &Life) -> Vec<Metric> {
             .labelled_all("reason", merged.iter()),
         Metric::counter("parlor_limit_reached_total", "Limits reached, by key of [limits].")
             .labelled_all("limit", c.limits.iter()),
-        Metric::counter("parlor_auth_total", "Authentications, by result.").labelled_all("result", c.auth.iter()),
+        Metric::counter("parlor_auth_total", "Authentications, by result.").labelled_all("result", auth.iter()),
         Metric::counter("parlor_wills_total", "Wills published.").with(c.wills),
         Metric::counter("parlor_bytes_received_total", "Bytes of MQTT packets received.").with(c.bytes_received),
         Metric::counter("parlor_bytes_sent_total", "Bytes of MQTT packets sent.").with(c.bytes_sent),

@@ -121,6 +121,7 @@ fn pair(life: &Life, peer: IpAddr, code: &str, name: &str, reply: oneshot::Sende
     }
     let wait_ms = life.driver.authenticator.pairing_wait_ms(peer, life.driver.now().wall_ms);
     if wait_ms > 0 {
+        life.orders.borrow_mut().pairings_slowed_down += 1;
         return drop(reply.send(Err(PairError::SlowedDown(wait_ms))));
     }
     let driver = Rc::clone(&life.driver);

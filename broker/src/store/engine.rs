@@ -43,6 +43,8 @@ pub struct Engine {
 struct RowHabits {
     merge: MergeHabits,
     filter_bytes: usize,
+    /// Bytes that merges should read before the next fold.
+    debt: u64,
     /// With the fold while one is under way.
     recent: Recent,
 }
@@ -129,10 +131,11 @@ impl Engine {
             merge: MergeHabits {
                 // One run cannot be merged, and at its level would be for ever.
                 runs: options.merge_runs.max(2),
-                slice_bytes: options.merge_slice_bytes.max(1),
+                slice_bytes: options.row_slice_bytes.min(options.cache_bytes as u64 * 3 / 8).max(1),
                 retention: options.retention.clone(),
             },
             filter_bytes: options.filter_bytes,
+            debt: 0,
             recent: Recent::default(),
         };
         let mut view = View::open(&db, None, &rows.merge, rows.filter_bytes)?;
@@ -261,11 +264,10 @@ impl Engine {
     }
 
     /// The next piece of work in the background, if there is any and none is under way: a fold, or a slice of merging.
-    /// Folds come first, as long as merges keep up with them.
+    /// Folds come first, as long as merging keeps up with them.
     pub fn start_job(&mut self) -> Option<Job> {
-        if !self.view.is_behind()
-            && let Some(job) = self.start_fold()
-        {
+        let merges_first = self.view.is_due() && (self.rows.debt > 0 || self.view.is_behind());
+        if !merges_first && let Some(job) = self.start_fold() {
             return Some(job);
         }
         if self.is_busy || self.stopped.is_some() || !self.view.is_due() {
@@ -292,11 +294,14 @@ impl Engine {
                 self.totals.folds += 1;
                 self.totals.folded_entries += done.entries;
                 self.totals.folded_rows += done.rows;
+                // Each level of runs is written again as often as it is full: two levels of merging keep up with this.
+                self.rows.debt = if self.view.is_due() { self.rows.debt + 2 * done.row_bytes } else { 0 };
                 self.journal.recycle()
             }
             WorkDone::Merge(done) => {
                 self.totals.merges += done.merges;
                 self.totals.merged_bytes += done.bytes;
+                self.rows.debt = self.rows.debt.saturating_sub(done.bytes);
                 Ok(())
             }
         }
@@ -361,6 +366,7 @@ fn fold_job(
         slots,
         answers,
         retention: rows.merge.retention.clone(),
+        slice_bytes: rows.merge.slice_bytes,
         filters: view.filters(),
         recent: std::mem::take(&mut rows.recent),
     }

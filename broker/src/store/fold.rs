@@ -11,7 +11,7 @@ use super::StoreError;
 use super::journal::{Records, Segment};
 use super::page::SlotReader;
 use super::ranges::Ranges;
-use super::rows::{Filters, FoldHabits, Recent, RowChanges, RunTables};
+use super::rows::{Filters, FoldHabits, Recent, RowChanges, RowFold, RowNumbers, RunTables};
 use super::schema::{
     ACCOUNTS, BODIES, BODY_REFS, Body, CHUNK_BYTES, CHUNKS, ChunkEntry, META, QUEUES, QueueRow, RETAINED, SESSIONS,
     SUBSCRIPTIONS, WILLS, chunk_entries, meta,
@@ -29,6 +29,8 @@ pub(super) struct FoldJob {
     /// Answers to entries that are in the index already, up to now.
     pub(super) answers: HashMap<u64, Answers>,
     pub(super) retention: Vec<Retention>,
+    /// Bytes of rows written in one transaction.
+    pub(super) slice_bytes: u64,
     /// What is known of the keys of runs.
     pub(super) filters: Arc<Filters>,
     pub(super) recent: Recent,
@@ -42,6 +44,8 @@ pub(super) struct FoldDone {
     pub(super) entries: u64,
     /// Rows written.
     pub(super) rows: u64,
+    /// Their bytes.
+    pub(super) row_bytes: u64,
     pub(super) recent: Recent,
 }
 
@@ -150,24 +154,36 @@ impl FoldJob {
             net.session(no);
         }
 
-        let mut txn = self.db.begin_write()?;
-        txn.set_quick_repair(true);
+        let mut rows = std::mem::take(&mut net.rows).sort();
+        let (txn, (rows, row_bytes)) = loop {
+            let mut txn = self.db.begin_write()?;
+            txn.set_quick_repair(true);
+            if let Some(written) = self.write_rows(&txn, &mut rows)? {
+                break (txn, written);
+            }
+            txn.commit()?;
+        };
         let entries = self.write(&txn, &net)?;
-        let rows = self.write_rows(&txn, &mut net.rows)?;
         txn.commit()?;
-        Ok(FoldDone { generation: self.segment.generation, entries, rows, recent: self.recent })
+        Ok(FoldDone { generation: self.segment.generation, entries, rows, row_bytes, recent: self.recent })
     }
 
-    fn write_rows(&mut self, txn: &WriteTransaction, rows: &mut RowChanges) -> Result<u64, StoreError> {
-        let mut numbers = txn.open_table(META)?;
-        let mut next_run = numbers.get(meta::NEXT_RUN)?.map_or(0, |value| value.value());
-        let mut clock = numbers.get(meta::ROW_CLOCK)?.map_or(0, |value| value.value());
-        let mut habits = FoldHabits { retention: &self.retention, filters: &self.filters, recent: &mut self.recent };
-        let before = (next_run, clock);
-        let written = rows.write(&mut RunTables::open(txn)?, &mut next_run, &mut clock, &mut habits)?;
-        if before != (next_run, clock) {
-            numbers.insert(meta::NEXT_RUN, next_run)?;
-            numbers.insert(meta::ROW_CLOCK, clock)?;
+    /// Writes the next slice of rows; `Some` says that it was the last, how many rows there were, and their bytes.
+    fn write_rows(&mut self, txn: &WriteTransaction, rows: &mut RowFold) -> Result<Option<(u64, u64)>, StoreError> {
+        let mut table = txn.open_table(META)?;
+        let number = |key| Ok::<u64, StoreError>(table.get(key)?.map_or(0, |value| value.value()));
+        let before = RowNumbers { next_run: number(meta::NEXT_RUN)?, clock: number(meta::ROW_CLOCK)? };
+        let mut numbers = before;
+        let mut tables = RunTables::open(txn)?;
+        let mut written = None;
+        if rows.step(&mut tables, &mut numbers, self.slice_bytes)? {
+            let mut habits =
+                FoldHabits { retention: &self.retention, filters: &self.filters, recent: &mut self.recent };
+            written = Some(rows.finish(&mut tables, &mut numbers, &mut habits)?);
+        }
+        if numbers != before {
+            table.insert(meta::NEXT_RUN, numbers.next_run)?;
+            table.insert(meta::ROW_CLOCK, numbers.clock)?;
         }
         Ok(written)
     }

@@ -53,8 +53,9 @@ pub struct Options {
     pub filter_bytes: usize,
     /// So many runs of one size are merged into one.
     pub merge_runs: usize,
-    /// A piece of merging ends when it has read this many bytes of rows.
-    pub merge_slice_bytes: u64,
+    /// Rows are folded and merged this many bytes at a time, at most three eighths of `cache_bytes`: what a
+    /// transaction changes beyond the half of the cache is written twice.
+    pub row_slice_bytes: u64,
     /// Open a damaged journal all the same: what follows the damage is lost.
     pub salvage: bool,
     /// Marks the files of a new store as belonging together; `None` draws one at random.
@@ -76,8 +77,8 @@ impl Default for Options {
                 Retention { table: Table(129), keep_ms: 31 * DAY_MS },
             ],
             filter_bytes: 32 << 20,
-            merge_runs: 16,
-            merge_slice_bytes: 4 << 20,
+            merge_runs: 24,
+            row_slice_bytes: 3 << 19,
             salvage: false,
             salt: None,
         }

@@ -124,7 +124,7 @@ impl OnDisk {
             cache_bytes: 1 << 16,
             low_space_bytes: 0,
             merge_runs: 3,
-            merge_slice_bytes: 8192,
+            row_slice_bytes: 8192,
             salt: Some(seed),
             ..Options::default()
         };

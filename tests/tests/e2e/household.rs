@@ -315,7 +315,7 @@ fn a_second_start_changes_nothing() {
     let members = |user: &User| {
         let mut alice = user.talk("chat --demo alice --json");
         alice.connected();
-        alice.say(r#"{"older":{"with":"g-home"}}"#);
+        alice.say(r#"{"publish":{"topic":"me/history","payload":{"with":"g-home"}}}"#);
         let history = alice.until("history", |e| e["event"] == "answer" && e["with"] == "g-home");
         history["messages"].as_array().map(Vec::len)
     };

@@ -261,12 +261,17 @@ impl Running {
     /// Messages until one has the payload `last`, that one left out. Those that came before the subscription was
     /// confirmed count too.
     pub fn until(&mut self, last: &str) -> Vec<Got> {
+        self.until_one(&format!("{last:?}"), |got| got.payload == last)
+    }
+
+    /// Messages until one is the last, that one left out.
+    pub fn until_one(&mut self, last: &str, mut is_last: impl FnMut(&Got) -> bool) -> Vec<Got> {
         let mut found: Vec<Got> = vec![];
         let earlier: Vec<String> = std::mem::take(&mut self.seen);
         let deadline = Instant::now() + PATIENCE;
         for line in earlier {
             if let Some(got) = parse(&line) {
-                if got.payload == last {
+                if is_last(&got) {
                     return found;
                 }
                 found.push(got);
@@ -276,7 +281,7 @@ impl Running {
             match self.line(deadline) {
                 Ok(line) => {
                     if let Some(got) = parse(&line) {
-                        if got.payload == last {
+                        if is_last(&got) {
                             self.seen.clear();
                             return found;
                         }
@@ -284,10 +289,19 @@ impl Running {
                     }
                 }
                 Err(why) => {
-                    panic!("{}: {last:?} did not come ({why}); {} messages: {found:#?}", self.name, found.len())
+                    panic!("{}: {last} did not come ({why}); {} messages: {found:#?}", self.name, found.len())
                 }
             }
         }
+    }
+
+    /// Ends it as a power cut would: the messages that it had reported.
+    pub fn end(mut self) -> Vec<Got> {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let mut lines = std::mem::take(&mut self.seen);
+        lines.extend(self.lines.iter());
+        lines.iter().filter_map(|line| parse(line)).collect()
     }
 
     /// Ends it as a power cut would.

@@ -145,3 +145,31 @@ fn mosquitto_trusts_the_broker_and_the_broker_knows_mosquitto_by_its_certificate
     let fooled = mosquitto("mosquitto_pub", &port, &theirs).args(["-t", "t", "-m", "m"]).output().expect("it runs");
     assert!(!fooled.status.success(), "mosquitto_pub trusted a certificate of another authority");
 }
+
+#[test]
+fn parlors_own_client_trusts_the_authority_it_is_told() {
+    if !have_clients() {
+        return;
+    }
+    let ours = Authority::new("own-client");
+    let theirs = Authority::new("own-stranger");
+    ours.issue("localhost", "subjectAltName=DNS:localhost,IP:127.0.0.1");
+    let set = |key: &str, file: &str| format!("tls.{key}={}", ours.path(file));
+    let (certificate, key) = (set("certificate", "localhost.pem"), set("key", "localhost.key"));
+    let broker = Broker::start(&["--listen", "mqtts://127.0.0.1:0", "--set", &certificate, "--set", &key]);
+    let url = format!("mqtts://localhost:{}", tls_port(&broker));
+    add_account(&broker, "lamp");
+    let watch = |authority: &Authority| {
+        let output = Command::new(Broker::binary())
+            .args(["watch", "--user", "lamp", "--for", "1", "--json", "--url", &url, "--ca", &authority.path("ca.pem")])
+            .env("HOME", &ours.0)
+            .env("PARLOR_PASSWORD", "not needed here")
+            .stdin(Stdio::null())
+            .output()
+            .expect("the program starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, out) = watch(&ours);
+    assert!(code == Some(0) && out.contains("\"connected\""), "{code:?} {out}");
+    assert_eq!(watch(&theirs), (Some(1), String::new()));
+}

@@ -118,4 +118,8 @@ fn guessing_is_slowed_down() {
     assert!((1..=60).contains(&wait), "{wait}");
     assert_eq!(answer.json()["code"], "quota");
     assert_eq!(pair_from(8, &broker, &code, "lamp2").status, 201);
+    let metrics = Operator::of(&broker).metrics();
+    let slowed = metrics.count("parlor_auth_total{result=\"pairing_slowed_down\"}");
+    assert_eq!(slowed, 8 - free as u64 + 1, "{}", metrics.0);
+    assert_eq!(metrics.count("parlor_im_refused_total{code=\"not_found\"}"), free as u64);
 }

@@ -33,7 +33,7 @@ fn a_broker_that_acknowledges_messages_before_the_commit_is_caught() {
 
 #[test]
 fn a_broker_that_forgets_client_ids_is_caught() {
-    caught(Fault::ForgetDedup, &[ImClass::Duplicate], 12);
+    caught(Fault::ForgetIds, &[ImClass::Duplicate], 12);
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub fn small() -> Options {
         segment_bytes: 48 << 10,
         segment_step_bytes: 16 << 10,
         merge_runs: 3,
-        merge_slice_bytes: 20_000,
+        row_slice_bytes: 20_000,
         salt: Some(7),
         ..Options::default()
     }

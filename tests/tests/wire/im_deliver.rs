@@ -434,6 +434,26 @@ fn the_badge_is_what_a_recount_says() {
     assert_eq!((&line["addr"], &line["read"], &line["muted"]), (&json!("alice"), &json!(8), &json!(false)));
 }
 
+/// A recount agrees also while messages come that are not on disk yet (G8).
+#[test]
+fn a_recount_agrees_while_messages_come() {
+    let Some(house) = friends(&[]) else { return };
+    let mut alice = house.client(V5, "alice", "phone");
+    let mut bob = house.client(V5, "bob", "eye");
+    bob.subscribe("im/v1/me/recount/res", 1);
+    for round in 0..20 {
+        for n in 1..=20 {
+            alice.publish(&Publish::new(TO_BOB, "one of many").qos(1, round * 20 + n));
+        }
+        assert_eq!(bob.say(1, "im/v1/me/recount", "{}"), 0);
+        let counted = json(&bob.on("im/v1/me/recount/res"));
+        assert_eq!(counted["agree"], true, "{counted}");
+        for n in 1..=20 {
+            assert_eq!(alice.await_ack(PubAck, round * 20 + n), 0);
+        }
+    }
+}
+
 /// After kill -9 the places, the numbers and the marks are what they were (G1, G3, G8).
 #[test]
 fn places_and_marks_survive_kill_9() {

@@ -37,7 +37,7 @@ fn what_is_said_is_what_is_heard() {
         (br#"{"text":"hi","id":"a1"}"#, r#","id":"a1","text":"hi""#),
         (br#"{"temp":21.5,"on":true}"#, r#","body":{"temp":21.5,"on":true}"#),
         (br#"{"body":[1, 2],"kind":"poll"}"#, r#","body":[1, 2],"kind":"poll""#),
-        (br#"{"body":null,"text":"x","re":1,"notify":false}"#, r#","body":null,"notify":false,"re":1,"text":"x""#),
+        (br#"{"body":null,"text":"x","re":1,"notify":false}"#, r#","body":null,"text":"x","re":1,"notify":false"#),
         (b"\xff\xfe\x00", r#","data":"//4A""#),
     ];
     for version in BOTH {

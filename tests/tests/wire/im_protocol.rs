@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The accounts of the examples.
+/// The accounts of the examples, besides the service `town`.
 const ACCOUNTS: [&str; 4] = ["alice", "bob", "carol", "lamp"];
 
 /// How long something may take that an example says comes.
@@ -92,6 +92,7 @@ impl Stage {
     fn new(settings: &[String], reasons: &BTreeMap<String, u8>) -> Option<Self> {
         let extra: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
         let house = House::with(&ACCOUNTS, &extra)?;
+        house.add("town", "service");
         Some(Self { house, actors: BTreeMap::new(), names: Names::new(), reasons: reasons.clone() })
     }
 

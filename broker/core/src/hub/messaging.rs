@@ -159,7 +159,7 @@ impl Hub {
                 self.take_im_facts(now);
                 self.conclude_im(now, slot, key, p, &done);
                 if let Some(reply) = done.reply {
-                    let asker = Box::new(self.im.asker(&origin, path, None).with_id(p.payload));
+                    let asker = Box::new(crate::im::Im::asker(&origin, path, None).with_id(p.payload));
                     self.after_commit(now, After::ImTold { asker, reply });
                 }
             }

@@ -4,11 +4,13 @@
 //! command has exactly one outcome, the first that came: the device's word, the deadline, or the requester's change of
 //! mind. Nothing is sent, and nobody is told an outcome, before the row that says so is on disk.
 
+#[cfg(test)]
+pub(super) mod house;
 mod line;
 mod parse;
 mod record;
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
 
 pub(crate) use record::Commands;
 
@@ -42,7 +44,7 @@ impl Im {
         }
         check_response_topic(origin)?;
         let asker = origin.session.and(origin.response_topic);
-        let asker = asker.map(|_| self.asker(origin, &format!("to/{to}/cmd/{name}"), None));
+        let asker = asker.map(|_| Self::asker(origin, &format!("to/{to}/cmd/{name}"), None));
         let draft = Draft::parse(origin, payload, &self.limits)?;
         let content = draft.content_hash(to, name);
         let key = draft.id.as_deref().map(|id| dedup::key(origin.account, origin.client_id, 1, id));

@@ -5,7 +5,7 @@
 
 use super::body::{Body, put_place};
 use super::contact::{By, contact_event};
-use super::json::{put_field, put_num, put_str, put_text};
+use super::json::{put_field, put_num, put_text};
 use super::model::{AccountNo, ContactOp, ConvKind, ConvNo, MailEntry, MailKind};
 use super::online::{Class, Flight, Note, Online, Tag, body_of};
 use super::{Code, Im, Pending, row};
@@ -17,20 +17,18 @@ use std::rc::Rc;
 /// Packet identifiers of mailbox entries: `MAIL_IDS + pos % MAIL_ROUND`, so that a retry has the identifier it had.
 /// Those below belong to the MQTT queue, those above to notes.
 pub(crate) const MAIL_IDS: u16 = 32_768;
-const MAIL_ROUND: u64 = 16_384;
-const NOTE_IDS: u16 = 49_152;
+pub(super) const MAIL_ROUND: u64 = 16_384;
+pub(super) const NOTE_IDS: u16 = 49_152;
 const NOTE_ROUND: u16 = 16_383;
 /// Entries that one session may have under way or behind one that is.
 const FLIGHT: usize = 16_000;
 /// Rows of one read.
-const PAGE_ROWS: u32 = 256;
-const PAGE_BYTES: u32 = 256 * 1024;
+pub(super) const PAGE_ROWS: u32 = 256;
+pub(super) const PAGE_BYTES: u32 = 256 * 1024;
 /// Entries of a mailbox kept in memory for sessions that are behind.
-const RECENT: usize = 256;
+pub(super) const RECENT: usize = 256;
 /// Places where an entry was skipped, kept for one session.
 const SKIPPED: usize = 64;
-/// Conversations named in a head.
-const HEAD_CONVS: usize = 64;
 
 /// The packet that is being made.
 #[derive(Debug, Default)]
@@ -131,7 +129,7 @@ impl Im {
         }
     }
 
-    fn send_note(&mut self, at: u32, note: &Note) -> Option<Sending> {
+    pub(super) fn send_note(&mut self, at: u32, note: &Note) -> Option<Sending> {
         let o = &mut self.online[at as usize];
         let (qos, ids) = o.wants_topic(note.class, &note.topic)?;
         let qos = if matches!(note.class, Class::Typing | Class::Stream) || note.is_volatile { 0 } else { qos };
@@ -150,155 +148,6 @@ impl Im {
         let packet_id = (qos > 0).then(|| o.note_id(note.tag));
         self.counters.sent += 1;
         Some(Sending { qos, packet_id, retain: note.retain, dup: false })
-    }
-
-    // ---- Latest wins -----------------------------------------------------------------------------------------
-
-    fn next_latest(&mut self, at: u32) -> Option<Sending> {
-        while self.online[at as usize].has_latest() {
-            let Some(note) = self.latest_note(at) else { break };
-            let Some(note) = note else { continue };
-            if let Some(sending) = self.send_note(at, &note) {
-                return Some(sending);
-            }
-        }
-        None
-    }
-
-    /// `None`: nothing may go now; `Some(None)`: that one need not be sent.
-    #[allow(clippy::option_option)] // Two different kinds of nothing.
-    fn latest_note(&mut self, at: u32) -> Option<Option<Note>> {
-        let account = self.online[at as usize].account;
-        if account.at() >= self.dir.accounts.len() {
-            return None;
-        }
-        let make = |class, topic: String, payload: Vec<u8>, tag| {
-            let mut note = Note::new(class, &topic, &payload);
-            (note.retain, note.tag) = (true, tag);
-            note
-        };
-        if let Some(of) = self.online[at as usize].avail_dirty.pop_first() {
-            let topic = format!("im/v1/presence/{}/avail", self.name_of(of));
-            // An empty payload clears what the client may keep of somebody it sees no longer.
-            let word = match (self.may_see(account, of), self.is_available(of)) {
-                (false, _) => "",
-                (true, true) => "online",
-                (true, false) => "offline",
-            };
-            return Some(Some(make(Class::Avail, topic, word.as_bytes().to_vec(), Tag::None)));
-        }
-        if let Some(of) = self.online[at as usize].presence_dirty.pop_first() {
-            let topic = format!("im/v1/presence/{}", self.name_of(of));
-            let o = &mut self.online[at as usize];
-            if o.wants(Class::Avail) {
-                o.avail_dirty.insert(of);
-            }
-            let is_wanted = o.wants(Class::Presence);
-            let payload = if self.may_see(account, of) { self.render_presence(of) } else { vec![] };
-            return Some(is_wanted.then(|| make(Class::Presence, topic, payload, Tag::None)));
-        }
-        if let Some(of) = self.online[at as usize].state_dirty.pop_first() {
-            let topic = format!("im/v1/state/{}", self.name_of(of));
-            let payload = if self.may_see(account, of) { self.render_state(of) } else { Some(vec![]) };
-            return Some(payload.map(|payload| make(Class::State, topic, payload, Tag::None)));
-        }
-        if core::mem::take(&mut self.online[at as usize].delta_dirty) {
-            let payload = self.render_delta(account);
-            return Some(payload.map(|payload| {
-                let mut note = make(Class::Delta, "im/v1/me/delta".to_owned(), payload, Tag::None);
-                note.retain = false;
-                note
-            }));
-        }
-        if let Some(conv) = self.online[at as usize].convs_dirty.pop_first() {
-            let Some(payload) = self.render_conv(account, conv) else { return Some(None) };
-            let topic = format!("im/v1/me/conv/{}", self.address_for(conv, account));
-            return Some(Some(make(Class::Conv, topic, payload, Tag::None)));
-        }
-        let o = &mut self.online[at as usize];
-        // A client that pulls is told once, and again only when it has heard that.
-        if !o.head_dirty || o.notes_sent.iter().any(|(_, tag)| *tag == Tag::Head) {
-            return None;
-        }
-        o.head_dirty = false;
-        let payload = self.render_head(account);
-        Some(Some(make(Class::Head, "im/v1/me/head".to_owned(), payload, Tag::Head)))
-    }
-
-    /// Payload of `im/v1/me/head`.
-    pub(super) fn render_head(&self, account: AccountNo) -> Vec<u8> {
-        let a = &self.dir.accounts[account.at()];
-        let mut out = b"{\"pos\":".to_vec();
-        put_num(&mut out, a.mailbox.committed - 1);
-        put_field(&mut out, "floor", a.mailbox.floor);
-        put_field(&mut out, "unread", a.unread);
-        let mut by: Vec<(u64, ConvNo, u32)> = vec![];
-        if a.unread > 0 {
-            for &no in &a.convs {
-                let conv = &self.dir.convs[no.at()];
-                if let Some(member) = conv.member(account)
-                    && member.unread > 0
-                {
-                    by.push((conv.last_ms, no, member.unread));
-                }
-            }
-            by.sort_unstable_by_key(|(last, ..)| core::cmp::Reverse(*last));
-            by.truncate(HEAD_CONVS);
-        }
-        out.extend_from_slice(b",\"by\":{");
-        for (at, (_, no, unread)) in by.into_iter().enumerate() {
-            if at > 0 {
-                out.push(b',');
-            }
-            put_str(&mut out, &self.address_for(no, account));
-            out.push(b':');
-            put_num(&mut out, unread.into());
-        }
-        out.extend_from_slice(b"}}");
-        out
-    }
-
-    /// Payload of `im/v1/me/conv/{addr}`; `None`: the account is not in it any more.
-    pub(super) fn render_conv(&self, account: AccountNo, no: ConvNo) -> Option<Vec<u8>> {
-        let last = self.bodies.get(&(no, self.dir.convs[no.at()].head)).cloned();
-        self.conv_line(account, no, last.as_deref()).map(|line| line.to_string().into_bytes())
-    }
-
-    /// One line of a list of conversations; `last` is the bytes of its last message, where known.
-    pub(super) fn conv_line(&self, account: AccountNo, no: ConvNo, last: Option<&[u8]>) -> Option<serde_json::Value> {
-        let conv = &self.dir.convs[no.at()];
-        let member = conv.member(account)?;
-        let (kind, name) = match &conv.kind {
-            ConvKind::Direct => {
-                let peer = &self.dir.accounts[conv.peer_of(account)?.at()];
-                (peer.kind.text(), peer.display.clone())
-            }
-            ConvKind::Group(g) => (if g.household { "household" } else { "group" }, g.name.clone()),
-            ConvKind::Channel(c) => ("channel", c.name.clone()),
-        };
-        let mut line = serde_json::json!({
-            "addr": &*self.address_for(no, account),
-            "kind": kind,
-            "name": name,
-            "seq": conv.head,
-            "unread": member.unread,
-            "read": member.read,
-            "recv": member.recv,
-            "muted": member.muted,
-            "ts": conv.last_ms,
-            "created": conv.head <= 1,
-        });
-        if let Some(body) = last.and_then(body_of)
-            && conv.head >= member.visible_from()
-        {
-            line["last"] = serde_json::json!({
-                "seq": conv.head,
-                "from": &**self.name_of(body.from),
-                "text": body.preview(),
-                "ts": body.ts,
-            });
-        }
-        Some(line)
     }
 
     // ---- The mailbox -----------------------------------------------------------------------------------------
@@ -605,78 +454,6 @@ impl Im {
         Some((wire.topic, wire.payload))
     }
 
-    // ---- Reading the mailbox ---------------------------------------------------------------------------------
-
-    fn load_mail(&mut self, at: u32) {
-        let o = &mut self.online[at as usize];
-        if core::mem::replace(&mut o.is_loading, true) {
-            return;
-        }
-        let (account, from, serial) = (o.account, o.next, o.serial);
-        let until = self.dir.accounts[account.at()].mailbox.committed;
-        let what = What::Range {
-            a: account.0.into(),
-            from,
-            until,
-            direction: Direction::Up,
-            max_rows: PAGE_ROWS,
-            max_bytes: PAGE_BYTES,
-        };
-        self.ask(row::MAIL, what, Pending::Page { online: at, serial, until });
-    }
-
-    pub(super) fn mail_loaded(&mut self, at: u32, serial: u32, until: u64, answer: &Answer) {
-        if self.online.get(at as usize).is_none_or(|o| o.serial != serial) {
-            return;
-        }
-        let entries: Vec<(u64, MailEntry)> =
-            answer.iter().filter_map(|found| Some((found.b, MailEntry::decode(found.value).ok()?))).collect();
-        let until = if answer.is_partial { entries.last().map_or(until, |(pos, _)| pos + 1) } else { until };
-        let wanted: Vec<(u64, u64)> = entries
-            .iter()
-            .filter(|(_, e)| matches!(e.kind, MailKind::Message | MailKind::Edit))
-            .map(|(_, e)| (u64::from(e.conv), e.seq))
-            .filter(|(conv, seq)| !self.has_body(*conv, *seq))
-            .collect();
-        if wanted.is_empty() {
-            return self.page_complete(at, until, entries, None);
-        }
-        self.ask(row::BODY, What::Rows(wanted), Pending::PageBodies { online: at, serial, until, entries });
-    }
-
-    fn has_body(&self, conv: u64, seq: u64) -> bool {
-        u32::try_from(conv).is_ok_and(|conv| self.bodies.contains_key(&(ConvNo(conv), seq)))
-    }
-
-    pub(super) fn bodies_loaded(
-        &mut self,
-        at: u32,
-        serial: u32,
-        until: u64,
-        entries: Vec<(u64, MailEntry)>,
-        answer: &Answer,
-    ) {
-        if self.online.get(at as usize).is_some_and(|o| o.serial == serial) {
-            self.page_complete(at, until, entries, Some(answer));
-        }
-    }
-
-    fn page_complete(&mut self, at: u32, until: u64, entries: Vec<(u64, MailEntry)>, answer: Option<&Answer>) {
-        let found: crate::hash::Map<(u64, u64), Rc<[u8]>> =
-            answer.into_iter().flat_map(Answer::iter).map(|r| ((r.a, r.b), r.value.into())).collect();
-        let rows = entries.into_iter().map(|(pos, entry)| {
-            let key = (u64::from(entry.conv), entry.seq);
-            let kept = || self.bodies.get(&(ConvNo(entry.conv), entry.seq)).cloned();
-            (pos, entry, found.get(&key).cloned().or_else(kept))
-        });
-        let rows = rows.collect();
-        let o = &mut self.online[at as usize];
-        o.page = rows;
-        o.page_until = until;
-        o.is_loading = false;
-        self.wake(at);
-    }
-
     // ---- Conversations for a new terminal, and logs ----------------------------------------------------------
 
     /// Messages of conversations that were there before the terminal; nothing else of the mailbox goes before them.
@@ -859,7 +636,7 @@ impl Im {
     }
 
     /// The terminal has everything of a large group up to this seq, or need not.
-    fn log_done(&mut self, at: u32, conv: ConvNo, seq: u64) {
+    pub(super) fn log_done(&mut self, at: u32, conv: ConvNo, seq: u64) {
         let o = &self.online[at as usize];
         let (account, Some(no)) = (o.account, o.terminal) else { return };
         let Some(t) = self.dir.accounts[account.at()].terminal_mut(no) else { return };
@@ -869,86 +646,6 @@ impl Im {
             let mut w = row::RowWriter::new(1);
             w.int(seq);
             self.put(row::PLACE, super::terminal::place_key(account, no), conv.0.into(), &w.0);
-        }
-    }
-
-    // ---- Acknowledgements ------------------------------------------------------------------------------------
-
-    /// PUBACK of an identifier that is ours. False: nothing of that identifier is under way.
-    pub(crate) fn puback(&mut self, now: Now, session: u32, packet_id: u16) -> bool {
-        let Some(&at) = self.by_session.get(&session) else { return false };
-        let o = &mut self.online[at as usize];
-        if packet_id >= NOTE_IDS {
-            let Some(place) = o.notes_sent.iter().position(|(id, _)| *id == packet_id) else { return false };
-            let (_, tag) = o.notes_sent.remove(place);
-            o.under_way -= 1;
-            self.noted(now, at, tag);
-            self.wake(at);
-            return true;
-        }
-        let first = o.first_open();
-        let offset = (u64::from(packet_id - MAIL_IDS) + MAIL_ROUND - first % MAIL_ROUND) % MAIL_ROUND;
-        let place = usize::try_from(offset).ok().and_then(|offset| o.flight.get_mut(offset));
-        let Some(flight) = place else { return false };
-        let Flight::Sent(message) = *flight else { return false };
-        *flight = Flight::Done;
-        o.under_way -= 1;
-        let account = o.account;
-        if let Some((conv, seq)) = message {
-            self.mark_recv(account, conv, seq);
-        }
-        self.advance(at);
-        self.wake(at);
-        true
-    }
-
-    fn noted(&mut self, now: Now, at: u32, tag: Tag) {
-        let account = self.online[at as usize].account;
-        match tag {
-            Tag::None | Tag::Head => {}
-            Tag::Command { device, no } => self.command_delivered(now, device, no),
-            Tag::Message { conv, seq } => {
-                self.mark_recv(account, conv, seq);
-                if self.dir.convs[conv.at()].is_large() {
-                    self.log_done(at, conv, seq);
-                }
-            }
-            Tag::Announcement { channel, change } => self.announcement_done(now, at, channel, change),
-            Tag::Gap { until } => self.gap_heard(at, until),
-            Tag::Paired => self.pairing_heard(now, at),
-        }
-    }
-
-    /// Moves the terminal's place behind all that is done.
-    pub(super) fn advance(&mut self, at: u32) {
-        let o = &mut self.online[at as usize];
-        while o.flight.front() == Some(&Flight::Done) {
-            o.flight.pop_front();
-        }
-        let first = o.gap.map_or(o.first_open(), |(from, _)| from.min(o.first_open()));
-        let (acked, account, Some(no)) = (first - 1, o.account, o.terminal) else { return };
-        self.move_place(account, no, acked);
-    }
-
-    pub(super) fn move_place(&mut self, account: AccountNo, no: u8, acked: u64) {
-        let Some(t) = self.dir.accounts[account.at()].terminal_mut(no) else { return };
-        if acked > t.acked {
-            t.acked = acked;
-            self.touch_terminal(account, no);
-        }
-    }
-
-    /// Forgets entries that every session has got, keeping a few for those that are behind.
-    pub(super) fn trim_recent(&mut self, account: AccountNo) {
-        let Some(a) = self.dir.accounts.get(account.at()) else { return };
-        let waiting = a.online.iter().map(|at| &self.online[*at as usize]);
-        let lowest = waiting.filter(|o| o.terminal.is_some() && o.is_pushed()).map(|o| o.next).min();
-        let mailbox = &mut self.dir.accounts[account.at()].mailbox;
-        let keep_from = lowest.unwrap_or(mailbox.committed).max(mailbox.next.saturating_sub(RECENT as u64));
-        let keep_from = keep_from.min(mailbox.committed);
-        while mailbox.recent_from() < keep_from && mailbox.recent.pop_front().is_some() {}
-        if mailbox.recent.is_empty() && mailbox.recent.capacity() > 32 {
-            mailbox.recent = std::collections::VecDeque::new();
         }
     }
 }

@@ -5,7 +5,10 @@
 //! queues that [`Im::next`] takes from when the hub has room for a packet. What it says only after a commit waits
 //! for [`Im::committed`], or is told by the hub when the batch is on disk.
 
+mod ack;
 mod announce;
+mod ask;
+mod batch;
 mod body;
 mod cache;
 mod command;
@@ -15,6 +18,7 @@ mod deliver;
 mod flood;
 mod group;
 mod json;
+mod latest;
 mod look;
 mod model;
 mod name;
@@ -23,6 +27,7 @@ mod pairing;
 mod presence;
 mod profile;
 mod query;
+mod read;
 mod receipt;
 mod refusal;
 mod restore;
@@ -39,6 +44,8 @@ pub use look::Look;
 pub use name::is_address_of_account;
 pub use pairing::PairRequest;
 
+pub(crate) use ask::{Asker, Done, Origin, Verdict};
+pub(crate) use batch::Marks;
 pub(crate) use deliver::{MAIL_IDS, Sending};
 pub(crate) use model::AccountNo;
 pub(crate) use online::may_be_subscribed;
@@ -49,7 +56,7 @@ pub(crate) use terminal::Greeting;
 use crate::hash::{Map, Secret, map};
 use crate::hub::Now;
 use crate::limits::Limits;
-use crate::store::{Batch, Fact, Query, Table, What};
+use crate::store::{Batch, Query};
 use model::{Account, AccountKind, Address, Conv, ConvNo, Directory, MailEntry};
 use online::{Class, Note, Online};
 use serde_json::Value;
@@ -110,99 +117,6 @@ pub(crate) enum Out {
     Notice { label: &'static str, text: String },
 }
 
-/// Who asks, and how the answer goes back.
-#[derive(Debug, Clone)]
-pub(crate) struct Origin<'a> {
-    pub(crate) account: AccountNo,
-    /// The hub's key and generation of the session, unless it is `act` that asks.
-    pub(crate) session: Option<(u32, u32)>,
-    /// MQTT client identifier, or a name for what acts.
-    pub(crate) client_id: &'a str,
-    /// Of `act`.
-    pub(crate) token: u64,
-    pub(crate) response_topic: Option<&'a str>,
-    pub(crate) correlation: Option<&'a [u8]>,
-    /// User property `im-id`.
-    pub(crate) id: Option<&'a str>,
-    /// Message Expiry Interval, milliseconds; 0: none.
-    pub(crate) expiry_ms: u64,
-    /// Acts for the operator, who needs nobody's consent.
-    pub(crate) operator: bool,
-}
-
-/// Where a later answer goes.
-#[derive(Debug, Clone)]
-pub(crate) struct Asker {
-    pub(crate) account: AccountNo,
-    /// Session and generation; `None`: `act` with this token.
-    pub(crate) session: Option<(u32, u32)>,
-    pub(crate) token: u64,
-    /// Topic of the answer.
-    pub(crate) topic: Rc<str>,
-    pub(crate) correlation: Option<Rc<[u8]>>,
-    /// What was asked, below `im/v1/`; empty: the answer does not say.
-    pub(crate) re: String,
-    /// `id` of the request.
-    pub(crate) id: Option<Value>,
-}
-
-impl Asker {
-    /// With the `id` that a request's payload has.
-    pub(crate) fn with_id(mut self, payload: &[u8]) -> Self {
-        self.id = object(payload).ok().and_then(|mut o| o.remove("id"));
-        self
-    }
-
-    fn class(&self) -> Class {
-        match &*self.topic {
-            "im/v1/me/sent" => Class::Sent,
-            topic if topic.starts_with("im/v1/me/res/") => Class::Res,
-            _ => Class::Reply,
-        }
-    }
-}
-
-/// How a request ended.
-#[derive(Debug, Default)]
-pub(crate) struct Done {
-    /// Something of it must be on disk first.
-    pub(crate) durable: bool,
-    /// Seq of the message; 0: none.
-    pub(crate) seq: u64,
-    /// It was done before.
-    pub(crate) dup: bool,
-    /// JSON object for whoever asked.
-    pub(crate) reply: Option<Value>,
-}
-
-impl Done {
-    /// Nothing to say, nothing on disk.
-    pub(crate) fn quietly() -> Self {
-        Self::default()
-    }
-
-    /// Something was stored and this is the answer.
-    pub(crate) fn stored(reply: Value) -> Self {
-        Self { durable: true, reply: Some(reply), ..Self::default() }
-    }
-
-    /// This is the answer, and nothing was stored.
-    pub(crate) fn told(reply: Value) -> Self {
-        Self { reply: Some(reply), ..Self::default() }
-    }
-}
-
-/// What became of a request.
-#[derive(Debug)]
-pub(crate) enum Verdict {
-    /// It is dealt with.
-    Done(Done),
-    /// It is accepted, and the answer comes when the store has answered.
-    Later,
-    /// It waits for the store; `Out::Concluded` with this token follows.
-    Parked(u64),
-}
-
 /// What is done when its time has come; each looks whether it still has anything to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ImTimer {
@@ -218,27 +132,6 @@ pub(crate) enum ImTimer {
     Pairing,
     /// Days of mailboxes and old commands end.
     Daily,
-}
-
-/// What a batch makes true once it is on disk.
-#[derive(Debug, Default)]
-pub(crate) struct Marks {
-    /// Ends of mailboxes.
-    mailboxes: Vec<(AccountNo, u64)>,
-    badges: Vec<(AccountNo, ConvNo)>,
-    marked: Vec<(ConvNo, AccountNo, (u64, u64))>,
-    states: Vec<AccountNo>,
-    deltas: Vec<AccountNo>,
-}
-
-impl Marks {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.mailboxes.is_empty()
-            && self.badges.is_empty()
-            && self.marked.is_empty()
-            && self.states.is_empty()
-            && self.deltas.is_empty()
-    }
 }
 
 /// What an answer of the store is for.
@@ -511,257 +404,6 @@ impl Im {
         }
     }
 
-    /// Where the answer to a request goes.
-    pub(crate) fn asker(&self, origin: &Origin<'_>, re: &str, id: Option<Value>) -> Asker {
-        let request = re.strip_prefix("me/").unwrap_or(re).split('/').next().unwrap_or_default();
-        let topic = match origin.response_topic {
-            Some(topic) => topic.into(),
-            None => format!("im/v1/me/{request}/res").into(),
-        };
-        Asker {
-            account: origin.account,
-            session: origin.session,
-            token: origin.token,
-            topic,
-            correlation: origin.correlation.map(Into::into),
-            re: re.to_owned(),
-            id,
-        }
-    }
-
-    /// Sends the answer to a request that was accepted before.
-    pub(crate) fn answer(&mut self, asker: &Asker, reply: Value) {
-        match asker.session {
-            None => self.out.push_back(Out::Replied { token: asker.token, reply: Reply::Done(reply.to_string()) }),
-            Some(session) if asker.account == PAIRING_ACCOUNT => self.tell_paired(session, asker, reply),
-            Some(session) => self.tell_session(session, asker, reply),
-        }
-    }
-
-    /// As [`Im::answer`], with an object that was written by hand and lacks its last brace.
-    pub(crate) fn answer_bytes(&mut self, asker: &Asker, mut reply: Vec<u8>) {
-        if asker.session.is_some() {
-            json::put_text(&mut reply, "re", &asker.re);
-            if let Some(id) = &asker.id {
-                reply.extend_from_slice(b",\"id\":");
-                reply.extend_from_slice(id.to_string().as_bytes());
-            }
-        }
-        reply.push(b'}');
-        match asker.session {
-            None => {
-                let text = String::from_utf8(reply).unwrap_or_default();
-                self.out.push_back(Out::Replied { token: asker.token, reply: Reply::Done(text) });
-            }
-            Some(session) => {
-                let class = asker.class();
-                self.note_session(session, class, &asker.topic, reply, asker.correlation.clone());
-            }
-        }
-    }
-
-    /// Sends JSON to a session under the topic of its request, with `re` and `id`.
-    pub(crate) fn tell_session(&mut self, session: (u32, u32), asker: &Asker, mut reply: Value) {
-        if let Value::Object(object) = &mut reply {
-            if !asker.re.is_empty() {
-                object.insert("re".to_owned(), asker.re.clone().into());
-            }
-            if let Some(id) = &asker.id {
-                object.insert("id".to_owned(), id.clone());
-            }
-        }
-        let payload = reply.to_string().into_bytes();
-        self.note_session(session, asker.class(), &asker.topic, payload, asker.correlation.clone());
-    }
-
-    /// Tells a session that what it asked was refused.
-    pub(crate) fn tell_refusal(&mut self, origin: &Origin<'_>, path: &str, id: Option<Value>, refusal: &Refusal) {
-        self.counters.refused.add(refusal.code.text());
-        let Some(session) = origin.session else { return };
-        let mut object = serde_json::json!({ "re": path, "code": refusal.code.text(), "text": refusal.text });
-        if let Some(id) = id {
-            object["id"] = id;
-        }
-        self.note_session(session, Class::Err, "im/v1/me/err", object.to_string().into_bytes(), None);
-        if let Some(rest) = path.strip_prefix("to/")
-            && let Some((to, _)) = rest.split_once('/')
-        {
-            let topic = format!("im/v1/me/in/{to}/bounce");
-            self.note_session(session, Class::Bounce, &topic, object.to_string().into_bytes(), None);
-        }
-    }
-
-    // ---- Writing rows ----------------------------------------------------------------------------------------
-
-    /// Writes a row.
-    pub(crate) fn put(&mut self, table: Table, a: u64, b: u64, value: &[u8]) {
-        self.facts.push(&Fact::Put { table, a, b, value });
-    }
-
-    /// Removes a row.
-    pub(crate) fn del(&mut self, table: Table, a: u64, b: u64) {
-        self.facts.push(&Fact::Del { table, a, b });
-    }
-
-    /// Asks the store.
-    pub(crate) fn ask(&mut self, table: Table, what: What, pending: Pending) -> u64 {
-        let token = self.next_token;
-        self.next_token += 1;
-        self.pending.insert(token, pending);
-        self.out.push_back(Out::Query(Query { token, table, what }));
-        token
-    }
-
-    pub(crate) fn store_account(&mut self, no: AccountNo) {
-        let value = self.dir.accounts[no.at()].encode();
-        self.put(row::ACCOUNT, no.0.into(), 0, &value);
-    }
-
-    pub(crate) fn store_conv(&mut self, no: ConvNo) {
-        let value = self.dir.convs[no.at()].encode();
-        self.put(row::CONV, no.0.into(), 0, &value);
-    }
-
-    /// The head row (and with it the marks of a direct conversation) is written with the next batch.
-    pub(crate) fn touch_conv(&mut self, no: ConvNo) {
-        let conv = &mut self.dir.convs[no.at()];
-        if !conv.dirty {
-            conv.dirty = true;
-            self.dirty_convs.push(no);
-        }
-    }
-
-    /// A member's marks are written with the next batch.
-    pub(crate) fn touch_member(&mut self, no: ConvNo, account: AccountNo) {
-        if self.dir.convs[no.at()].kind == model::ConvKind::Direct {
-            return self.touch_conv(no);
-        }
-        if let Some(member) = self.dir.convs[no.at()].member_mut(account)
-            && !core::mem::replace(&mut member.dirty, true)
-        {
-            self.dirty_members.push((no, account));
-        }
-    }
-
-    /// A terminal's row is written with the next batch.
-    pub(crate) fn touch_terminal(&mut self, account: AccountNo, no: u8) {
-        if let Some(terminal) = self.dir.accounts[account.at()].terminal_mut(no)
-            && !core::mem::replace(&mut terminal.dirty, true)
-        {
-            self.dirty_terminals.push((account, no));
-        }
-    }
-
-    /// Whether places of terminals wait that nobody waits for: they go with the next batch, or after a while.
-    pub(crate) fn has_places(&self) -> bool {
-        !self.dirty_terminals.is_empty()
-    }
-
-    /// Places of terminals wait no longer.
-    pub(crate) fn want_places(&mut self) {
-        self.places_are_due = true;
-    }
-
-    /// Whether rows wait for a batch.
-    pub(crate) fn is_dirty(&self) -> bool {
-        !(self.dirty_convs.is_empty()
-            && self.dirty_members.is_empty()
-            && (self.dirty_terminals.is_empty() || !self.places_are_due)
-            && self.dirty_mailboxes.is_empty()
-            && self.moved.is_empty()
-            && self.badged.is_empty()
-            && self.told_states.is_empty()
-            && self.told_deltas.is_empty()
-            && self.facts.is_empty())
-    }
-
-    /// Writes all that changed; the hub calls this when it makes a batch. What is given back goes to
-    /// [`Im::committed`] once that batch is on disk.
-    pub(crate) fn flush(&mut self, now: Now) -> Marks {
-        if self.is_dirty() && now.wall_ms >= self.clock_ms + 60_000 {
-            self.clock_ms = now.wall_ms;
-            self.facts.push(&Fact::Clock { wall_ms: now.wall_ms });
-        }
-        self.tell_marks(now);
-        for no in core::mem::take(&mut self.dirty_convs) {
-            let conv = &mut self.dir.convs[no.at()];
-            conv.dirty = false;
-            let value = conv.encode_head();
-            self.put(row::HEAD, no.0.into(), 0, &value);
-        }
-        for (no, account) in core::mem::take(&mut self.dirty_members) {
-            let Some(member) = self.dir.convs[no.at()].member_mut(account) else { continue };
-            member.dirty = false;
-            let mut w = row::RowWriter::new(1);
-            member.write(&mut w);
-            self.put(row::MEMBER, no.0.into(), account.0.into(), &w.0);
-        }
-        self.places_are_due = false;
-        for (account, no) in core::mem::take(&mut self.dirty_terminals) {
-            let Some(terminal) = self.dir.accounts[account.at()].terminal_mut(no) else { continue };
-            terminal.dirty = false;
-            let value = terminal.encode();
-            self.put(row::TERMINAL, account.0.into(), no.into(), &value);
-        }
-        for account in core::mem::take(&mut self.dirty_mailboxes) {
-            let mailbox = &mut self.dir.accounts[account.at()].mailbox;
-            mailbox.dirty = false;
-            let mut w = row::RowWriter::new(1);
-            w.int(mailbox.next).int(mailbox.next - mailbox.floor);
-            self.put(row::MAILBOX, account.0.into(), 0, &w.0);
-        }
-        let touched = core::mem::take(&mut self.touched);
-        let mailboxes = touched.into_iter().map(|account| {
-            let mailbox = &mut self.dir.accounts[account.at()].mailbox;
-            mailbox.touched = false;
-            (account, mailbox.next)
-        });
-        let mailboxes = mailboxes.collect();
-        Marks {
-            mailboxes,
-            badges: core::mem::take(&mut self.badged),
-            marked: core::mem::take(&mut self.marked),
-            states: core::mem::take(&mut self.told_states),
-            deltas: core::mem::take(&mut self.told_deltas),
-        }
-    }
-
-    /// What [`Im::flush`] wrote is on disk.
-    pub(crate) fn committed(&mut self, now: Now, marks: &Marks) {
-        self.keep_marks(&marks.marked);
-        for &(account, until) in &marks.mailboxes {
-            let a = &mut self.dir.accounts[account.at()];
-            a.mailbox.committed = a.mailbox.committed.max(until);
-            for at in 0..self.dir.accounts[account.at()].online.len() {
-                let online = self.dir.accounts[account.at()].online[at];
-                let o = &mut self.online[online as usize];
-                o.head_dirty |= o.wants(Class::Head);
-                self.wake(online);
-            }
-            self.trim_recent(account);
-        }
-        for &(account, conv) in &marks.badges {
-            for at in 0..self.dir.accounts[account.at()].online.len() {
-                let online = self.dir.accounts[account.at()].online[at];
-                let o = &mut self.online[online as usize];
-                o.head_dirty |= o.wants(Class::Head);
-                if o.wants(Class::Conv) {
-                    o.convs_dirty.insert(conv);
-                }
-                self.wake(online);
-            }
-        }
-        for &device in &marks.states {
-            self.state_changed(device);
-        }
-        for &device in &marks.deltas {
-            self.delta_changed(device);
-        }
-        for device in core::mem::take(&mut self.waiting_devices) {
-            self.command_due(now, device);
-        }
-    }
-
     // ---- Shared by the rooms ---------------------------------------------------------------------------------
 
     /// The account of this name.
@@ -907,25 +549,16 @@ impl Im {
         session: (u32, u32),
         class: Class,
         topic: &str,
-        payload: Vec<u8>,
+        payload: &[u8],
         correlation: Option<Rc<[u8]>>,
     ) {
         let Some(&online) = self.by_session.get(&session.0) else { return };
         if self.online[online as usize].generation != session.1 {
             return;
         }
-        let mut note = Note::new(class, topic, &payload);
+        let mut note = Note::new(class, topic, payload);
         note.correlation = correlation;
         self.note(online, note);
-    }
-
-    /// Queues a note for every session of an account that wants it.
-    pub(crate) fn note_account(&mut self, account: AccountNo, class: Class, topic: &str, payload: &[u8]) {
-        let note = Note::new(class, topic, payload);
-        for at in 0..self.dir.accounts[account.at()].online.len() {
-            let online = self.dir.accounts[account.at()].online[at];
-            self.note(online, note.clone());
-        }
     }
 
     /// Sets a deadline, by the clock that only moves forward.
@@ -968,9 +601,9 @@ impl Im {
     pub(crate) fn answered(&mut self, now: Now, answer: &crate::store::Answer) {
         match self.pending.remove(&answer.token) {
             None => {}
-            Some(Pending::Send(parked)) => self.unparked(now, *parked, answer),
+            Some(Pending::Send(parked)) => self.unparked(now, &parked, answer),
             Some(Pending::Retry(retry)) => self.asked_first(now, &retry, answer),
-            Some(Pending::Change(change)) => self.change_found(now, *change, answer),
+            Some(Pending::Change(change)) => self.change_found(now, &change, answer),
             Some(Pending::Read(asked)) => self.counted(now, *asked, answer),
             Some(Pending::Query(asked)) => self.query_answered(now, *asked, answer),
             Some(Pending::Got(ack)) => self.got_entries(*ack, answer),

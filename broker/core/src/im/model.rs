@@ -162,8 +162,8 @@ impl Account {
         let removed = read_flag(&mut r)?;
         let mut account = Self::new(name, kind, r.int()?);
         account.removed = removed;
-        account.display = r.str()?.to_owned();
-        account.data = r.str()?.to_owned();
+        r.str()?.clone_into(&mut account.display);
+        r.str()?.clone_into(&mut account.data);
         Ok(account)
     }
 

@@ -74,7 +74,7 @@ const MAILBOX_CLASSES: [Class; 10] = [
 /// One subscription below `im/`.
 #[derive(Debug)]
 pub(crate) struct Filter {
-    pub(crate) filter: Box<str>,
+    pub(crate) text: Box<str>,
     pub(crate) qos: u8,
     /// Subscription Identifier, or 0.
     pub(crate) id: u32,
@@ -280,30 +280,27 @@ impl Online {
 
     /// Adds or replaces a subscription.
     pub(crate) fn subscribe(&mut self, filter: &str, qos: u8, id: u32) {
-        self.filters.retain(|f| *f.filter != *filter);
-        self.filters.push(Filter { filter: filter.into(), qos: qos.min(1), id });
+        self.filters.retain(|f| *f.text != *filter);
+        self.filters.push(Filter { text: filter.into(), qos: qos.min(1), id });
         self.look_at_filters();
     }
 
     pub(crate) fn unsubscribe(&mut self, filter: &str) {
-        self.filters.retain(|f| *f.filter != *filter);
+        self.filters.retain(|f| *f.text != *filter);
         self.look_at_filters();
     }
 
     fn look_at_filters(&mut self) {
         for (class, pattern) in CLASSES {
             let mut interest = Interest::None;
-            if self.filters.iter().any(|f| overlaps(&f.filter, pattern)) {
-                interest = if self
-                    .filters
-                    .iter()
-                    .all(|f| topic::covers(&f.filter, pattern) || !overlaps(&f.filter, pattern))
-                {
-                    let (qos, ids) = self.grants(|f| topic::covers(&f.filter, pattern));
-                    Interest::All { qos, ids }
-                } else {
-                    Interest::Some
-                };
+            if self.filters.iter().any(|f| overlaps(&f.text, pattern)) {
+                interest =
+                    if self.filters.iter().all(|f| topic::covers(&f.text, pattern) || !overlaps(&f.text, pattern)) {
+                        let (qos, ids) = self.grants(|f| topic::covers(&f.text, pattern));
+                        Interest::All { qos, ids }
+                    } else {
+                        Interest::Some
+                    };
             }
             self.interests[class as usize] = interest;
         }
@@ -332,7 +329,7 @@ impl Online {
             Interest::None => None,
             Interest::All { qos, ids } => Some((*qos, ids.clone())),
             Interest::Some => {
-                let fits = |f: &Filter| topic::matches(&f.filter, name);
+                let fits = |f: &Filter| topic::matches(&f.text, name);
                 self.filters.iter().any(fits).then(|| self.grants(fits))
             }
         }
@@ -341,11 +338,6 @@ impl Online {
     /// Whether it has, or is to get, a place in the mailbox.
     pub(crate) fn wants_mailbox(&self) -> bool {
         MAILBOX_CLASSES.into_iter().any(|class| self.wants(class))
-    }
-
-    /// It pulls: it is told of changes and not sent them.
-    pub(crate) fn is_notified(&self) -> bool {
-        self.wants(Class::Head) && !self.is_pushed()
     }
 
     /// It is sent its mailbox.
@@ -416,7 +408,7 @@ mod tests {
         assert_eq!((qos, &*ids), (1, &[11, 1, 11, 2][..]));
         assert_eq!(&*o.wants_topic(Class::Msg, "im/v1/me/in/eve/msg").unwrap().1, [11, 2]);
         let o = online(&["im/v1/me/res/a", "im/v1/me/head"]);
-        assert!(o.wants_topic(Class::Res, "im/v1/me/res/b").is_none() && o.is_notified());
+        assert!(o.wants_topic(Class::Res, "im/v1/me/res/b").is_none() && o.wants(Class::Head) && !o.is_pushed());
         let mut o = online(&["im/v1/presence/+", "im/v1/presence/+/avail"]);
         o.unsubscribe("im/v1/presence/+");
         assert!(!o.wants(Class::Presence) && o.wants(Class::Avail) && !o.wants_mailbox());

@@ -249,7 +249,7 @@ impl Im {
             None => text(&fields, "code")?,
         };
         let code = code.ok_or_else(|| Refusal::bad("\"code\" is missing"))?;
-        let mut asker = self.asker(origin, "me/paired", fields.get("id").cloned());
+        let mut asker = Self::asker(origin, "me/paired", fields.get("id").cloned());
         // The only topic that such a connection may subscribe to.
         asker.topic = TOPIC.into();
         let begun = self.code_of(now, code).and_then(|key| self.begin_exchange(key, text(&fields, "name")?, &asker));

@@ -81,9 +81,6 @@ impl PresenceState {
             _ => now.wall_ms,
         };
         self.shown = shown;
-        if shown == Shown::Offline {
-            (self.away, self.sleep) = (false, None);
-        }
     }
 
     /// When it is to be looked at again.
@@ -291,14 +288,25 @@ mod tests {
             w.pass(20_000);
             assert_eq!(states(&mut w, &bob), [""; 0], "{gap_ms} {is_take_over}");
         }
+        // Nor is being away ended by it.
+        told(w.ask(&alice, "me/status", "away"));
+        w.disconnect(&alice);
+        let alice = w.connect("alice", "phone", &[]);
+        assert_eq!(states(&mut w, &bob), ["away online"]);
+        told(w.ask(&alice, "me/status", "online"));
+        assert_eq!(states(&mut w, &bob), ["online online"]);
         // A second terminal changes nothing either, until both are gone.
         let tablet = w.connect("alice", "tablet", &[]);
         w.disconnect(&alice);
         w.pass(20_000);
         assert_eq!(states(&mut w, &bob), [""; 0]);
+        told(w.ask(&tablet, "me/status", "away"));
+        assert_eq!(states(&mut w, &bob), ["away online"]);
         w.disconnect(&tablet);
         w.pass(5_000);
         assert_eq!(states(&mut w, &bob), ["offline offline"]);
+        let _alice = w.connect("alice", "phone", &[]);
+        assert_eq!(states(&mut w, &bob), ["online online"]);
     }
 
     #[test]
@@ -339,7 +347,7 @@ mod tests {
         assert_eq!(states(&mut w, &bob), ["online online"]);
         told(w.ask(&alice, "me/status", r#"{"state":"asleep","for_s":7200}"#));
         w.disconnect(&alice);
-        w.pass(7_199_999);
+        w.pass(5_000_000);
         assert_eq!(states(&mut w, &bob), ["asleep online"]);
         let alice = w.connect("alice", "phone", &[]);
         w.disconnect(&alice);

@@ -40,8 +40,29 @@ enum Wanted {
     History(History),
     /// The last message of each.
     Convs { convs: Vec<ConvNo> },
-    /// Unread messages of the first of `convs`, read up to `read`, are being counted.
-    Recount { convs: Vec<ConvNo>, read: u64, from: u64, until: u64, unread: u32, counted: Vec<Counted>, changes: u32 },
+    /// Unread messages of the first of `convs` are being counted.
+    Recount(Recount),
+}
+
+#[derive(Debug)]
+struct Recount {
+    convs: Vec<ConvNo>,
+    /// Behind the read mark.
+    start: u64,
+    from: u64,
+    until: u64,
+    unread: u32,
+    /// Of the conversation, when counting began.
+    changes: u32,
+    counted: Vec<Counted>,
+}
+
+/// Unread messages of one conversation: in the log, and as they are kept.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    conv: ConvNo,
+    unread: u32,
+    kept: u32,
 }
 
 /// A terminal says that it has every entry up to a position.
@@ -59,14 +80,6 @@ pub(crate) struct Ack {
 /// Whether a message is one of others that is there still.
 fn is_shown(value: &[u8], account: AccountNo) -> bool {
     Body::decode(value).is_ok_and(|body| body.from != account && !body.is_gone())
-}
-
-/// Unread messages of a conversation: as they were kept when they were counted, and as they were counted.
-#[derive(Debug)]
-struct Counted {
-    conv: ConvNo,
-    kept: u32,
-    counted: u32,
 }
 
 #[derive(Debug)]
@@ -118,7 +131,7 @@ impl Im {
         let place = terminal.and_then(|no| a.terminal(no)).map_or(0, |t| t.acked);
         let after = number(&object, "after")?.unwrap_or(place);
         let until = a.mailbox.committed;
-        let asker = self.asker(origin, path, object.get("id").cloned());
+        let asker = Self::asker(origin, path, object.get("id").cloned());
         let online = self.online_of(origin).map(|at| (at, self.online[at as usize].serial));
         let from = after.saturating_add(1).max(self.dir.accounts[origin.account.at()].mailbox.floor);
         if from >= until {
@@ -361,7 +374,7 @@ impl Im {
         if before.is_some() && after.is_some() {
             return Err(Refusal::bad("\"before\" and \"after\" exclude each other"));
         }
-        let asker = self.asker(origin, path, object.get("id").cloned());
+        let asker = Self::asker(origin, path, object.get("id").cloned());
         let conv = match self.conv_with(origin.account, with) {
             Ok(conv) => conv,
             // Two who may write to each other and have not yet have a conversation without messages.
@@ -466,7 +479,7 @@ impl Im {
     ) -> Result<Verdict, Refusal> {
         let object = object(payload)?;
         let max = number(&object, "max")?.unwrap_or(CONVS_DEFAULT).clamp(1, CONVS_MOST);
-        let asker = self.asker(origin, path, object.get("id").cloned());
+        let asker = Self::asker(origin, path, object.get("id").cloned());
         let mut convs: Vec<ConvNo> = self.dir.accounts[origin.account.at()]
             .convs
             .iter()
@@ -564,26 +577,32 @@ impl Im {
                 .collect()
             }
         };
-        let asker = self.asker(origin, path, object.get("id").cloned());
+        let asker = Self::asker(origin, path, object.get("id").cloned());
         self.recount(now, asker, convs, vec![]);
         Ok(Verdict::Later)
     }
 
     fn recount(&mut self, now: Now, asker: Asker, convs: Vec<ConvNo>, counted: Vec<Counted>) {
         let Some(first) = convs.first() else { return self.recounted(now, &asker, &counted) };
+        let start = self.unread_from(*first, asker.account);
         let c = &self.dir.convs[first.at()];
-        let read = c.member(asker.account).map_or(c.head, |m| m.read.max(m.joined));
         let (until, changes) = (c.head + 1, c.changes);
-        let what = Wanted::Recount { convs, read, from: read + 1, until, unread: 0, counted, changes };
-        self.recount_look(Asked { asker, online: None, what });
+        let what = Recount { convs, start, from: start, until, unread: 0, changes, counted };
+        self.recount_look(Asked { asker, online: None, what: Wanted::Recount(what) });
+    }
+
+    /// The first seq that may be unread.
+    fn unread_from(&self, conv: ConvNo, account: AccountNo) -> u64 {
+        let c = &self.dir.convs[conv.at()];
+        c.member(account).map_or(c.head, |m| m.read.max(m.joined)) + 1
     }
 
     fn recount_look(&mut self, asked: Asked) {
-        let Wanted::Recount { convs, from, until, .. } = &asked.what else { return };
+        let Wanted::Recount(r) = &asked.what else { return };
         let what = What::Range {
-            a: convs.first().map_or(0, |no| no.0.into()),
-            from: *from,
-            until: *until,
+            a: r.convs.first().map_or(0, |no| no.0.into()),
+            from: r.from,
+            until: r.until,
             direction: Direction::Up,
             max_rows: 1_024,
             max_bytes: u32::MAX,
@@ -593,44 +612,52 @@ impl Im {
 
     fn recount_found(&mut self, now: Now, mut asked: Asked, answer: &Answer) {
         let account = asked.asker.account;
-        let Wanted::Recount { convs, read, from, until, unread, counted, changes } = &mut asked.what else { return };
-        let conv = convs[0];
-        let is_unread = |value: &[u8]| Body::decode(value).is_ok_and(|body| body.counts() && body.from != account);
+        let Wanted::Recount(r) = &mut asked.what else { return };
+        let conv = r.convs[0];
         for found in answer {
-            // What is in memory is what the message is now; its change may be on its way to the disk.
-            let newer = self.bodies.get(&(conv, found.b));
-            *unread += u32::from(is_unread(newer.map_or(found.value, |value| value)));
-            *from = found.b + 1;
+            r.unread += u32::from(self.is_unread_row(conv, found.b, Some(found.value), account));
+            r.from = found.b + 1;
         }
         if answer.is_partial {
             return self.recount_look(asked);
         }
-        // So may be the latest messages.
-        let newest = (*from..*until).filter_map(|seq| self.bodies.get(&(conv, seq)));
-        *unread += newest.map(|value| u32::from(is_unread(value))).sum::<u32>();
         let c = &self.dir.convs[conv.at()];
-        let mut counted = core::mem::take(counted);
-        if let Some(member) = c.member(account) {
-            if c.head + 1 != *until || c.changes != *changes || member.read.max(member.joined) != *read {
-                // It went on meanwhile: what was counted is compared with nothing that is true now.
-                let (asker, convs) = (asked.asker.clone(), core::mem::take(convs));
-                return self.recount(now, asker, convs, counted);
-            }
-            counted.push(Counted { conv, kept: member.unread, counted: *unread });
+        if c.changes != r.changes || self.unread_from(conv, account) != r.start {
+            // What was counted is compared with nothing that is true now.
+            let (convs, counted) = (core::mem::take(&mut r.convs), core::mem::take(&mut r.counted));
+            return self.recount(now, asked.asker, convs, counted);
         }
-        let rest = convs.split_off(1);
-        let asker = asked.asker;
-        self.recount(now, asker, rest, counted);
+        // What is not on disk yet, and what has come meanwhile, is in memory.
+        for seq in r.from..=c.head {
+            if seq >= r.until && !self.bodies.contains_key(&(conv, seq)) {
+                (r.from, r.until) = (seq, c.head + 1);
+                return self.recount_look(asked);
+            }
+            r.unread += u32::from(self.is_unread_row(conv, seq, None, account));
+        }
+        let kept = c.member(account).map_or(0, |m| m.unread);
+        let mut counted = core::mem::take(&mut r.counted);
+        counted.push(Counted { conv, unread: r.unread, kept });
+        let rest = r.convs.split_off(1);
+        self.recount(now, asked.asker, rest, counted);
+    }
+
+    /// Whether a message counts for whoever has not read it; `row`: as the store has it.
+    pub(super) fn is_unread_row(&self, conv: ConvNo, seq: u64, row: Option<&[u8]>, account: AccountNo) -> bool {
+        // What is in memory is what the message is now.
+        let value = self.bodies.get(&(conv, seq)).map(|body| &**body).or(row);
+        let body = value.and_then(|value| Body::decode(value).ok());
+        body.is_some_and(|body| body.counts() && body.from != account)
     }
 
     fn recounted(&mut self, _now: Now, asker: &Asker, counted: &[Counted]) {
         let account = asker.account;
         let mut agree = true;
         let mut lines = serde_json::Map::new();
-        for line in counted {
-            agree &= line.kept == line.counted;
-            let address = self.address_for(line.conv, account).to_string();
-            lines.insert(address, json!({ "kept": line.kept, "counted": line.counted }));
+        for Counted { conv, unread, kept } in counted {
+            agree &= kept == unread;
+            let line = json!({ "kept": kept, "counted": unread });
+            lines.insert(self.address_for(*conv, account).to_string(), line);
         }
         let a = &self.dir.accounts[account.at()];
         let sum: u64 =
@@ -668,7 +695,7 @@ impl Im {
             }
             Wanted::History(_) => self.history_found(now, asked, answer),
             Wanted::Convs { .. } => self.convs_found(now, asked, Some(answer)),
-            Wanted::Recount { .. } => self.recount_found(now, asked, answer),
+            Wanted::Recount(_) => self.recount_found(now, asked, answer),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Marks: what an account has got and read of each conversation, and how many it has not. They only move forward.
 
 use super::model::{AccountNo, COUNTED, ConvKind, ConvNo, GONE, MailEntry, MailKind};
-use super::{Done, Im, Origin, Out, Pending, Refusal, Verdict, body, number, object, row};
+use super::{Done, Im, Origin, Out, Pending, Refusal, Verdict, number, object, row};
 use crate::hub::Now;
 use crate::store::{Answer, Direction, What};
 
@@ -115,12 +115,13 @@ impl Im {
     pub(super) fn counted(&mut self, now: Now, mut asked: Asked, answer: &Answer) {
         let mut last = asked.from;
         for found in answer {
-            // A recall of it may be on its way to the disk.
-            let newer = self.bodies.get(&(asked.conv, found.b));
-            if let Ok(body) = body::Body::decode(newer.map_or(found.value, |value| value)) {
-                asked.unread += u32::from(body.counts() && body.from != asked.account);
-            }
+            asked.unread += u32::from(self.is_unread_row(asked.conv, found.b, Some(found.value), asked.account));
             last = found.b + 1;
+        }
+        if !answer.is_partial {
+            // What is not on disk yet is in memory.
+            let unread = |seq: &u64| self.is_unread_row(asked.conv, *seq, None, asked.account);
+            asked.unread += u32::try_from((last..asked.until).filter(unread).count()).unwrap_or(u32::MAX);
         }
         asked.from = if answer.is_partial { last } else { asked.until };
         let c = &self.dir.convs[asked.conv.at()];

@@ -71,7 +71,7 @@ impl Im {
             && origin.session.is_some()
             && let Some(reply) = done.reply.take()
         {
-            let asker = self.asker(&origin, &retry.path, None).with_id(&retry.payload);
+            let asker = Self::asker(&origin, &retry.path, None).with_id(&retry.payload);
             self.after_commit_tell(asker, reply);
         }
         self.out.push_back(Out::Concluded { token: retry.token, verdict });

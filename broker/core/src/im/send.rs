@@ -243,7 +243,7 @@ impl Im {
     }
 
     /// The store has said whether a client id was used.
-    pub(super) fn unparked(&mut self, now: Now, parked: Parked, answer: &Answer) {
+    pub(super) fn unparked(&mut self, now: Now, parked: &Parked, answer: &Answer) {
         let row = answer.iter().next().and_then(|found| Known::decode(found.value).ok());
         // What was sent with the same id while this one waited is in memory.
         let used = match self.dedup.find(parked.key) {
@@ -412,12 +412,12 @@ impl Im {
     }
 
     /// The store has brought the message that is to be changed.
-    pub(super) fn change_found(&mut self, now: Now, change: Change, answer: &Answer) {
+    pub(super) fn change_found(&mut self, now: Now, change: &Change, answer: &Answer) {
         // A later change of the same message is in memory.
         let value = self.bodies.get(&(change.conv, change.seq)).cloned();
         let value = value.or_else(|| answer.iter().next().map(|found| found.value.into()));
         let verdict = match value {
-            Some(value) => self.changed(now, &change, &value),
+            Some(value) => self.changed(now, change, &value),
             None => Err(Refusal::not_found(format!("message {} is kept no longer", change.seq))),
         };
         self.out.push_back(Out::Concluded { token: change.token, verdict });

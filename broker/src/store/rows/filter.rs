@@ -10,24 +10,30 @@ use std::sync::Arc;
 use super::RowKey;
 
 /// Keys of a block; with [`BITS`] each it fits one page of the index.
-const BLOCK_KEYS: usize = 12_000;
-/// Bits a key: with [`PROBES`] of them set, a run is asked in vain two times in a hundred.
-const BITS: usize = 10;
-const PROBES: u32 = 6;
+const BLOCK_KEYS: usize = 6_300;
+/// Bits a key: with [`PROBES`] of them set, a run is asked in vain four times in ten thousand. A question in vain
+/// costs a page of the index, and a new row is one for every run.
+const BITS: usize = 20;
+const PROBES: u32 = 7;
 const LINE_BYTES: usize = 64;
 /// Keys that share their bits.
 const SHARED_BITS: u32 = 5;
 
 /// The number under which a key is known to filters. It is part of the stored form.
-fn hash(key: RowKey) -> u64 {
-    let mut x = key.a ^ (key.b >> SHARED_BITS).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    x = (x ^ (x >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-    x = (x ^ (x >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-    x ^ (x >> 32)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeyHash(u64);
+
+impl KeyHash {
+    pub(super) fn of(key: RowKey) -> Self {
+        let mut x = key.a ^ (key.b >> SHARED_BITS).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        x = (x ^ (x >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        x = (x ^ (x >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        Self(x ^ (x >> 32))
+    }
 }
 
 /// The bits of a key: where its line begins, and the bits in it.
-fn bits(hash: u64, lines: usize) -> (usize, impl Iterator<Item = (usize, u8)>) {
+fn bits(KeyHash(hash): KeyHash, lines: usize) -> (usize, impl Iterator<Item = (usize, u8)>) {
     // The upper half, scaled to the count of lines, of which a block has a few hundred.
     let line = usize::try_from(((hash >> 32) * lines as u64) >> 32).unwrap_or(0);
     let rest = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -38,7 +44,7 @@ fn bits(hash: u64, lines: usize) -> (usize, impl Iterator<Item = (usize, u8)>) {
     (line * LINE_BYTES, bits)
 }
 
-fn may_hold(block: &[u8], hash: u64) -> bool {
+fn may_hold(block: &[u8], hash: KeyHash) -> bool {
     let (start, mut bits) = bits(hash, block.len() / LINE_BYTES);
     let Some(line) = block.get(start..start + LINE_BYTES) else { return true };
     bits.all(|(byte, bit)| line[byte] & bit != 0)
@@ -48,13 +54,13 @@ fn may_hold(block: &[u8], hash: u64) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct FilterWriter {
     first: RowKey,
-    last: Option<u64>,
-    hashes: Vec<u64>,
+    last: Option<KeyHash>,
+    hashes: Vec<KeyHash>,
 }
 
 impl FilterWriter {
     pub(super) fn push(&mut self, key: RowKey) {
-        let hash = hash(key);
+        let hash = KeyHash::of(key);
         if self.last != Some(hash) {
             if self.hashes.is_empty() {
                 self.first = key;
@@ -104,8 +110,43 @@ impl RunFilter {
         self.blocks.push((first, Arc::from(block)));
     }
 
+    /// False: the run holds no row of this key, which has this hash.
+    pub(super) fn may_hold(&self, key: RowKey, hash: KeyHash) -> bool {
+        let after = self.blocks.partition_point(|(first, _)| *first <= key);
+        match after.checked_sub(1).and_then(|at| self.blocks.get(at)) {
+            Some((_, block)) => may_hold(block, hash),
+            None => self.blocks.is_empty(),
+        }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.blocks.iter().map(|(_, block)| block.len()).sum()
+    }
+}
+
+/// Asks the filter of one run about ascending keys.
+pub(super) struct FilterScan<'f> {
+    /// `None`: nothing is known.
+    filter: Option<&'f RunFilter>,
+    /// The block that the last key belongs to.
+    at: usize,
+}
+
+impl<'f> FilterScan<'f> {
+    pub(super) fn new(filter: Option<&'f RunFilter>) -> Self {
+        Self { filter, at: 0 }
+    }
+
+    /// False: the run holds no row of this key, which has this hash.
+    pub(super) fn may_hold(&mut self, key: RowKey, hash: KeyHash) -> bool {
+        let Some(filter) = self.filter else { return true };
+        while filter.blocks.get(self.at + 1).is_some_and(|(first, _)| *first <= key) {
+            self.at += 1;
+        }
+        match filter.blocks.get(self.at) {
+            Some((first, block)) => *first <= key && may_hold(block, hash),
+            None => true,
+        }
     }
 }
 
@@ -116,14 +157,9 @@ pub(in crate::store) struct Filters {
 }
 
 impl Filters {
-    /// False: the run holds no row of this key.
-    pub(super) fn may_hold(&self, table: u8, run: u64, key: RowKey) -> bool {
-        let Some(filter) = self.runs.get(&(table, run)) else { return true };
-        let after = filter.blocks.partition_point(|(first, _)| *first <= key);
-        match after.checked_sub(1).and_then(|at| filter.blocks.get(at)) {
-            Some((_, block)) => may_hold(block, hash(key)),
-            None => filter.blocks.is_empty(),
-        }
+    /// The filter of a run.
+    pub(super) fn run(&self, table: u8, run: u64) -> Option<&RunFilter> {
+        self.runs.get(&(table, run))
     }
 }
 
@@ -146,11 +182,14 @@ mod tests {
         let (first, block) = writer.finish().expect("keys are left");
         filter.push(first, &block);
         assert!(writer.finish().is_none());
-        let filters = Filters { runs: HashMap::from([((128, 1), filter)]) };
-        assert!((1000..41_000).all(|n| filters.may_hold(128, 1, key(n))));
-        assert!(!filters.may_hold(128, 1, key(0)), "before the first");
-        assert!(filters.may_hold(128, 2, key(0)), "no filter says nothing");
-        let wrong = (1000..41_000).filter(|&n| filters.may_hold(128, 1, RowKey { b: 1 << 20, ..key(n) })).count();
-        assert!(wrong < 1200, "{wrong} of 40,000");
+        let may_hold = |key| filter.may_hold(key, KeyHash::of(key));
+        assert!((1000..41_000).all(|n| may_hold(key(n))));
+        assert!(!may_hold(key(0)), "before the first");
+        let mut scan = FilterScan::new(Some(&filter));
+        assert!(!scan.may_hold(key(0), KeyHash::of(key(0))));
+        assert!((1000..41_000).all(|n| scan.may_hold(key(n), KeyHash::of(key(n)))));
+        assert!(RunFilter::default().may_hold(key(0), KeyHash::of(key(0))), "no blocks say nothing");
+        let wrong = (1000..41_000).filter(|&n| may_hold(RowKey { b: 1 << 20, ..key(n) })).count();
+        assert!(wrong < 60, "{wrong} of 40,000");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::RowKey;
 use super::chunk::{Chunk, ChunkWriter, Place};
-use super::filter::Filters;
+use super::filter::{FilterScan, Filters, KeyHash};
 use super::floor;
 use super::recent::Recent;
 use super::run::{Manifest, Run, RunTables, RunWriter, State, chunk_of};
@@ -39,13 +39,6 @@ pub(in crate::store) struct RowChanges {
     values: Vec<u8>,
     /// The highest clock told, or 0.
     clock: u64,
-}
-
-/// What a fold of rows needs to know besides the segment.
-pub(in crate::store) struct FoldHabits<'a> {
-    pub(in crate::store) retention: &'a [Retention],
-    pub(in crate::store) filters: &'a Filters,
-    pub(in crate::store) recent: &'a mut Recent,
 }
 
 impl RowChanges {
@@ -101,58 +94,114 @@ impl RowChanges {
         if len == 0 { Some(&[]) } else { self.values.get(end.checked_sub(len)?..end) }
     }
 
-    /// Writes the net effect; runs get numbers from `next_run` on. `clock` is the highest clock told so far. Returns
-    /// the count of rows written.
-    pub(in crate::store) fn write(
+    /// Puts everything in the order in which it is written.
+    pub(in crate::store) fn sort(mut self) -> RowFold {
+        let tables = (0..=u8::MAX).zip(std::mem::take(&mut self.tables));
+        let mut tables: Vec<(u8, TableChanges)> =
+            tables.filter(|(_, changes)| !changes.rows.is_empty() || !changes.trims.is_empty()).collect();
+        for (_, changes) in &mut tables {
+            // Stable: of facts about one row the last comes last.
+            changes.rows.sort_by_key(|change| change.key.wide());
+            changes.trims.sort_unstable();
+        }
+        RowFold { changes: self, tables, manifest: None, table: 0, row: 0, trim: 0, writing: None, runs: vec![] }
+    }
+}
+
+/// Rows being written, as many in one transaction as the index takes without writing any page twice.
+///
+/// Until the last transaction the runs are marked as dropped, so that they do not count, and after a power cut are
+/// removed: the segment is then folded again.
+pub(in crate::store) struct RowFold {
+    changes: RowChanges,
+    tables: Vec<(u8, TableChanges)>,
+    /// The runs there were before.
+    manifest: Option<Manifest>,
+    /// The table being written, and its first row and trim that were not looked at.
+    table: usize,
+    row: usize,
+    trim: usize,
+    writing: Option<(Run, RunWriter)>,
+    /// Runs written.
+    runs: Vec<(u8, Run)>,
+}
+
+/// What the last transaction of a fold needs to know.
+pub(in crate::store) struct FoldHabits<'a> {
+    pub(in crate::store) retention: &'a [Retention],
+    pub(in crate::store) filters: &'a Filters,
+    pub(in crate::store) recent: &'a mut Recent,
+}
+
+/// Numbers of the index that a fold of rows moves on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct RowNumbers {
+    pub(in crate::store) next_run: u64,
+    /// The highest clock told.
+    pub(in crate::store) clock: u64,
+}
+
+impl RowFold {
+    /// Writes rows until about `slice_bytes` are written; true when all are, and only [`Self::finish`] is left.
+    pub(in crate::store) fn step(
         &mut self,
         to: &mut RunTables<'_>,
-        next_run: &mut u64,
-        clock: &mut u64,
-        habits: &mut FoldHabits<'_>,
-    ) -> Result<u64, StoreError> {
-        let before = *clock;
-        *clock = before.max(self.clock);
-        if self.tables.is_empty() && before == *clock {
-            return Ok(0);
+        numbers: &mut RowNumbers,
+        slice_bytes: u64,
+    ) -> Result<bool, StoreError> {
+        if self.tables.is_empty() {
+            return Ok(true);
         }
-        let mut manifest = Manifest::read(&to.runs)?;
-        let mut written = 0;
-        for (table, mut changes) in (0..=u8::MAX).zip(std::mem::take(&mut self.tables)) {
-            if changes.rows.is_empty() && changes.trims.is_empty() {
-                continue;
-            }
-            changes.sort();
-            if Table(table).kind() == Kind::Paged {
-                changes.wipe(to, table, &manifest, habits.filters, habits.recent)?;
-            }
-            let clock = (if before == 0 { *clock } else { before }, *clock);
-            let mut run = Run::new(*next_run, 0, *next_run, clock, State::Whole);
-            self.write_table(to, table, &changes, &mut run, manifest.of(table).next().is_none())?;
-            if run.rows > 0 || run.floors > 0 {
-                to.describe(table, &run)?;
-                written += run.rows;
-                manifest.put(table, run);
-                *next_run += 1;
-            }
+        if self.manifest.is_none() {
+            self.manifest = Some(Manifest::read(&to.runs)?);
         }
-        for retention in habits.retention {
-            drop_old(to, &manifest, *retention, *clock)?;
+        let mut left = slice_bytes;
+        while let Some((table, _)) = self.tables.get(self.table) {
+            let table = *table;
+            let (mut run, mut writer) = self.writing.take().unwrap_or_else(|| {
+                let clock = (if numbers.clock == 0 { self.changes.clock } else { numbers.clock }, self.clock(*numbers));
+                let run = Run::new(numbers.next_run, 0, numbers.next_run, clock, State::Dropped);
+                numbers.next_run += 1;
+                let writer = RunWriter::new(table, run.number);
+                (run, writer)
+            });
+            let before = writer.bytes;
+            let is_whole = self.write_rows(to, &mut writer, before + left)?;
+            writer.finish(to)?;
+            (run.rows, run.bytes) = (writer.rows, writer.bytes);
+            left = left.saturating_sub(writer.bytes - before);
+            if !is_whole {
+                self.writing = Some((run.clone(), writer));
+                for (table, run) in self.runs.iter().chain([&(table, run)]) {
+                    to.describe(*table, run)?;
+                }
+                return Ok(false);
+            }
+            run.floors = self.write_floors(to, table, run.number)?;
+            self.runs.push((table, run));
+            self.table += 1;
+            (self.row, self.trim) = (0, 0);
         }
-        Ok(written)
+        Ok(true)
     }
 
-    fn write_table(
-        &self,
-        to: &mut RunTables<'_>,
-        table: u8,
-        changes: &TableChanges,
-        run: &mut Run,
-        is_first: bool,
-    ) -> Result<(), StoreError> {
-        let mut writer = RunWriter::new(table, run.number);
-        let mut trims = changes.trims.as_slice();
-        for (at, change) in changes.rows.iter().enumerate() {
-            if changes.rows.get(at + 1).is_some_and(|next| next.key == change.key) {
+    fn clock(&self, numbers: RowNumbers) -> u64 {
+        numbers.clock.max(self.changes.clock)
+    }
+
+    /// True when the table had no row before.
+    fn is_first(&self, table: u8) -> bool {
+        self.manifest.as_ref().is_some_and(|manifest| manifest.of(table).next().is_none())
+    }
+
+    /// Writes rows of the current table until the run has `until` bytes; true when all are written.
+    fn write_rows(&mut self, to: &mut RunTables<'_>, writer: &mut RunWriter, until: u64) -> Result<bool, StoreError> {
+        let Some((table, changes)) = self.tables.get(self.table) else { return Ok(true) };
+        let is_first = self.is_first(*table);
+        let mut rest = changes.rows.get(self.row..).unwrap_or_default().iter().peekable();
+        let mut trims = changes.trims.get(self.trim..).unwrap_or_default();
+        while let Some(change) = rest.next() {
+            if rest.peek().is_some_and(|next| next.key == change.key) {
                 continue;
             }
             while trims.first().is_some_and(|&(a, ..)| a < change.key.a) {
@@ -160,33 +209,73 @@ impl RowChanges {
             }
             let mut over = trims.iter().take_while(|&&(a, ..)| a == change.key.a);
             let is_trimmed = over.any(|&(_, below, end)| end > change.end && below > change.key.b);
-            let value = self.value(change);
+            let value = self.changes.value(change);
             // With no older run, nothing has to be hidden.
             if !is_trimmed && (value.is_some() || !is_first) {
                 writer.push(to, change.key, value)?;
             }
-        }
-        writer.finish(to)?;
-        (run.rows, run.bytes) = (writer.rows, writer.bytes);
-        if !is_first && !changes.trims.is_empty() {
-            let mut floors: BTreeMap<u64, u64> = BTreeMap::new();
-            for &(a, below, _) in &changes.trims {
-                let floor = floors.entry(a).or_default();
-                *floor = below.max(*floor);
+            if writer.bytes >= until {
+                (self.row, self.trim) = (changes.rows.len() - rest.len(), changes.trims.len() - trims.len());
+                return Ok(false);
             }
-            run.floors = floors.len() as u64;
-            floor::write(&mut to.floors, table, run.number, &floors)?;
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Writes the floors of the current table; returns how many there are.
+    fn write_floors(&self, to: &mut RunTables<'_>, table: u8, run: u64) -> Result<u64, StoreError> {
+        let trims = self.tables.get(self.table).map_or(&[][..], |(_, changes)| &changes.trims);
+        if trims.is_empty() || self.is_first(table) {
+            return Ok(0);
+        }
+        let mut floors: BTreeMap<u64, u64> = BTreeMap::new();
+        for &(a, below, _) in trims {
+            let floor = floors.entry(a).or_default();
+            *floor = below.max(*floor);
+        }
+        floor::write(&mut to.floors, table, run, &floors)?;
+        Ok(floors.len() as u64)
+    }
+
+    /// Makes the runs count; returns how many rows they have, and how many bytes.
+    pub(in crate::store) fn finish(
+        &mut self,
+        to: &mut RunTables<'_>,
+        numbers: &mut RowNumbers,
+        habits: &mut FoldHabits<'_>,
+    ) -> Result<(u64, u64), StoreError> {
+        let clock = self.clock(*numbers);
+        if self.tables.is_empty() && clock == numbers.clock {
+            return Ok((0, 0));
+        }
+        numbers.clock = clock;
+        let (mut rows, mut bytes) = (0, 0);
+        let mut manifest = match self.manifest.take() {
+            Some(manifest) => manifest,
+            None => Manifest::read(&to.runs)?,
+        };
+        for (table, changes) in self.tables.iter().filter(|(table, _)| Table(*table).kind() == Kind::Paged) {
+            changes.wipe(to, *table, &manifest, habits.filters, habits.recent)?;
+        }
+        for (table, run) in std::mem::take(&mut self.runs) {
+            if run.rows == 0 && run.floors == 0 {
+                to.forget(table, run.number)?;
+                continue;
+            }
+            let run = Run { state: State::Whole, ..run };
+            to.describe(table, &run)?;
+            rows += run.rows;
+            bytes += run.bytes;
+            manifest.put(table, run);
+        }
+        for retention in habits.retention {
+            drop_old(to, &manifest, *retention, numbers.clock)?;
+        }
+        Ok((rows, bytes))
     }
 }
 
 impl TableChanges {
-    fn sort(&mut self) {
-        self.rows.sort_unstable_by_key(|change| (change.key, change.end));
-        self.trims.sort_unstable();
-    }
-
     /// Removes from older runs the rows that are written again: a message that was recalled must not stay readable on
     /// the disk until a merge comes by.
     ///
@@ -201,15 +290,10 @@ impl TableChanges {
         recent: &mut Recent,
     ) -> Result<(), StoreError> {
         let runs: Vec<&Run> = manifest.of(table).filter(|run| run.rows > 0).collect();
-        if runs.is_empty() {
-            // Nothing was written before, so whatever is written now is the highest.
-            for changes in self.rows.chunk_by(|x, y| x.key.a == y.key.a) {
-                if let Some(last) = changes.last() {
-                    recent.note(table, last.key.a, last.key.b);
-                }
-            }
-            return Ok(());
-        }
+        let mut filters: Vec<FilterScan<'_>> =
+            runs.iter().map(|run| FilterScan::new(filters.run(table, run.number))).collect();
+        // For each run the last `a` of which it turned out to hold nothing from some `b` on.
+        let mut past: Vec<Option<u64>> = vec![None; runs.len()];
         for changes in self.rows.chunk_by(|x, y| x.key.a == y.key.a) {
             let (Some(first), Some(last)) = (changes.first(), changes.last()) else { continue };
             let a = last.key.a;
@@ -225,16 +309,20 @@ impl TableChanges {
                 if is_replaced || is_new || change.len == DELETED {
                     continue;
                 }
-                let mut was_there = false;
-                for run in &runs {
-                    if filters.may_hold(table, run.number, change.key) {
-                        was_there |= wipe_row(to, table, run, change.key)?;
+                is_last_new = true;
+                let hash = KeyHash::of(change.key);
+                for ((run, filter), past) in runs.iter().zip(&mut filters).zip(&mut past) {
+                    if *past == Some(a) || !filter.may_hold(change.key, hash) {
+                        continue;
+                    }
+                    match wipe_row(to, table, run, change.key)? {
+                        Wiped::Yes => is_last_new = false,
+                        Wiped::No => {}
+                        Wiped::NothingFrom => *past = Some(a),
                     }
                 }
-                is_last_new = !was_there;
             }
-            // The `b`s of one `a` are dense where rows are wiped: what is above them all was not there, and nothing
-            // above it.
+            // The `b`s of one `a` are dense where rows are wiped: if the highest here was not there, nothing higher is.
             if highest.is_some() || is_last_new && last.len != DELETED {
                 recent.note(table, a, last.key.b);
             }
@@ -243,13 +331,27 @@ impl TableChanges {
     }
 }
 
-/// Writes the chunk again that holds `key`, without it; false when none does.
-fn wipe_row(to: &mut RunTables<'_>, table: u8, run: &Run, key: RowKey) -> Result<bool, StoreError> {
+/// What [`wipe_row`] found.
+enum Wiped {
+    /// The row, which is gone now.
+    Yes,
+    /// Not that row.
+    No,
+    /// No row of that `a` with this `b` or a higher one.
+    NothingFrom,
+}
+
+/// Writes the chunk again that holds `key`, without it.
+fn wipe_row(to: &mut RunTables<'_>, table: u8, run: &Run, key: RowKey) -> Result<Wiped, StoreError> {
     let number = run.number;
-    let Some((first, bytes)) = chunk_of(&to.chunks, table, number, key)? else { return Ok(false) };
+    let Some((first, bytes)) = chunk_of(&to.chunks, table, number, key)? else { return Ok(Wiped::No) };
     let chunk = Chunk::read(bytes.value())?;
-    if chunk.next(&mut chunk.seek(key)?)?.is_none_or(|entry| entry.key != key) {
-        return Ok(false);
+    match chunk.next(&mut chunk.seek(key)?)? {
+        Some(entry) if entry.key == key => {}
+        Some(entry) if entry.key.a == key.a => return Ok(Wiped::No),
+        Some(_) => return Ok(Wiped::NothingFrom),
+        // The next chunk may begin with a row of this `a`.
+        None => return Ok(Wiped::No),
     }
     let (mut place, mut rest) = (Place::default(), ChunkWriter::default());
     while let Some(entry) = chunk.next(&mut place)? {
@@ -263,7 +365,7 @@ fn wipe_row(to: &mut RunTables<'_>, table: u8, run: &Run, key: RowKey) -> Result
         Some((_, bytes)) => drop(to.chunks.insert(at, bytes)?),
         None => drop(to.chunks.remove(at)?),
     }
-    Ok(true)
+    Ok(Wiped::Yes)
 }
 
 /// Gives up the oldest runs whose newest row is too old.

@@ -20,7 +20,7 @@ use parlor_core::store::{Kind, RowRecord, Snapshot, Table};
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 pub(super) use filter::Filters;
-pub(super) use fold::{FoldHabits, RowChanges};
+pub(super) use fold::{FoldHabits, RowChanges, RowFold, RowNumbers};
 pub(super) use merge::{MergeDone, MergeHabits, MergeJob};
 pub(super) use query::answer;
 pub(super) use recent::Recent;
@@ -41,6 +41,11 @@ struct RowKey {
 }
 
 impl RowKey {
+    /// Both halves as one number, which compares in fewer steps.
+    fn wide(self) -> u128 {
+        u128::from(self.a) << 64 | u128::from(self.b)
+    }
+
     /// The key after it; `None` after the last.
     fn next(self) -> Option<Self> {
         match self.b.checked_add(1) {

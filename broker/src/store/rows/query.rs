@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::chunk::{Chunk, Entry, Place};
+use super::filter::{KeyHash, RunFilter};
 use super::run::{FoundChunk, Run, chunk_before, chunk_from, chunk_of};
 use super::tail::{RowTail, TailRow, TailRows};
 use super::{RowKey, View, floor};
@@ -228,12 +229,14 @@ impl View {
     fn may_hold(&self, run: &Run, wanted: Wanted) -> bool {
         let Wanted { table, a, low, high, .. } = wanted;
         let (first, last) = (low / FILTER_STEP, high / FILTER_STEP);
+        let Some(filter) = self.filters.run(table, run.number).filter(|_| last - first < FILTER_STEPS) else {
+            return true;
+        };
         // Asked with the highest key of each step: whichever block of the filter holds one of its rows holds that too.
-        last - first >= FILTER_STEPS
-            || (first..=last).any(|step| {
-                let b = (step * FILTER_STEP + (FILTER_STEP - 1)).min(high);
-                self.filters.may_hold(table, run.number, RowKey { a, b })
-            })
+        (first..=last).any(|step| {
+            let key = RowKey { a, b: (step * FILTER_STEP + (FILTER_STEP - 1)).min(high) };
+            filter.may_hold(key, KeyHash::of(key))
+        })
     }
 }
 
@@ -326,6 +329,7 @@ fn range(
 struct Finder<'v> {
     view: &'v View,
     run: &'v Run,
+    filter: Option<&'v RunFilter>,
     chunk: Option<FoundChunk<'v>>,
     /// The `a` whose floor is known, and that floor.
     floor: Option<(u64, u64)>,
@@ -333,8 +337,9 @@ struct Finder<'v> {
 
 impl Finder<'_> {
     /// The place of a row: `None` when this run says nothing of it.
-    fn find(&mut self, table: u8, key: RowKey) -> Result<Option<Entry>, StoreError> {
-        if self.run.moved.is_some_and(|moved| key <= moved) || !self.view.filters.may_hold(table, self.run.number, key)
+    fn find(&mut self, table: u8, key: RowKey, hash: KeyHash) -> Result<Option<Entry>, StoreError> {
+        if self.run.moved.is_some_and(|moved| key <= moved)
+            || self.filter.is_some_and(|filter| !filter.may_hold(key, hash))
         {
             return Ok(None);
         }
@@ -381,8 +386,11 @@ fn rows(
     keys: &[RowKey],
     mut answer: Answer,
 ) -> Result<Answer, StoreError> {
-    let mut runs: Vec<Finder<'_>> =
-        view.manifest.of(table).rev().map(|run| Finder { view, run, chunk: None, floor: None }).collect();
+    let mut runs: Vec<Finder<'_>> = vec![];
+    for run in view.manifest.of(table).rev() {
+        let filter = view.filters.run(table, run.number);
+        runs.push(Finder { view, run, filter, chunk: None, floor: None });
+    }
     for keys in keys.chunk_by(|x, y| x.a == y.a) {
         let (Some(first), Some(last)) = (keys.first(), keys.last()) else { continue };
         let in_tail = tail.find(table, first.a, first.b, last.b);
@@ -395,12 +403,13 @@ fn rows(
                 }
                 continue;
             }
+            let hash = KeyHash::of(key);
             let mut floor = in_tail.floor;
             for run in &mut runs {
                 if b < floor {
                     break;
                 }
-                if let Some(entry) = run.find(table, key)? {
+                if let Some(entry) = run.find(table, key, hash)? {
                     if let Some(value) = &entry.value {
                         push(&mut answer, RowRef { a, b, value: run.value(value) });
                     }

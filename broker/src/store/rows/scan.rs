@@ -10,6 +10,9 @@ use super::floor::FloorScan;
 use super::run::{Run, chunk_from, chunk_of};
 use crate::store::StoreError;
 
+/// Stands for the key of a scan that came to its end.
+const END: u128 = u128::MAX;
+
 /// What was read to its end.
 #[derive(Debug, Default)]
 pub(super) struct Consumed {
@@ -63,6 +66,11 @@ impl Scan {
         (self.first, self.next, self.place) = (Some(first), first.next(), Place::default());
     }
 
+    /// Key of the head.
+    fn key(&self) -> u128 {
+        self.head.as_ref().map_or(END, |head| head.key.wide())
+    }
+
     /// Brings the next row to the head; notes a chunk that was read to its end.
     fn advance(
         &mut self,
@@ -101,6 +109,8 @@ pub(super) struct Found {
 pub(super) struct Merge {
     /// Newest first.
     scans: Vec<Scan>,
+    /// Keys of their heads, close together because they are looked at for almost every row.
+    heads: Vec<u128>,
     /// Their floors, where a run has any.
     floors: Vec<Option<FloorScan>>,
     /// For each run, the lowest `b` of the current `a` that newer ones leave.
@@ -110,7 +120,7 @@ pub(super) struct Merge {
     /// The scan that gave the last row, and has yet to move on.
     current: Option<usize>,
     /// As long as the current scan is before this key, no other is before it.
-    limit: Option<RowKey>,
+    limit: u128,
     pub(super) consumed: Consumed,
 }
 
@@ -129,13 +139,15 @@ impl Merge {
             hidden: vec![],
             a: None,
             current: None,
-            limit: None,
+            heads: vec![],
+            limit: END,
             consumed: Consumed::default(),
         };
         for run in runs {
             // A run that is being merged counts from where the merge has not come to.
             let mut scan = Scan::open(chunks, table, run.number, after.max(run.moved))?;
             scan.advance(chunks, &mut merge.consumed)?;
+            merge.heads.push(scan.key());
             merge.scans.push(scan);
             let from = after.map_or(0, |after| after.a);
             let scan = FloorScan::open(floors, table, run.number, from);
@@ -177,37 +189,47 @@ impl Merge {
         chunks: &impl ReadableTable<(u8, u64, u64, u64), &'static [u8]>,
     ) -> Result<Option<usize>, StoreError> {
         if let Some(at) = self.current.take() {
-            self.scans[at].advance(chunks, &mut self.consumed)?;
-            if let Some(head) = &self.scans[at].head
-                && self.limit.is_none_or(|limit| head.key < limit)
-            {
+            self.advance(chunks, at)?;
+            if self.heads[at] < self.limit {
                 return Ok(Some(at));
             }
         }
-        let mut first: Option<(usize, RowKey)> = None;
-        for (at, scan) in self.scans.iter().enumerate() {
-            if let Some(head) = &scan.head
-                && first.is_none_or(|(_, key)| head.key < key)
-            {
-                first = Some((at, head.key));
+        // The newest of those with the lowest key, and the lowest key of the others.
+        let (mut first, mut lowest, mut limit) = (0, END, END);
+        for (at, &head) in self.heads.iter().enumerate() {
+            if head < lowest {
+                (first, lowest, limit) = (at, head, lowest);
+            } else if head < limit {
+                limit = head;
             }
         }
-        let Some((first, key)) = first else { return Ok(None) };
-        self.limit = None;
-        for (at, scan) in self.scans.iter_mut().enumerate() {
-            if at == first {
-                continue;
-            }
-            if scan.head.as_ref().is_some_and(|head| head.key == key) {
-                scan.advance(chunks, &mut self.consumed)?;
-            }
-            if let Some(head) = &scan.head
-                && self.limit.is_none_or(|limit| head.key < limit)
-            {
-                self.limit = Some(head.key);
-            }
+        if lowest == END {
+            // The highest of all keys looks like the end.
+            let Some(found) = self.scans.iter().position(|scan| scan.head.is_some()) else { return Ok(None) };
+            first = found;
         }
+        if limit == lowest {
+            for at in first + 1..self.scans.len() {
+                if self.heads[at] == lowest {
+                    self.advance(chunks, at)?;
+                }
+            }
+            let others = self.heads.iter().enumerate().filter(|(at, _)| *at != first);
+            limit = others.map(|(_, &head)| head).min().unwrap_or(END);
+        }
+        self.limit = limit;
         Ok(Some(first))
+    }
+
+    fn advance(
+        &mut self,
+        chunks: &impl ReadableTable<(u8, u64, u64, u64), &'static [u8]>,
+        at: usize,
+    ) -> Result<(), StoreError> {
+        let Some(scan) = self.scans.get_mut(at) else { return Ok(()) };
+        scan.advance(chunks, &mut self.consumed)?;
+        self.heads[at] = scan.key();
+        Ok(())
     }
 
     /// The value of the row that [`Self::next`] gave last; `None`: it was deleted.

@@ -1,6 +1,6 @@
 //! Where rows are that are only in the journal: for each segment and table, a list per `a`, newest first, in one array.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use parlor_core::store::{Fact, Kind};
@@ -101,13 +101,13 @@ struct Layer {
 /// What all segments hold that are not folded, oldest first.
 #[derive(Debug)]
 pub(in crate::store) struct RowTail {
-    layers: VecDeque<Layer>,
+    layers: Vec<Layer>,
     seed: Seed,
 }
 
 impl Default for RowTail {
     fn default() -> Self {
-        Self { layers: VecDeque::new(), seed: Seed::draw() }
+        Self { layers: vec![], seed: Seed::draw() }
     }
 }
 
@@ -144,13 +144,16 @@ impl RowTail {
             // Nobody asks for it before the next start.
             return;
         }
-        if self.layers.back().is_none_or(|layer| layer.generation != generation) {
-            self.layers.push_back(Layer { generation, tables: vec![] });
+        if self.layers.last().is_none_or(|layer| layer.generation != generation) {
+            self.layers.push(Layer { generation, tables: vec![] });
         }
-        let Some(layer) = self.layers.back_mut() else { return };
+        let Some((layer, older)) = self.layers.split_last_mut() else { return };
         let at = layer.tables.iter().position(|other| other.table == table.0).unwrap_or_else(|| {
-            let heads = HashMap::with_hasher(self.seed);
-            layer.tables.push(TableTail { table: table.0, heads, slots: vec![] });
+            // About as much as the segment before.
+            let before = older.last().and_then(|layer| layer.tables.iter().find(|other| other.table == table.0));
+            let (heads, slots) = before.map_or((0, 0), |other| (other.heads.len(), other.slots.len()));
+            let heads = HashMap::with_capacity_and_hasher(heads, self.seed);
+            layer.tables.push(TableTail { table: table.0, heads, slots: Vec::with_capacity(slots) });
             layer.tables.len() - 1
         });
         let tail = &mut layer.tables[at];

@@ -40,7 +40,7 @@ pub(super) struct Clients {
     poll: Poll,
     events: Events,
     buffer: Box<[u8]>,
-    clients: Vec<Client>,
+    all: Vec<Client>,
     dirty: Vec<usize>,
     last: Instant,
 }
@@ -49,7 +49,9 @@ pub(super) struct Clients {
 pub(super) fn token(key: &[u8], account: &str) -> String {
     let part = |text: &str| Base64UrlUnpadded::encode_string(text.as_bytes());
     let head = part(r#"{"alg":"HS256","typ":"JWT"}"#);
-    let body = part(&format!(r#"{{"sub":"{account}","exp":4102444800}}"#));
+    // The one who announces is one of the operator's people.
+    let groups = if account == "boss" { r#","groups":["admins"]"# } else { "" };
+    let body = part(&format!(r#"{{"sub":"{account}","exp":4102444800{groups}}}"#));
     let signed = format!("{head}.{body}");
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
     let signature = Base64UrlUnpadded::encode_string(ring::hmac::sign(&key, signed.as_bytes()).as_ref());
@@ -62,7 +64,7 @@ impl Clients {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             buffer: vec![0; READ_BUFFER].into(),
-            clients: vec![],
+            all: vec![],
             dirty: vec![],
             last: Instant::now(),
         })
@@ -112,21 +114,21 @@ impl Clients {
                 return Err(LoadError::Refused { first: bytes[0], code: bytes[3] }.into());
             }
             stream.set_nonblocking(true)?;
-            let token = Token(self.clients.len());
+            let token = Token(self.all.len());
             let mut stream = TcpStream::from_std(stream);
             self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-            self.clients.push(Client { stream, out: vec![], held: vec![], queued: false, next_id: 1 });
+            self.all.push(Client { stream, out: vec![], held: vec![], queued: false, next_id: 1 });
         }
         Ok(())
     }
 
     pub(super) fn len(&self) -> usize {
-        self.clients.len()
+        self.all.len()
     }
 
     /// Publishes at QoS 1; the packet identifier.
     pub(super) fn publish(&mut self, from: usize, topic: &str, payload: &[u8]) -> u16 {
-        let client = &mut self.clients[from];
+        let client = &mut self.all[from];
         let id = client.next_id;
         client.next_id = if id == u16::MAX { 1 } else { id + 1 };
         let mut body = Vec::with_capacity(topic.len() + payload.len() + 4);
@@ -140,7 +142,7 @@ impl Clients {
     }
 
     fn queue(&mut self, number: usize) {
-        if !std::mem::replace(&mut self.clients[number].queued, true) {
+        if !std::mem::replace(&mut self.all[number].queued, true) {
             self.dirty.push(number);
         }
     }
@@ -162,7 +164,7 @@ impl Clients {
             if readable {
                 self.read(number, take)?;
             }
-            if writable && !self.clients[number].out.is_empty() {
+            if writable && !self.all[number].out.is_empty() {
                 self.queue(number);
             }
         }
@@ -172,7 +174,7 @@ impl Clients {
 
     fn flush(&mut self) -> Result<(), ImError> {
         for number in std::mem::take(&mut self.dirty) {
-            let client = &mut self.clients[number];
+            let client = &mut self.all[number];
             client.queued = false;
             while !client.out.is_empty() {
                 match client.stream.write(&client.out) {
@@ -200,14 +202,14 @@ impl Clients {
         take: &mut dyn FnMut(usize, Event<'_>),
     ) -> Result<(), ImError> {
         loop {
-            let held = std::mem::take(&mut self.clients[number].held);
+            let held = std::mem::take(&mut self.all[number].held);
             buffer[..held.len()].copy_from_slice(&held);
-            let read = self.clients[number].stream.read(&mut buffer[held.len()..]);
+            let read = self.all[number].stream.read(&mut buffer[held.len()..]);
             let len = match read {
                 Ok(0) => return Err(LoadError::Closed.into()),
                 Ok(n) => held.len() + n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.clients[number].held = held;
+                    self.all[number].held = held;
                     return Ok(());
                 }
                 Err(error) => return Err(error.into()),
@@ -217,7 +219,7 @@ impl Clients {
                 at += packet.len;
                 self.packet(number, &packet, take)?;
             }
-            self.clients[number].held = buffer[at..len].to_vec();
+            self.all[number].held = buffer[at..len].to_vec();
             if len < buffer.len() {
                 // The socket is empty, or will say so at the next event.
                 if len - at == 0 || len < buffer.len() / 2 {
@@ -238,7 +240,7 @@ impl Clients {
             wire::PUBLISH => {
                 let publish = wire::read_publish(wire::Version::V3, packet).map_err(LoadError::from)?;
                 if publish.qos == 1 {
-                    wire::acknowledge(&mut self.clients[number].out, wire::PUBACK, publish.id);
+                    wire::acknowledge(&mut self.all[number].out, wire::PUBACK, publish.id);
                     self.queue(number);
                 }
                 let topic_len = usize::from(u16::from_be_bytes([packet.body[0], packet.body[1]]));

@@ -9,10 +9,11 @@ use super::{Broker, ImError, Options};
 type Run = fn(&Broker, &Options) -> Result<Vec<String>, ImError>;
 
 /// Name and code of each load.
-pub(super) const LOADS: [(&str, Run); 6] = [
+pub(super) const LOADS: [(&str, Run); 7] = [
     ("direct", direct),
     ("offline", offline),
     ("group", group),
+    ("announce", announce),
     ("sync", sync),
     ("command", command),
     ("rates", rates),
@@ -343,6 +344,47 @@ fn group(broker: &Broker, options: &Options) -> Result<Vec<String>, ImError> {
     ])
 }
 
+/// An announcement to everybody.
+fn announce(broker: &Broker, options: &Options) -> Result<Vec<String>, ImError> {
+    let accounts = options.accounts as usize;
+    let mut clients = Clients::new()?;
+    let name = |n: usize| if n == accounts { "boss".to_owned() } else { format!("u{n}") };
+    clients.connect(broker.address, &broker.key, (0..=accounts).map(name), &["im/v1/me/in/#"])?;
+    clients.publish(accounts, "im/v1/admin/ch/ch-all/create", br#"{"name":"All","audience":"all"}"#);
+    let mut acked = 0;
+    while acked < 1 {
+        clients.turn(&mut |_, event| acked += u64::from(matches!(event, Event::Acked)))?;
+    }
+    let meter = Meter::new(broker)?;
+    let payload = format!(r#"{{"text":"{}","notify":true}}"#, text(150));
+    clients.publish(accounts, "im/v1/admin/ch/ch-all/publish", payload.as_bytes());
+    let mut got = 0;
+    let mut published = None;
+    while got < accounts {
+        let mut is_published = false;
+        let alive = clients.turn(&mut |number, event| match event {
+            Event::Got { topic, .. } if number < accounts => got += usize::from(topic == b"im/v1/me/in/ch-all/msg"),
+            Event::Acked => is_published = true,
+            Event::Got { .. } => {}
+        })?;
+        if is_published && published.is_none() {
+            published = Some(meter.read()?);
+        }
+        if !alive {
+            return Err(ImError::Wrong(format!("{got} of {accounts} were told")));
+        }
+    }
+    let done = meter.read()?;
+    let first = published.map_or(0.0, |p| p.wall * 1e3);
+    Ok(vec![format!(
+        "acknowledged after {first:.1} ms; {accounts} terminals told in {:.1} s (spread over 5 s), {:.2} us CPU and {:.0} bytes \
+         written for each",
+        done.wall,
+        done.cpu * 1e6 / accounts as f64,
+        done.written as f64 / accounts as f64
+    )])
+}
+
 /// A pull of 10,000 entries.
 fn sync(broker: &Broker, _options: &Options) -> Result<Vec<String>, ImError> {
     let entries = 10_000_u64;
@@ -442,7 +484,7 @@ fn rates(broker: &Broker, _options: &Options) -> Result<Vec<String>, ImError> {
         let since = Instant::now();
         let (mut sent, mut got) = (0, 0);
         while got < messages {
-            let due = (since.elapsed().as_secs_f64() * rate as f64) as u64 + 1;
+            let due = since.elapsed().as_micros() as u64 * rate / 1_000_000 + 1;
             while sent < due.min(messages) {
                 clients.publish(0, "im/v1/to/u1/msg", text.as_bytes());
                 sent += 1;

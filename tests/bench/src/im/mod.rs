@@ -22,7 +22,7 @@ parlor-bench im: messaging over MQTT with everything on disk before it is acknow
 
     cargo run --release -p parlor-bench -- im [OPTIONS]
 
-  --only LOAD,..      direct, offline, group, sync, rates, announce, command [all]
+  --only LOAD,..      direct, offline, group, announce, sync, command, rates [all]
   --messages N        messages of the direct load [2000000]
   --accounts N        accounts of it [10000]
   --parlor FILE       Parlor's program [beside this one]
@@ -154,7 +154,7 @@ impl Drop for Broker {
 fn sync_us(dir: &Path) -> io::Result<u128> {
     let path = dir.join("sync-probe");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
-    file.write_all(&[1; 4096 * 256])?;
+    file.write_all(&vec![1; 4096 * 256])?;
     file.sync_all()?;
     let mut took = vec![];
     for round in 0..200 {

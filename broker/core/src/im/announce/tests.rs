@@ -139,8 +139,12 @@ fn who_is_on_the_white_list_sees_it_early_and_once() {
     w.commit();
     w.restart();
     w.act("admin/ch/ch-fw/publish", &json!({ "entry": 1 }));
+    w.commit();
+    w.restart();
     let all = ["tester", "later", "alice"].map(|name| w.connect(name, "phone", &[EVERYTHING]));
     assert_eq!(w.news(&all[0]), []);
+    // Also when it is on no list any more.
+    w.act("admin/ch/ch-fw/whitelist", &json!({ "accounts": [] }));
     assert_eq!(w.news(&all[1]), []);
     assert_eq!(w.news(&all[2]), news(&[("msg", 2, "other"), ("msg", 1, "beta")]));
     w.act("admin/ch/ch-fw/modify", &json!({ "entry": 1, "text": "final", "notify": true }));
@@ -255,6 +259,7 @@ fn with_notify_those_who_are_online_are_told_over_time_and_without_they_are_not(
     for n in 0..8 {
         w.act("admin/ch/ch-fw/publish", &json!({ "text": "again", "notify": true, "id": format!("a{n}") }));
         w.pass(if n == 7 { 5_100 } else { 1_000 });
+        assert!(w.im.announcements.logs.values().all(|log| log.telling.len() <= 500));
         if n == 4 {
             assert_eq!(core::iter::from_fn(|| w.im.poll_ready()).count(), 500);
         }

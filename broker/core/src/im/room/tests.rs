@@ -87,6 +87,12 @@ fn a_client_that_only_publishes_joins_for_those_of_its_account_that_listen() {
     w.disconnect(&publisher);
     told(w.ask(&alice, "to/r-live/msg", "hi"));
     assert_eq!(w.take(&listener).len(), 1);
+    // Nor is a session in that hears something else.
+    let errors = w.connect("erin", "pub", &["im/v1/me/err"]);
+    w.connect("erin", "sub", &["im/v1/me/in/#"]);
+    told(w.ask(&errors, "me/group/r-live", JOIN));
+    let at = w.im.place_of(errors.session).unwrap();
+    assert!(!w.im.rooms.of.contains_key(&at));
     // A terminal that listens joins for itself alone.
     let tablet = w.connect("carol", "tablet", &[EVERYTHING]);
     told(w.ask(&tablet, "me/group/r-live", JOIN));

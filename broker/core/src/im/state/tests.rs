@@ -1,7 +1,7 @@
 //! State and descriptions, from what a device says to what is told.
 
 use super::super::ImSettings;
-use super::super::command::tests::House;
+use super::super::command::house::House;
 use super::super::refusal::Code;
 use crate::limits::Limits;
 use serde_json::{Value, json};

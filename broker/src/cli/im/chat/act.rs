@@ -43,5 +43,5 @@ pub(super) fn act(messenger: &mut Messenger, wish: Wish, now: u64) -> Result<(),
 
 fn last_own(messenger: &Messenger, with: &str) -> Option<u64> {
     let mut messages = messenger.conversation(with)?.messages().rev();
-    messages.find(|message| message.from == messenger.me() && !message.recalled).map(|message| message.seq)
+    messages.find(|message| message.from == messenger.me() && !message.gone).map(|message| message.seq)
 }

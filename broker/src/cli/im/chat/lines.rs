@@ -93,7 +93,7 @@ fn write(
             let answers = message.re.and_then(|re| conversation.message(re)).map(|answered| quote(answered, is_own));
             let text = format!("{}{}", answers.unwrap_or_default(), message.shown());
             let style = if is_own { Style::Own } else { Style::Other };
-            let is_plain = message.kind.as_deref() != Some("member") && !message.recalled;
+            let is_plain = message.kind.as_deref() != Some("member") && !message.gone;
             let body = if is_plain { Style::Plain } else { Style::Dim };
             block(lines, &ui.zone.minute(message.ts), (&name, style), (&text, body), &after, columns);
         }

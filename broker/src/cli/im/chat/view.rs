@@ -6,6 +6,7 @@ use super::screen::{Screen, Style, columns, width};
 use crate::cli::im::clock::Zone;
 use crate::cli::im::model::Messenger;
 use crate::cli::im::words::clean;
+use serde_json::{Map, Value};
 use std::collections::VecDeque;
 
 /// What the person looks at and types, as far as it is not in the messenger.
@@ -225,7 +226,9 @@ fn sign(messenger: &Messenger, name: &str, glyphs: Glyphs) -> (&'static str, Sty
 
 fn body(screen: &mut Screen, messenger: &Messenger, ui: &mut Ui, column: usize, now: u64) -> Drawn {
     let columns = screen.width() - column;
-    let rows = screen.height() - 4;
+    let state = ui.open.as_deref().filter(|_| !ui.shows_help).and_then(|open| state(messenger, open));
+    let top = if state.is_some() { 3 } else { 2 };
+    let rows = screen.height() - 2 - top;
     let (title, lines, is_all) = match (&ui.open, ui.shows_help) {
         (_, true) => ("Help; Esc closes it".to_owned(), help(columns), true),
         (Some(open), false) => {
@@ -236,10 +239,11 @@ fn body(screen: &mut Screen, messenger: &Messenger, ui: &mut Ui, column: usize, 
         (None, false) => ("Tab opens a conversation, /help shows what can be typed".to_owned(), Vec::new(), true),
     };
     screen.put(1, column, columns, &clean(&title), Style::Bold);
+    screen.put(2, column, columns, &clean(&state.unwrap_or_default()), Style::Dim);
     ui.scroll = ui.scroll.min(lines.len().saturating_sub(rows));
     let first = lines.len().saturating_sub(rows + ui.scroll);
     for (row, line) in lines.iter().skip(first).take(rows).enumerate() {
-        put(screen, row + 2, column, columns, line);
+        put(screen, row + top, column, columns, line);
     }
     let is_conversation = ui.open.is_some() && !ui.shows_help;
     Drawn { is_at_top: is_conversation && is_all && first == 0, is_at_bottom: is_conversation && ui.scroll == 0 }
@@ -252,7 +256,7 @@ fn put(screen: &mut Screen, row: usize, column: usize, columns: usize, line: &Li
     }
 }
 
-/// Who it is, whether they can be reached, and what a device is like.
+/// Who it is, and whether they can be reached.
 fn title(messenger: &Messenger, ui: &Ui, open: &str, now: u64) -> String {
     let mut title = open.to_owned();
     if let Some(conversation) = messenger.conversation(open) {
@@ -272,21 +276,21 @@ fn title(messenger: &Messenger, ui: &Ui, open: &str, now: u64) -> String {
             _ => {}
         }
     }
-    if let Some(device) = messenger.device(open) {
-        for (key, value) in &device.reported {
-            title.push_str(&format!("  {key} {value}"));
-        }
-        let waits: Vec<String> = device
-            .desired
-            .iter()
-            .filter(|(key, value)| device.reported.get(*key) != Some(value))
-            .map(|(key, value)| format!("{key} {value}"))
-            .collect();
-        if !waits.is_empty() {
-            title.push_str(&format!("  (wanted: {})", waits.join(", ")));
-        }
-    }
     title
+}
+
+/// What a device is like, and what it should be like.
+fn state(messenger: &Messenger, open: &str) -> Option<String> {
+    let device = messenger.device(open)?;
+    let pairs = |map: &Map<String, Value>, is: &dyn Fn(&String, &Value) -> bool| -> Vec<String> {
+        map.iter().filter(|(key, value)| is(key, value)).map(|(key, value)| format!("{key} {value}")).collect()
+    };
+    let mut text = pairs(&device.reported, &|_, _| true).join("  ");
+    let waits = pairs(&device.desired, &|key, value| device.reported.get(key) != Some(value));
+    if !waits.is_empty() {
+        text.push_str(&format!("  (wanted: {})", waits.join(", ")));
+    }
+    Some(text)
 }
 
 fn news(messenger: &Messenger, ui: &Ui, now: u64) -> String {
@@ -334,7 +338,7 @@ fn input(screen: &mut Screen, ui: &Ui) {
 mod tests {
     use super::*;
     use crate::cli::im::chat::editor::Edit;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn house() -> Messenger {
         let mut alice = Messenger::new("alice", 1);
@@ -385,7 +389,8 @@ mod tests {
     #[test]
     fn a_device_says_what_it_is_like() {
         let (rows, _) = drawn(Some("lamp"), (80, 24));
-        assert!(rows[1].contains("lamp, asleep until 01:01  on true  (wanted: on false)"), "{}", rows[1]);
+        assert!(rows[1].ends_with("lamp, asleep until 01:01"), "{}", rows[1]);
+        assert!(rows[2].ends_with("on true  (wanted: on false)"), "{}", rows[2]);
     }
 
     #[test]

@@ -24,7 +24,8 @@ impl Messenger {
             What::Message { with, message } => self.take(with, message.clone()),
             What::Sent { with, message, dup } => {
                 let from = if message.from.is_empty() { me } else { message.from.clone() };
-                self.take(with, Message { from, ..message.clone() }) || *dup
+                // What was there already comes back without its content.
+                *dup || self.take(with, Message { from, ..message.clone() })
             }
             What::Receipt { with, receipt } => self.conversation_mut(with).receipt(receipt, &me),
             What::Recall { with, seq, .. } => {
