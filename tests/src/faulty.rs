@@ -2,8 +2,9 @@
 //!
 //! Each wraps a [`Store`] and is otherwise honest. The product has no switch for any of this.
 
+use parlor_core::store::bytes::{Reader, put_int};
 use parlor_core::store::{Batch, BatchNo, Fact, Load, Query, Store, StoreEvent, Table};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Which promise is broken.
@@ -23,13 +24,26 @@ pub enum Fault {
     ForgetWills,
     /// Forgets which client ids were used.
     ForgetIds,
+    /// Forgets where conversations end, and the marks of direct ones.
+    ForgetHeads,
+    /// Forgets that marks of group members moved after they came.
+    ForgetMembers,
+    /// Keeps no count of unread messages beside the messages.
+    ForgetUnread,
+    /// Forgets terminals and their places.
+    ForgetTerminals,
+    /// Forgets mailbox entries.
+    ForgetMail,
+    /// Forgets messages.
+    ForgetBodies,
+    /// Forgets that messages expire.
+    ForgetExpiry,
+    /// Forgets commands.
+    ForgetCommands,
 }
 
-/// The table of the client ids that were used.
-const CLIENT_IDS: Table = Table(192);
-
 /// Every fault there is.
-pub const FAULTS: [Fault; 7] = [
+pub const FAULTS: [Fault; 15] = [
     Fault::AckEarly,
     Fault::ForgetInbound,
     Fault::ForgetAcked,
@@ -37,7 +51,29 @@ pub const FAULTS: [Fault; 7] = [
     Fault::ForgetRetained,
     Fault::ForgetWills,
     Fault::ForgetIds,
+    Fault::ForgetHeads,
+    Fault::ForgetMembers,
+    Fault::ForgetUnread,
+    Fault::ForgetTerminals,
+    Fault::ForgetMail,
+    Fault::ForgetBodies,
+    Fault::ForgetExpiry,
+    Fault::ForgetCommands,
 ];
+
+/// Tables of the messaging rooms, by the numbers they have on disk.
+mod table {
+    use parlor_core::store::Table;
+
+    pub(super) const HEAD: Table = Table(4);
+    pub(super) const MEMBER: Table = Table(5);
+    pub(super) const TERMINAL: Table = Table(6);
+    pub(super) const COMMAND: Table = Table(8);
+    pub(super) const EXPIRY: Table = Table(11);
+    pub(super) const BODY: Table = Table(128);
+    pub(super) const MAIL: Table = Table(129);
+    pub(super) const DEDUP: Table = Table(192);
+}
 
 impl Fault {
     /// By its name on a command line.
@@ -55,6 +91,14 @@ impl Fault {
             Self::ForgetRetained => "forget-retained",
             Self::ForgetWills => "forget-wills",
             Self::ForgetIds => "forget-ids",
+            Self::ForgetHeads => "forget-heads",
+            Self::ForgetMembers => "forget-members",
+            Self::ForgetUnread => "forget-unread",
+            Self::ForgetTerminals => "forget-terminals",
+            Self::ForgetMail => "forget-mail",
+            Self::ForgetBodies => "forget-bodies",
+            Self::ForgetExpiry => "forget-expiry",
+            Self::ForgetCommands => "forget-commands",
         }
     }
 
@@ -62,27 +106,74 @@ impl Fault {
     pub fn wrap(self, store: Box<dyn Store>) -> Box<dyn Store> {
         match self {
             Self::AckEarly => Box::new(AckEarly::new(store, Duration::ZERO)),
-            _ => Box::new(Forgetful { store, fault: self }),
+            _ => Box::new(Forgetful { store, fault: self, known: BTreeSet::new() }),
         }
     }
 
     fn forgets(self, fact: &Fact<'_>) -> bool {
+        let is_row = |of: Table| matches!(fact, Fact::Put { table, .. } if *table == of);
         match self {
-            Self::AckEarly => false,
+            Self::AckEarly | Self::ForgetMembers | Self::ForgetUnread => false,
+            Self::ForgetIds => is_row(table::DEDUP),
+            Self::ForgetHeads => is_row(table::HEAD),
+            Self::ForgetTerminals => is_row(table::TERMINAL),
+            Self::ForgetMail => is_row(table::MAIL),
+            Self::ForgetBodies => is_row(table::BODY),
+            Self::ForgetExpiry => is_row(table::EXPIRY),
+            Self::ForgetCommands => is_row(table::COMMAND),
             Self::ForgetInbound => matches!(fact, Fact::InboundAdd { .. }),
             Self::ForgetAcked => matches!(fact, Fact::Acked { .. } | Fact::Received { .. }),
             Self::ForgetSubscriptions => matches!(fact, Fact::Subscribe { .. }),
             Self::ForgetRetained => matches!(fact, Fact::Retain { .. }),
             Self::ForgetWills => matches!(fact, Fact::Will { .. }),
-            Self::ForgetIds => matches!(fact, Fact::Put { table, .. } if *table == CLIENT_IDS),
         }
     }
 }
 
-/// Drops facts of some kinds from every batch.
+/// Drops facts of some kinds from every batch, or a part of them.
 struct Forgetful {
     store: Box<dyn Store>,
     fault: Fault,
+    /// Rows that were written once.
+    known: BTreeSet<(u64, u64)>,
+}
+
+impl Forgetful {
+    /// What becomes of a fact.
+    fn keep(&mut self, kept: &mut Batch, fact: &Fact<'_>) {
+        let Fact::Put { table, a, b, value } = *fact else { return kept.push(fact) };
+        match self.fault {
+            Fault::ForgetMembers if table == table::MEMBER && !self.known.insert((a, b)) => {}
+            Fault::ForgetUnread if table == table::HEAD || table == table::MEMBER => {
+                let value = without_unread(value, table == table::HEAD);
+                kept.push(&Fact::Put { table, a, b, value: &value });
+            }
+            _ => kept.push(fact),
+        }
+    }
+}
+
+/// A row of marks in which nothing is unread: version, head and time (`is_head`), and for each member flags and five
+/// numbers, of which the last is that of unread messages.
+fn without_unread(value: &[u8], is_head: bool) -> Vec<u8> {
+    let mut out = value[..1].to_vec();
+    let mut r = Reader::new(&value[1..]);
+    if is_head {
+        copy_ints(&mut r, 2, &mut out);
+    }
+    while r.used() < value.len() - 1 {
+        out.push(r.byte().expect("flags"));
+        copy_ints(&mut r, 4, &mut out);
+        r.int().expect("the number of unread messages");
+        put_int(&mut out, 0);
+    }
+    out
+}
+
+fn copy_ints(r: &mut Reader<'_>, count: usize, out: &mut Vec<u8>) {
+    for _ in 0..count {
+        put_int(out, r.int().expect("a row of the broker's own"));
+    }
 }
 
 impl Store for Forgetful {
@@ -90,7 +181,7 @@ impl Store for Forgetful {
         let mut kept = Batch::default();
         for fact in batch.iter().map_while(Result::ok) {
             if !self.fault.forgets(&fact) {
-                kept.push(&fact);
+                self.keep(&mut kept, &fact);
             }
         }
         self.store.submit(number, kept);

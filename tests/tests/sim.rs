@@ -6,6 +6,8 @@
 mod answers;
 #[path = "sim/im.rs"]
 mod im;
+#[path = "sim/im_controls.rs"]
+mod im_controls;
 #[path = "sim/storm.rs"]
 mod storm;
 

@@ -295,7 +295,7 @@ impl World<'_> {
                 self.model.blame(ImClass::PollSkip, text);
             } else if !missing.is_empty() {
                 // Nobody has seen it yet: it may have been over before anybody could.
-                self.model.suspicions.push((conv.to_owned(), missing, text));
+                self.model.suspicions.push((number, conv.to_owned(), missing, text));
             }
         }
         let view = &mut self.model.views[number];

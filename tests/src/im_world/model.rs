@@ -227,8 +227,8 @@ pub struct Model {
     pub mail: BTreeMap<(String, u64), String>,
     /// By terminal.
     pub views: Vec<View>,
-    /// Messages that somebody was moved past and of which nothing is known yet: conversation, seqs, what happened.
-    pub suspicions: Vec<(String, Vec<u64>, String)>,
+    /// Messages that a terminal was moved past and of which nothing is known yet: conversation, seqs, what happened.
+    pub suspicions: Vec<(usize, String, Vec<u64>, String)>,
     /// Deliveries so far.
     pub deliveries: u64,
     /// What happened how often.

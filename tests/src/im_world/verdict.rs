@@ -2,7 +2,7 @@
 
 use super::EPOCH_MS;
 use super::audit::Audit;
-use super::model::{Entry, ImClass, Line, Model, SLACK_MS, address_of};
+use super::model::{Entry, ImClass, Line, Model, SLACK_MS, address_of, number_in};
 use super::terminal::{Mode, Terminal};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -22,8 +22,9 @@ pub(super) fn judge(model: &mut Model, terminals: &[Terminal], audit: &Audit, wa
             continue;
         };
         check_log(model, conv, &witness, &whole, wall_ms);
-        for (of, seqs, text) in model.suspicions.clone() {
-            if of == *conv && seqs.iter().any(|seq| whole.get(seq).is_some_and(Option::is_some)) {
+        for (at, of, seqs, text) in model.suspicions.clone() {
+            let was_there = |seq: &u64| model.line(conv, *seq).is_some_and(|l| was_there(model, at, l));
+            if of == *conv && seqs.iter().any(|seq| whole.get(seq).is_some_and(Option::is_some) && was_there(seq)) {
                 model.blame(ImClass::PollSkip, text);
             }
         }
@@ -38,6 +39,14 @@ pub(super) fn judge(model: &mut Model, terminals: &[Terminal], audit: &Audit, wa
     }
     check_told(model);
     check_totals(model, terminals, audit);
+}
+
+/// Whether a text is that of the message at a place.
+fn is_it(line: &Line, text: &str) -> bool {
+    match &line.entry {
+        Entry::Message(no) => number_in(text) == Some(*no),
+        Entry::Change(change) => text == change,
+    }
 }
 
 fn is_witness(conv: &str, account: &str) -> bool {
@@ -68,6 +77,9 @@ fn check_log(model: &mut Model, conv: &str, witness: &str, whole: &Log, wall_ms:
         };
         let is_over = model.deadline(conv, seq).is_some_and(|at| at + SLACK_MS < wall_ms);
         match found {
+            Some(text) if !is_it(&line, text) => {
+                model.blame(ImClass::LostWrite, format!("{conv} {seq} was {line:?}, and is {text:?} now"));
+            }
             None if !model.may_be_gone(conv, seq, wall_ms) => {
                 model.blame(ImClass::LostWrite, format!("{conv} {seq} {line:?} is gone for no reason"));
             }
@@ -91,7 +103,7 @@ fn check_log(model: &mut Model, conv: &str, witness: &str, whole: &Log, wall_ms:
 fn check_told(model: &mut Model) {
     for no in 0..model.messages.len() {
         let sent = &model.messages[no];
-        if sent.told && sent.seqs.is_empty() && sent.ttl_ms == 0 && !is_covered(model, no) {
+        if sent.told && sent.seqs.is_empty() && sent.ttl_ms == 0 {
             let text = format!(
                 "message {no} (id {:?}) of {} to {} was acknowledged, and is nowhere",
                 sent.id, sent.from, sent.to
@@ -99,11 +111,6 @@ fn check_told(model: &mut Model) {
             model.blame(ImClass::LostWrite, text);
         }
     }
-}
-
-/// A message may have been recalled before anybody told where it is: only its terminal knew, by its answer.
-fn is_covered(_model: &Model, _no: usize) -> bool {
-    false
 }
 
 /// Everybody has the same log, as far as it is everybody's (G3).
@@ -192,9 +199,13 @@ fn check_totals(model: &mut Model, terminals: &[Terminal], audit: &Audit) {
 
 /// Whether a terminal was there when something was said, and misses nothing.
 fn must_have(model: &Model, at: usize, terminal: &Terminal, line: &Line) -> bool {
-    let view = &model.views[at];
     let misses_nothing = matches!(terminal.who.mode, Mode::Push(1) | Mode::Pull | Mode::Device);
-    misses_nothing && !view.gap && view.since_ms.is_some_and(|since| line.ts >= EPOCH_MS + since)
+    misses_nothing && !model.views[at].gap && was_there(model, at, line)
+}
+
+/// Whether a terminal was there when something was said.
+fn was_there(model: &Model, at: usize, line: &Line) -> bool {
+    model.views[at].since_ms.is_some_and(|since| line.ts >= EPOCH_MS + since)
 }
 
 /// A sender whose message nobody got in time was told so (G7).
