@@ -187,6 +187,36 @@ fn places_of_the_table_exist_and_cite_their_statement() {
     fail_if_any(&problems);
 }
 
+/// Requirements and promises of docs/protocol.md: which there are, and what a cell without a test begins with.
+const REQUIREMENTS: [(&str, usize); 2] = [("R", 88), ("G", 13)];
+const WITHOUT_TEST: [&str; 5] = ["measured: ", "elsewhere: ", "said in ", "later", "out of scope"];
+
+#[test]
+fn requirements_of_messaging_name_tests_that_are_there() {
+    let text = read(&root().join("docs/protocol.md"));
+    let section = text.split("\n## ").find(|s| s.starts_with("11. ")).expect("docs/protocol.md, section 11");
+    let (mut problems, mut found) = (vec![], vec![]);
+    for line in section.lines().filter(|l| l.starts_with("| R") || l.starts_with("| G")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [name, what, tested] = cells[..] else { panic!("three cells expected: {line}") };
+        found.push(name.to_owned());
+        let places = places(tested);
+        if what.is_empty() || places.is_empty() && !WITHOUT_TEST.iter().any(|start| tested.starts_with(start)) {
+            problems.push(format!("{name}: who shows it? `{tested}`"));
+        }
+        for (file, test) in places {
+            let path = root().join(&file);
+            let is_test = |(above, lines): &(usize, Vec<&str>)| lines[..*above].iter().any(|l| l.trim() == "#[test]");
+            if !path.is_file() || !items(&read(&path), &test, &["fn"]).iter().any(is_test) {
+                problems.push(format!("{name}: there is no test `{test}` in {file}"));
+            }
+        }
+    }
+    let wanted = REQUIREMENTS.iter().flat_map(|(letter, count)| (1..=*count).map(move |n| format!("{letter}{n}")));
+    assert_eq!(found, wanted.collect::<Vec<_>>(), "docs/protocol.md, section 11: each once, in order");
+    fail_if_any(&problems);
+}
+
 #[test]
 fn citations_name_statements_of_the_table() {
     let known: BTreeSet<String> = rows().into_iter().map(|r| r.statement).collect();

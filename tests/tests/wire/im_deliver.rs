@@ -541,3 +541,28 @@ fn marks_far_behind_are_counted_from_the_log() {
         assert_eq!((&counted["agree"], &counted["unread"]), (&json!(true), &json!(unread)), "read {read}: {counted}");
     }
 }
+
+/// Whoever subscribes in several steps loses nothing of what came while it was away.
+#[test]
+fn several_subscriptions_one_after_the_other_lose_nothing() {
+    let Some(house) = friends(&[]) else { return };
+    for version in BOTH {
+        for first in ["im/v1/me/sent", "im/v1/me/head", "im/v1/me/in/+/receipt", "im/v1/me/in/carol/msg"] {
+            let id = unique("ear");
+            let mut bob = house.client(version, "bob", &id);
+            bob.subscribe("im/v1/me/in/+/msg", 0);
+            drain(&mut bob);
+            bob.disconnect();
+            let mut alice = house.client(V5, "alice", "phone");
+            say(&mut alice, 1..=3);
+            let mut bob = house.client(version, "bob", &id);
+            bob.subscribe(first, 1);
+            drain(&mut bob);
+            bob.subscribe("im/v1/me/in/+/msg", 1);
+            let texts: Vec<String> = (0..3)
+                .map(|_| json(&bob.on("im/v1/me/in/alice/msg"))["text"].as_str().expect("a text").to_owned())
+                .collect();
+            assert_eq!(texts, ["text 1", "text 2", "text 3"], "after {first}");
+        }
+    }
+}

@@ -33,7 +33,7 @@ fn what_is_said_is_what_is_heard() {
         (b"", r#","text":"""#),
         ("gr\u{fc}\u{df} \"dich\"\n".as_bytes(), ",\"text\":\"gr\u{fc}\u{df} \\\"dich\\\"\\n\""),
         (b" {not an object}", r#","text":" {not an object}""#),
-        (br#"[1,2]"#, r#","text":"[1,2]""#),
+        (b"[1,2]", r#","text":"[1,2]""#),
         (br#"{"text":"hi","id":"a1"}"#, r#","id":"a1","text":"hi""#),
         (br#"{"temp":21.5,"on":true}"#, r#","body":{"temp":21.5,"on":true}"#),
         (br#"{"body":[1, 2],"kind":"poll"}"#, r#","body":[1, 2],"kind":"poll""#),
@@ -48,10 +48,9 @@ fn what_is_said_is_what_is_heard() {
         tablet.subscribe("im/v1/me/sent", 1);
         let mut alice = house.client(version, speaker, &format!("phone of {speaker}"));
         for (seq, (payload, fields)) in (1..).zip(forms) {
-            for qos in [1 + u8::try_from(seq % 2).expect("one bit")] {
-                let answer = alice.publish_for(qos, &to(hearer), payload);
-                assert_eq!((answer.code, answer.seq()), (0, (version == V5).then_some(seq)), "{fields}");
-            }
+            let qos = 1 + u8::try_from(seq % 2).expect("one bit");
+            let answer = alice.publish_for(qos, &to(hearer), payload);
+            assert_eq!((answer.code, answer.seq()), (0, (version == V5).then_some(seq)), "{fields}");
             let (id, rest) = match fields.strip_prefix(r#","id":"a1""#) {
                 Some(rest) => (r#","id":"a1""#, rest),
                 None => ("", *fields),
@@ -336,7 +335,8 @@ fn a_flood_is_refused() {
             let (passed, refused) = codes.split_at(5);
             assert_eq!(passed[..4], [0; 4]);
             if version == V5 {
-                assert!(refused.iter().filter(|code| **code == 0x97).count() >= 4, "{codes:02x?}");
+                // One more may have been earned meanwhile.
+                assert!(refused.iter().map(|code| u32::from(*code == 0x97)).sum::<u32>() >= 4, "{codes:02x?}");
                 let answer = alice.publish_for(1, &to(hearer), id(0));
                 assert_eq!((answer.code, answer.user("im-dup")), (0, Some("1")), "a retry is no flood");
             }
@@ -387,7 +387,7 @@ fn a_message_expires() {
             assert!(json(&bob.message())["left_ms"].as_u64().is_some_and(|left| left <= 300_000));
         }
         // The receipts of these come first.
-        let _ = alice.fence().into_iter().for_each(drop);
+        let _ = alice.fence();
         bob.disconnect();
         assert_eq!(alice.say(1, &to(hearer), r#"{"text":"over","ttl_s":1}"#), 0);
         let bounce = alice.on(&format!("im/v1/me/in/{hearer}/bounce"));

@@ -29,6 +29,7 @@ mod profile;
 mod query;
 mod read;
 mod receipt;
+mod recount;
 mod refusal;
 mod restore;
 mod retry;
@@ -167,6 +168,7 @@ pub(crate) enum Pending {
         until: u64,
     },
     Query(Box<query::Asked>),
+    Recount(Box<recount::Recount>),
     /// Entries that a client says it has, and messages among them.
     Got(Box<query::Ack>),
     GotBodies(Box<query::Ack>),
@@ -606,6 +608,7 @@ impl Im {
             Some(Pending::Change(change)) => self.change_found(now, &change, answer),
             Some(Pending::Read(asked)) => self.counted(now, *asked, answer),
             Some(Pending::Query(asked)) => self.query_answered(now, *asked, answer),
+            Some(Pending::Recount(recount)) => self.recount_found(now, *recount, answer),
             Some(Pending::Got(ack)) => self.got_entries(*ack, answer),
             Some(Pending::GotBodies(ack)) => self.got_bodies(*ack, answer),
             Some(Pending::Page { online, serial, until }) => self.mail_loaded(online, serial, until, answer),
