@@ -85,6 +85,7 @@ impl Im {
         let Some(o) = self.online.get_mut(at as usize) else { return false };
         let account = o.account;
         o.subscribe(filter, qos, id);
+        o.subscribed_ms = now.ms;
         if account.at() >= self.dir.accounts.len() {
             // A device that is being paired has no account yet.
             return true;
