@@ -50,7 +50,7 @@ impl World<'_> {
                     self.model.blame(ImClass::Protocol, text);
                 }
                 if let Some(seq) = seq {
-                    self.model.observe(&conv, seq, Entry::Message(no), 0, "its sender's PUBACK");
+                    self.model.observe(&conv, seq, &Entry::Message(no), 0, "its sender's PUBACK");
                 }
             }
             Job::Repeat(no) => {
@@ -60,7 +60,7 @@ impl World<'_> {
                         let text = format!("{} repeated message {no}, and was told it is new", who.name);
                         self.model.blame(ImClass::Duplicate, text);
                     }
-                    self.model.observe(&conv, seq, Entry::Message(no), 0, "the answer to its repetition");
+                    self.model.observe(&conv, seq, &Entry::Message(no), 0, "the answer to its repetition");
                 } else if !is_yes && conv.contains('~') {
                     let text = format!("{} repeated message {no}, and was refused: {reason:#x}", who.name);
                     self.model.blame(ImClass::Duplicate, text);
@@ -189,7 +189,7 @@ impl World<'_> {
                 let id = value["id"].as_str();
                 let is_it = |s: &super::model::Sent| s.terminal == number && s.id.as_deref() == id;
                 if let Some(no) = self.model.messages.iter().position(is_it) {
-                    self.model.observe(&conv, seq, Entry::Message(no), 0, &who.name);
+                    self.model.observe(&conv, seq, &Entry::Message(no), 0, &who.name);
                 }
                 None
             }
@@ -264,7 +264,7 @@ impl World<'_> {
         is_others: bool,
     ) -> Option<(String, u64)> {
         let who = self.terminals[number].who.clone();
-        let (ts, prev) = (value["ts"].as_u64().unwrap_or_default(), value["prev"].as_u64().unwrap_or_default());
+        let prev = value["prev"].as_u64().unwrap_or_default();
         let text = value["text"].as_str().map_or_else(|| value["body"].to_string(), str::to_owned);
         self.saw(conv, seq, value, &who.name);
         let wall_ms = self.wall_ms();
@@ -312,13 +312,13 @@ impl World<'_> {
     pub(super) fn saw(&mut self, conv: &str, seq: u64, value: &Value, by: &str) {
         let ts = value["ts"].as_u64().unwrap_or_default();
         if value["kind"] == "member" {
-            return self.model.observe(conv, seq, Entry::Change(value["body"].to_string()), ts, by);
+            return self.model.observe(conv, seq, &Entry::Change(value["body"].to_string()), ts, by);
         }
         let text = value["text"].as_str().unwrap_or_default();
         let Some(no) = number_in(text) else {
             return self.model.blame(ImClass::InconsistentOffset, format!("{by} saw {conv} {seq}: {value}"));
         };
-        self.model.observe(conv, seq, Entry::Message(no), ts, by);
+        self.model.observe(conv, seq, &Entry::Message(no), ts, by);
         if let Some(sent) = self.model.messages.get(no)
             && value["from"].as_str() != Some(sent.from.as_str())
         {

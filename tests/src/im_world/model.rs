@@ -322,8 +322,8 @@ impl Model {
     }
 
     /// Somebody has seen what is at a place of a log, and from now on everybody must.
-    pub(crate) fn observe(&mut self, conv: &str, seq: u64, entry: Entry, ts: u64, by: &str) {
-        if let Entry::Message(no) = entry {
+    pub(crate) fn observe(&mut self, conv: &str, seq: u64, entry: &Entry, ts: u64, by: &str) {
+        if let &Entry::Message(no) = entry {
             let Some(sent) = self.messages.get_mut(no) else {
                 return self.blame(ImClass::InconsistentOffset, format!("{by} saw message {no}, which nobody sent"));
             };
@@ -352,7 +352,7 @@ impl Model {
             line.ts = ts;
         }
         let (old, old_ts) = (line.entry.clone(), line.ts);
-        if old != entry {
+        if old != *entry {
             self.blame(ImClass::InconsistentOffset, format!("{conv} {seq} is {old:?}, and {entry:?} for {by}"));
         } else if ts != 0 && old_ts != ts {
             let text = format!("{conv} {seq} {old:?} was said at {old_ts}, and at {ts} for {by}");

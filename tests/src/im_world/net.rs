@@ -445,7 +445,7 @@ fn show(packet: &Packet<'_>) -> String {
         Packet::Publish(p) => format!(
             "PUBLISH {} {:?} dup {} {}",
             p.topic,
-            p.packet_id.map(|id| id.value()),
+            p.packet_id.map(parlor_protocol::mqtt::PacketId::value),
             p.dup,
             String::from_utf8_lossy(p.payload)
         ),

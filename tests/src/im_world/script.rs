@@ -76,7 +76,7 @@ impl World<'_> {
             view.pull += 1;
             let mut payload = json!({ "max": max, "id": view.pull });
             // Without a place of its own it goes on from the one that it has confirmed.
-            if view.pulled != view.confirmed || view.pulled == 0 || max % 2 == 0 {
+            if view.pulled != view.confirmed || view.pulled == 0 || max.is_multiple_of(2) {
                 payload["after"] = view.pulled.into();
             }
             self.ask(number, "sync", payload.to_string());

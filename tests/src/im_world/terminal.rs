@@ -71,14 +71,8 @@ pub(crate) enum Job {
     },
     /// A pull; what is asked is in the topic.
     Ask(&'static str),
-    /// The command of this number.
-    Command(usize),
-    /// What a device says of a command.
-    Report(String, &'static str),
     /// A change of a group: what, and who.
     Group(&'static str, String),
-    /// A change of a contact: what, and who.
-    Contact(&'static str, String),
     /// Something that must not work.
     Intrude,
 }
