@@ -8,7 +8,7 @@ use super::contact::{By, contact_event};
 use super::json::{put_field, put_num, put_text};
 use super::model::{AccountNo, ContactOp, ConvKind, ConvNo, MailEntry, MailKind};
 use super::online::{Class, Flight, Note, Online, Tag, body_of};
-use super::{Code, Im, ImTimer, Pending, row};
+use super::{Code, Im, Pending, row};
 use crate::hub::Now;
 use crate::store::{Answer, Direction, What};
 use parlor_protocol::mqtt::Property;
@@ -20,8 +20,6 @@ pub(crate) const MAIL_IDS: u16 = 32_768;
 pub(super) const MAIL_ROUND: u64 = 16_384;
 pub(super) const NOTE_IDS: u16 = 49_152;
 const NOTE_ROUND: u16 = 16_383;
-/// So long after a subscription an entry that no subscription matches is not passed over: the next one may match it.
-const SUBSCRIBING_MS: u64 = 1_000;
 /// Entries that one session may have under way or behind one that is.
 const FLIGHT: usize = 16_000;
 /// Rows of one read.
@@ -212,20 +210,6 @@ impl Im {
             o.page.push_front((pos, entry, body));
         }
         step
-    }
-
-    /// Whether an entry that matches no subscription waits for another one, as clients may subscribe in several steps.
-    fn may_still_subscribe(&mut self, now: Now, at: u32, class: Class) -> bool {
-        let is_news = matches!(class, Class::Msg | Class::Recall | Class::Edit | Class::Contact | Class::Bounce);
-        let o = &mut self.online[at as usize];
-        let until = o.subscribed_ms + SUBSCRIBING_MS;
-        if !is_news || now.ms >= until {
-            return false;
-        }
-        if core::mem::replace(&mut o.waits_ms, until) != until {
-            self.arm(until, ImTimer::Subscribed(at));
-        }
-        true
     }
 
     /// Moves on behind a position without sending it. `message`: it was a message.
