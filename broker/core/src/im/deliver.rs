@@ -203,7 +203,13 @@ impl Im {
             }
             return self.skip(at, Some((conv, entry.seq)));
         }
-        self.send_mail(now, at, pos, &entry, body.as_deref())
+        let step = self.send_mail(now, at, pos, &entry, body.as_deref());
+        let o = &mut self.online[at as usize];
+        if matches!(step, Step::Blocked) && pos < o.page_until {
+            // It is looked at again.
+            o.page.push_front((pos, entry, body));
+        }
+        step
     }
 
     /// Moves on behind a position without sending it. `message`: it was a message.
@@ -242,6 +248,9 @@ impl Im {
         let o = &self.online[at as usize];
         let Some((qos, ids)) = o.wants_topic(class, &self.wire.topic) else {
             self.wire.clear();
+            if self.may_still_subscribe(now, at, class) {
+                return Step::Blocked;
+            }
             return self.skip(at, message);
         };
         if o.v5 {

@@ -129,6 +129,8 @@ pub(crate) enum ImTimer {
     Presence(AccountNo),
     /// An announcement's validity begins or ends, or a part of its readers is to be told.
     Announcement(ConvNo),
+    /// A session, by place in `online`, has subscribed to what it will.
+    Subscribed(u32),
     /// Pairing codes end.
     Pairing,
     /// Days of mailboxes and old commands end.
@@ -593,6 +595,7 @@ impl Im {
                 ImTimer::Command(device) => self.command_due(now, device),
                 ImTimer::Presence(account) => self.presence_due(now, account),
                 ImTimer::Announcement(channel) => self.announcement_due(now, channel),
+                ImTimer::Subscribed(at) => self.wake(at),
                 ImTimer::Pairing => self.pairing_due(now),
                 ImTimer::Daily => self.daily(now),
             }

@@ -188,6 +188,10 @@ pub(crate) struct Online {
     pub(crate) next: u64,
     /// Positions below were sent on an earlier connection of the same session.
     pub(crate) resent_below: u64,
+    /// When it has last subscribed to something, on the clock that only moves forward.
+    pub(crate) subscribed_ms: u64,
+    /// Until when an entry waits for the next subscription; a deadline is set for that time.
+    pub(crate) waits_ms: u64,
     /// Positions from `next - flight.len()` on.
     pub(crate) flight: VecDeque<Flight>,
     /// Entries and bodies that were read for it, ascending by position.
@@ -248,6 +252,8 @@ impl Online {
             interests: Default::default(),
             next: 0,
             resent_below: 0,
+            subscribed_ms: 0,
+            waits_ms: 0,
             flight: VecDeque::new(),
             page: VecDeque::new(),
             page_until: 0,

@@ -542,11 +542,11 @@ impl Im {
                 let wanted: Vec<(u64, u64)> = entries
                     .iter()
                     .filter(|(_, e)| matches!(e.kind, MailKind::Message | MailKind::Edit))
-                    .filter(|(_, e)| !self.bodies.contains_key(&(ConvNo(e.conv), e.seq)))
                     .map(|(_, e)| (u64::from(e.conv), e.seq))
                     .collect();
                 let is_partial = answer.is_partial;
-                if wanted.is_empty() {
+                // All of them or none: what is in memory now may not be when the store has answered.
+                if wanted.iter().all(|(conv, seq)| self.has_body(*conv, *seq)) {
                     return self.synced(now, &asked, after, until, is_partial, entries, None);
                 }
                 let what = Wanted::EntryBodies { after, until, is_partial, entries };

@@ -34,13 +34,13 @@ impl Im {
         let entries: Vec<(u64, MailEntry)> =
             answer.iter().filter_map(|found| Some((found.b, MailEntry::decode(found.value).ok()?))).collect();
         let until = if answer.is_partial { entries.last().map_or(until, |(pos, _)| pos + 1) } else { until };
+        // All of them or none: what is in memory now may not be when the store has answered.
         let wanted: Vec<(u64, u64)> = entries
             .iter()
             .filter(|(_, e)| matches!(e.kind, MailKind::Message | MailKind::Edit))
             .map(|(_, e)| (u64::from(e.conv), e.seq))
-            .filter(|(conv, seq)| !self.has_body(*conv, *seq))
             .collect();
-        if wanted.is_empty() {
+        if wanted.iter().all(|(conv, seq)| self.has_body(*conv, *seq)) {
             return self.page_complete(at, until, entries, None);
         }
         self.ask(row::BODY, What::Rows(wanted), Pending::PageBodies { online: at, serial, until, entries });

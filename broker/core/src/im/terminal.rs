@@ -2,13 +2,15 @@
 
 use super::model::{AccountNo, ConvKind, ConvNo, Terminal};
 use super::online::{Backfill, Class, Flight, Note, Online, Tag};
-use super::{Im, Origin, row};
+use super::{Im, ImTimer, Origin, row};
 use crate::hub::Now;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Terminals of one account.
 pub(super) const TERMINALS: u8 = 16;
+/// So long after a subscription an entry that no subscription matches is not passed over: the next one may match it.
+const SUBSCRIBING_MS: u64 = 1_000;
 /// A terminal that was not there before is sent so many messages of so many conversations.
 const BACKFILL_MESSAGES: u64 = 20;
 const BACKFILL_CONVS: usize = 50;
@@ -85,6 +87,7 @@ impl Im {
         let Some(o) = self.online.get_mut(at as usize) else { return false };
         let account = o.account;
         o.subscribe(filter, qos, id);
+        o.subscribed_ms = now.ms;
         if account.at() >= self.dir.accounts.len() {
             // A device that is being paired has no account yet.
             return true;
@@ -107,6 +110,20 @@ impl Im {
         }
         self.announcements_for(now, at);
         self.wake(at);
+        true
+    }
+
+    /// Whether an entry that matches no subscription waits for another one, as clients may subscribe in several steps.
+    pub(super) fn may_still_subscribe(&mut self, now: Now, at: u32, class: Class) -> bool {
+        let is_news = matches!(class, Class::Msg | Class::Recall | Class::Edit | Class::Contact | Class::Bounce);
+        let o = &mut self.online[at as usize];
+        let until = o.subscribed_ms + SUBSCRIBING_MS;
+        if !is_news || now.ms >= until {
+            return false;
+        }
+        if core::mem::replace(&mut o.waits_ms, until) != until {
+            self.arm(until, ImTimer::Subscribed(at));
+        }
         true
     }
 
