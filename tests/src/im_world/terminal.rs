@@ -73,12 +73,12 @@ pub(crate) enum Job {
     Ask(&'static str),
     /// The command of this number.
     Command(usize),
+    /// It is to be canceled.
+    Cancel,
     /// What a device says of a command.
-    Report(String, &'static str),
-    /// A change of a group: what, and who.
-    Group(&'static str, String),
-    /// A change of a contact: what, and who.
-    Contact(&'static str, String),
+    Report,
+    /// A change of a group.
+    Group,
     /// Something that must not work.
     Intrude,
 }
@@ -160,6 +160,7 @@ pub(crate) enum Said {
 pub(crate) struct Held {
     packet_id: PacketId,
     pub(crate) message: Option<(String, u64)>,
+    pub(crate) command: Option<u64>,
     pub(crate) pos: u64,
 }
 
@@ -397,8 +398,8 @@ impl Terminal {
     }
 
     /// Keeps a delivery until it is acknowledged.
-    pub(crate) fn hold(&mut self, packet_id: PacketId, message: Option<(String, u64)>, pos: u64) {
-        self.held.push_back(Held { packet_id, message, pos });
+    pub(crate) fn hold(&mut self, packet_id: PacketId, message: Option<(String, u64)>, command: Option<u64>, pos: u64) {
+        self.held.push_back(Held { packet_id, message, command, pos });
     }
 
     // ---- What it hears -----------------------------------------------------------------------------------------
