@@ -8,6 +8,8 @@ mod answers;
 mod im;
 #[path = "sim/im_controls.rs"]
 mod im_controls;
+#[path = "sim/im_small.rs"]
+mod im_small;
 #[path = "sim/storm.rs"]
 mod storm;
 

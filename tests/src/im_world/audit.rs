@@ -37,7 +37,45 @@ impl Audit {
     }
 }
 
+/// Longer than one and a half of the longest keep alive, and the grace.
+const ABSENCE_MS: u64 = 12_000 + 5_000 + 2_000;
+
+/// Longer than a place of a terminal waits for the disk.
+const SETTLED_MS: u64 = 3_000;
+
 impl World<'_> {
+    /// Everything of one account goes, in whatever way, and the others see that; then it comes back.
+    pub(super) fn leave_and_return(&mut self) {
+        if !self.model.violations().is_empty() {
+            return;
+        }
+        let people = self.model.people.clone();
+        let account = people[self.rng.at(people.len())].clone();
+        self.gone = Some(account.clone());
+        let how = self.rng.below(4);
+        for number in 0..self.terminals.len() {
+            if self.terminals[number].who.account != account || self.terminals[number].phase == Phase::Away {
+                continue;
+            }
+            match how {
+                0 => self.goodbye(number),
+                1 => self.cut_by_client(number),
+                _ => self.half_open(number),
+            }
+        }
+        self.settle();
+        if how == 3 {
+            // The broker dies with them.
+            self.lose_power();
+        }
+        self.pass(self.now_ms + ABSENCE_MS, |_| false);
+        self.check_presence();
+        self.gone = None;
+        // What was acknowledged in the last seconds may wait for the disk.
+        self.pass(self.now_ms + SETTLED_MS, |_| false);
+        self.come_to_rest();
+    }
+
     /// Pulls every list, every log and every count of every account.
     pub(super) fn look(&mut self) {
         self.audit = Audit::default();

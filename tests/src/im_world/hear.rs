@@ -86,6 +86,10 @@ impl World<'_> {
             }
             // 3.1.1 hears of it at `me/err`.
             Job::Ask(what) if !is_yes => self.answer_came(number, what),
+            Job::Command(no) if is_yes => {
+                let now_ms = self.now_ms;
+                self.model.commands[no].told_ms.get_or_insert(now_ms);
+            }
             Job::Intrude if is_yes && v5 => {
                 self.model.blame(ImClass::Leak, format!("what {} must not do was done", who.name));
             }
@@ -111,7 +115,7 @@ impl World<'_> {
         };
         let levels: Vec<&str> = rest.split('/').collect();
         let value: Value = serde_json::from_slice(payload).unwrap_or_default();
-        let (mut message, mut pos) = (None, 0);
+        let (mut message, mut command, mut pos) = (None, None, 0);
         match levels.as_slice() {
             ["me", "in", ..] | ["me", "sent"] => {
                 pos = value["pos"].as_u64().unwrap_or_default();
@@ -122,18 +126,30 @@ impl World<'_> {
                 pos = u64::MAX;
             }
             ["me", "err"] => self.refused(number, &value),
-            ["me", "res", _] => {}
+            ["me", "res", _] => {
+                pos = value["pos"].as_u64().unwrap_or_default();
+                if pos > 0 {
+                    self.position(number, pos, Via::Push);
+                }
+                self.command_changed(number, &value);
+            }
+            ["me", "cmd", name, _] => command = Some((*name).to_owned()),
             ["me", what @ ("sync" | "history" | "convs" | "recount"), "res"] => {
                 if *what != "sync" {
                     self.answer_came(number, what);
                 }
                 self.reply(number, what, &value);
             }
-            ["me", _, "res"] | ["me", "conv", _] | ["me", "cmd", ..] | ["presence" | "state", ..] => {}
+            ["me", _, "res"] | ["me", "conv", _] | ["presence", _, "avail"] | ["state", _] => {}
+            ["presence", of] => self.presence(number, of, &value),
             _ => self.model.blame(ImClass::Protocol, format!("{} got {topic}", who.name)),
         }
+        if let Some(name) = &command {
+            self.commanded(number, name, &value);
+        }
         if let Some(packet_id) = packet_id {
-            self.terminals[number].hold(packet_id, message, pos);
+            let command = command.and(value["args"]["n"].as_u64());
+            self.terminals[number].hold(packet_id, message, command, pos);
             if !self.terminals[number].lazy {
                 self.release(number, usize::MAX);
             }
@@ -166,6 +182,10 @@ impl World<'_> {
         let pos = value["pos"].as_u64().unwrap_or_default();
         if pos > 0 {
             self.position(number, pos, via);
+        }
+        if let ["me", "res", _] = levels {
+            self.command_changed(number, value);
+            return None;
         }
         let (address, kind) = match levels {
             ["me", "sent"] => (value["to"].as_str().unwrap_or_default(), "sent"),
@@ -385,6 +405,45 @@ impl World<'_> {
             self.model.blame(ImClass::NotifyTwice, format!("{name} was told {value} before it had answered"));
         }
         self.pull(number);
+    }
+
+    fn presence(&mut self, number: usize, of: &str, value: &Value) {
+        let (state, epoch) = (value["state"].as_str().unwrap_or_default(), value["epoch"].as_u64().unwrap_or_default());
+        let presence = &mut self.model.views[number].presence;
+        let before = presence.insert(of.to_owned(), (state.to_owned(), epoch));
+        if before.is_some_and(|(_, before)| before > epoch) {
+            let name = self.terminals[number].who.name.clone();
+            self.model.blame(
+                ImClass::PresenceStale,
+                format!("{name} was told of {of}, and of a later start before: {value}"),
+            );
+        }
+    }
+
+    /// Everybody who may sees who is there, and since which start of the broker (G9).
+    pub(super) fn check_presence(&mut self) {
+        let everybody: Vec<String> = self.model.people.iter().chain(&self.model.devices).cloned().collect();
+        let mut wrong = vec![];
+        let boot = self.broker.as_ref().map_or(0, |b| b.hub.boot());
+        for (terminal, view) in self.terminals.iter().zip(&self.model.views) {
+            let sees = matches!(terminal.who.mode, Mode::Push(_) | Mode::Pull);
+            if !sees || self.gone.as_ref() == Some(&terminal.who.account) {
+                continue;
+            }
+            for of in &everybody {
+                let expected = if self.gone.as_ref() == Some(of) { "offline" } else { "online" };
+                let told = view.presence.get(of);
+                if told != Some(&(expected.to_owned(), boot)) {
+                    wrong.push(format!(
+                        "{} was told {told:?} of {of}, which is {expected} since start {boot}",
+                        terminal.who.name
+                    ));
+                }
+            }
+        }
+        for text in wrong {
+            self.model.blame(ImClass::PresenceStale, text);
+        }
     }
 
     fn refused(&mut self, number: usize, value: &Value) {

@@ -6,6 +6,7 @@
 //! conversation, every list and every count through the protocol.
 
 mod audit;
+mod board;
 mod cast;
 mod hear;
 mod model;
@@ -14,6 +15,7 @@ mod script;
 mod terminal;
 mod verdict;
 
+pub use board::Command;
 pub use model::{ImClass, ImViolation, Model};
 
 use crate::faulty::Fault;
@@ -176,6 +178,9 @@ struct World<'a> {
     model: Model,
     audit: Audit,
     aim: Aim,
+    board: board::Board,
+    /// Everything of this account is away and stays so.
+    gone: Option<String>,
     trace: u64,
     disk_busy: bool,
     calm: bool,
@@ -210,6 +215,8 @@ impl<'a> World<'a> {
             model,
             audit: Audit::default(),
             aim: Aim::default(),
+            board: board::Board::default(),
+            gone: None,
             trace: 0xCBF2_9CE4_8422_2325,
             disk_busy: false,
             calm: false,
@@ -502,6 +509,7 @@ impl<'a> World<'a> {
                 return;
             }
         }
+        self.leave_and_return();
         // After one more start, orderly or not, everything is as it was, and nothing comes again.
         self.model.settle();
         if self.rng.chance(50) {
@@ -519,6 +527,7 @@ impl<'a> World<'a> {
         self.come_to_rest();
         self.look();
         verdict::judge(&mut self.model, &self.terminals, &self.audit, EPOCH_MS + self.now_ms);
+        self.check_presence();
     }
 
     fn come_to_rest(&mut self) {
@@ -539,6 +548,7 @@ impl<'a> World<'a> {
             && b.hub.im_totals().asked == 0
             && self.conns.iter().filter(|c| c.hub.is_some()).all(|c| c.is_quiet() && b.hub.output(c.link()).is_empty())
             && self.model.pulls_are_done(&self.terminals)
+            && self.board.is_idle()
     }
 
     fn what_moves(&self) -> String {

@@ -210,6 +210,8 @@ pub struct View {
     pub confirmed: u64,
     /// Latest presence of others: state and epoch.
     pub presence: BTreeMap<String, (String, u64)>,
+    /// Positions of the outcomes of commands it was told.
+    pub outcomes: BTreeMap<String, u64>,
 }
 
 /// Everything that is known from outside.
@@ -221,6 +223,8 @@ pub struct Model {
     pub devices: Vec<String>,
     /// Every message, by its number.
     pub messages: Vec<Sent>,
+    /// Every command, by its number.
+    pub commands: Vec<super::Command>,
     /// By name: `a~b`, or the address of a group.
     pub convs: BTreeMap<String, Conv>,
     /// What is at each position of each account's mailbox.

@@ -21,6 +21,7 @@ impl World<'_> {
             return;
         }
         match self.terminals[number].phase {
+            Phase::Away if self.gone.as_ref() == Some(&self.terminals[number].who.account) => {}
             Phase::Away => {
                 if self.calm || self.rng.chance(35) {
                     self.connect(number);
@@ -33,6 +34,9 @@ impl World<'_> {
                 }
             }
             Phase::Open if self.calm => {
+                if self.terminals[number].who.mode == Mode::Device {
+                    self.run_board(number);
+                }
                 self.terminals[number].lazy = false;
                 self.release(number, usize::MAX);
                 self.keep_alive(number);
@@ -59,6 +63,10 @@ impl World<'_> {
                 self.model.got(&conv, &account, seq, self.now_ms);
             } else if held.pos == u64::MAX {
                 self.model.views[number].head_open = false;
+            }
+            let command = held.command.and_then(|no| usize::try_from(no).ok());
+            if let Some(command) = command.and_then(|no| self.model.commands.get_mut(no)) {
+                command.is_delivered = true;
             }
         }
     }
@@ -124,6 +132,12 @@ impl World<'_> {
             self.release(number, some);
         }
         self.pull(number);
+        if self.terminals[number].who.mode == Mode::Device {
+            self.run_board(number);
+            if self.terminals[number].phase != Phase::Open {
+                return;
+            }
+        }
         if self.terminals[number].who.mode == Mode::Stranger && self.rng.chance(40) {
             return self.intrude(number);
         }
@@ -134,9 +148,10 @@ impl World<'_> {
             45..49 => self.edit(number),
             49..52 => self.say_again(number),
             52..57 => self.look_into(number),
-            57..60 => self.change_group(number),
-            60..64 => self.terminals[number].lazy = !self.terminals[number].lazy,
-            64..67 => self.goodbye(number),
+            57..59 => self.change_group(number),
+            59..63 => self.command(number),
+            63..65 => self.terminals[number].lazy = !self.terminals[number].lazy,
+            65..67 => self.goodbye(number),
             67..70 => self.cut_by_client(number),
             70..73 => self.cut_by_network(number),
             73..75 => self.half_open(number),
@@ -354,7 +369,7 @@ impl World<'_> {
         let op = if self.rng.chance(50) { "remove" } else { "add" };
         self.model.count("group");
         let payload = json!({ "op": op, "who": one }).to_string();
-        self.terminals[number].publish(Errand::new(Job::Group(op, one), format!("im/v1/me/group/{CLUB}"), payload));
+        self.terminals[number].publish(Errand::new(Job::Group, format!("im/v1/me/group/{CLUB}"), payload));
     }
 
     /// What must not work.

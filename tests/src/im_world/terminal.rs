@@ -71,8 +71,14 @@ pub(crate) enum Job {
     },
     /// A pull; what is asked is in the topic.
     Ask(&'static str),
-    /// A change of a group: what, and who.
-    Group(&'static str, String),
+    /// The command of this number.
+    Command(usize),
+    /// It is to be canceled.
+    Cancel,
+    /// What a device says of a command.
+    Report,
+    /// A change of a group.
+    Group,
     /// Something that must not work.
     Intrude,
 }
@@ -154,6 +160,7 @@ pub(crate) enum Said {
 pub(crate) struct Held {
     packet_id: PacketId,
     pub(crate) message: Option<(String, u64)>,
+    pub(crate) command: Option<u64>,
     pub(crate) pos: u64,
 }
 
@@ -391,8 +398,8 @@ impl Terminal {
     }
 
     /// Keeps a delivery until it is acknowledged.
-    pub(crate) fn hold(&mut self, packet_id: PacketId, message: Option<(String, u64)>, pos: u64) {
-        self.held.push_back(Held { packet_id, message, pos });
+    pub(crate) fn hold(&mut self, packet_id: PacketId, message: Option<(String, u64)>, command: Option<u64>, pos: u64) {
+        self.held.push_back(Held { packet_id, message, command, pos });
     }
 
     // ---- What it hears -----------------------------------------------------------------------------------------

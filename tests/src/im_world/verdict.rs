@@ -38,6 +38,7 @@ pub(super) fn judge(model: &mut Model, terminals: &[Terminal], audit: &Audit, wa
         }
     }
     check_told(model);
+    check_commands(model, terminals, wall_ms);
     check_totals(model, terminals, audit);
 }
 
@@ -110,6 +111,29 @@ fn check_told(model: &mut Model) {
             );
             model.blame(ImClass::LostWrite, text);
         }
+    }
+}
+
+/// Every command that was acknowledged has an outcome, and all who asked know it.
+fn check_commands(model: &mut Model, terminals: &[Terminal], wall_ms: u64) {
+    let mut wrong = vec![];
+    for command in &model.commands {
+        let Some(told_ms) = command.told_ms else { continue };
+        if EPOCH_MS + told_ms + command.deadline_ms + SLACK_MS > wall_ms {
+            continue;
+        }
+        for (terminal, view) in terminals.iter().zip(&model.views) {
+            let is_owed = terminal.who.account == command.from
+                && matches!(terminal.who.mode, Mode::Push(1) | Mode::Pull)
+                && !view.gap
+                && view.since_ms.is_some_and(|since| since <= command.asked_ms);
+            if is_owed && !view.outcomes.contains_key(&command.id) {
+                wrong.push(format!("{} heard of no outcome of {command:?}", terminal.who.name));
+            }
+        }
+    }
+    for text in wrong {
+        model.blame(ImClass::Command, text);
     }
 }
 

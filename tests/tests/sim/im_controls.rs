@@ -72,6 +72,11 @@ fn a_broker_that_forgets_deadlines_is_caught() {
 }
 
 #[test]
+fn a_broker_that_forgets_commands_is_caught() {
+    caught(Fault::ForgetCommands, &[ImClass::Command], 12);
+}
+
+#[test]
 fn the_same_worlds_with_an_honest_store_are_clean() {
     for seed in 0..12 {
         let report = run(&harsh(seed, None), &mut InMemory::default());

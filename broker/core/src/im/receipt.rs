@@ -205,10 +205,9 @@ impl Im {
         }
     }
 
-    /// A message no longer counts: it was recalled, or has expired.
+    /// A message that is gone, recalled or expired, no longer counts.
     pub(super) fn uncount(&mut self, conv: ConvNo, seq: u64, from: AccountNo) {
         let c = &mut self.dir.convs[conv.at()];
-        c.set_gone(seq);
         c.changes = c.changes.wrapping_add(1);
         let mut changed = vec![];
         for member in &mut c.members {

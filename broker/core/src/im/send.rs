@@ -472,6 +472,7 @@ impl Im {
         self.put(row::BODY, change.conv.0.into(), change.seq, &row);
         self.remember_body(change.conv, change.seq, row.into());
         if kind == MailKind::Recall {
+            self.dir.convs[change.conv.at()].set_gone(change.seq);
             if body.counts() {
                 self.uncount(change.conv, change.seq, body.from);
             }
@@ -518,6 +519,7 @@ impl Im {
         let value = wiped.encode();
         self.put(row::BODY, conv.0.into(), seq, &value);
         self.remember_body(conv, seq, value.into());
+        self.dir.convs[conv.at()].set_gone(seq);
         if expiring.counts {
             self.uncount(conv, seq, expiring.from);
         }
