@@ -1,6 +1,6 @@
 //! What clients hear, checked against the model at once.
 
-use super::model::{Entry, ImClass, SLACK_MS, conv_of, number_in};
+use super::model::{Entry, ImClass, Model, SLACK_MS, address_of, conv_of, number_in};
 use super::terminal::{Job, Mode, Said};
 use super::{EPOCH_MS, World};
 use parlor_protocol::mqtt::{PacketId, Version};
@@ -37,15 +37,19 @@ impl World<'_> {
         let who = self.terminals[number].who.clone();
         let v5 = who.version == Version::V5;
         let is_yes = reason < 0x80;
-        // 3.1.1 says "heard" of what is refused too; in a group whose members change that is no promise.
-        let is_sure = |conv: &str| is_yes && (v5 || conv.contains('~'));
+        // 3.1.1 says "heard" of what is refused too; where rights change that is no promise.
+        let is_open = |model: &Model, conv: &str| {
+            conv.contains('~') && !model.was_blocked(&who.account, &address_of(conv, &who.account))
+        };
+        let is_sure = |model: &Model, conv: &str| is_yes && (v5 || is_open(model, conv));
         match job {
             Job::Send(no) => {
+                let conv = self.model.messages[no].conv.clone();
+                let (is_sure, is_open) = (is_sure(&self.model, &conv), is_open(&self.model, &conv));
                 let sent = &mut self.model.messages[no];
-                let conv = sent.conv.clone();
-                sent.told |= is_sure(&conv) && !sent.is_forbidden;
+                sent.told |= is_sure && !sent.is_forbidden;
                 sent.refused |= !is_yes && tries == 1;
-                if !is_yes && conv.contains('~') && who.mode != Mode::Stranger {
+                if !is_yes && is_open && who.mode != Mode::Stranger {
                     let text = format!("{}'s message {no} was refused: {reason:#x}", who.name);
                     self.model.blame(ImClass::Protocol, text);
                 }
@@ -61,7 +65,7 @@ impl World<'_> {
                         self.model.blame(ImClass::Duplicate, text);
                     }
                     self.model.observe(&conv, seq, &Entry::Message(no), 0, "the answer to its repetition");
-                } else if !is_yes && conv.contains('~') {
+                } else if !is_yes && is_open(&self.model, &conv) {
                     let text = format!("{} repeated message {no}, and was refused: {reason:#x}", who.name);
                     self.model.blame(ImClass::Duplicate, text);
                 }
@@ -70,11 +74,11 @@ impl World<'_> {
                 let text = format!("{} used an id again for another content, and that was accepted", who.name);
                 self.model.blame(ImClass::IdReused, text);
             }
-            Job::Read { conv, seq } if is_sure(&conv) => {
+            Job::Read { conv, seq } if is_sure(&self.model, &conv) => {
                 let marks = self.model.marks(&conv, &who.account);
                 marks.read_told = marks.read_told.max(seq);
             }
-            Job::Recall { conv, seq } if is_sure(&conv) => {
+            Job::Recall { conv, seq } if is_sure(&self.model, &conv) => {
                 let now_ms = self.now_ms;
                 if let Some(line) = self.model.line_mut(&conv, seq) {
                     line.recalled_ms.get_or_insert(now_ms);
@@ -86,6 +90,11 @@ impl World<'_> {
             }
             // 3.1.1 hears of it at `me/err`.
             Job::Ask(what) if !is_yes => self.answer_came(number, what),
+            Job::Hear(other) => {
+                if let Some(block) = self.model.blocks.get_mut(&(who.account.clone(), other)) {
+                    block.open -= 1;
+                }
+            }
             Job::Command(no) if is_yes => {
                 let now_ms = self.now_ms;
                 self.model.commands[no].told_ms.get_or_insert(now_ms);
@@ -410,6 +419,11 @@ impl World<'_> {
     fn presence(&mut self, number: usize, of: &str, value: &Value) {
         let (state, epoch) = (value["state"].as_str().unwrap_or_default(), value["epoch"].as_u64().unwrap_or_default());
         let presence = &mut self.model.views[number].presence;
+        if value.is_null() {
+            // It is seen no more.
+            presence.remove(of);
+            return;
+        }
         let before = presence.insert(of.to_owned(), (state.to_owned(), epoch));
         if before.is_some_and(|(_, before)| before > epoch) {
             let name = self.terminals[number].who.name.clone();

@@ -171,6 +171,17 @@ pub struct Conv {
     pub marks: BTreeMap<String, Marks>,
 }
 
+/// What one account has asked for about hearing another.
+#[derive(Debug, Clone, Default)]
+pub struct Block {
+    /// The latest wish.
+    pub is_wanted: bool,
+    /// Wishes that were not answered.
+    pub open: u32,
+    /// No other was under way when that was wished, so that the broker cannot have heard them the other way round.
+    pub is_sure: bool,
+}
+
 /// What one terminal has seen.
 #[derive(Debug, Clone, Default)]
 pub struct View {
@@ -227,6 +238,8 @@ pub struct Model {
     pub commands: Vec<super::Command>,
     /// By name: `a~b`, or the address of a group.
     pub convs: BTreeMap<String, Conv>,
+    /// Who blocks whom.
+    pub blocks: BTreeMap<(String, String), Block>,
     /// What is at each position of each account's mailbox.
     pub mail: BTreeMap<(String, u64), String>,
     /// By terminal.
@@ -370,6 +383,35 @@ impl Model {
         if seq > marks.got {
             marks.got = seq;
             marks.got_when.push((now_ms, seq));
+        }
+    }
+
+    /// Whether one of two certainly blocks the other now.
+    pub(crate) fn is_blocked(&self, one: &str, other: &str) -> bool {
+        let is_on = |a: &str, b: &str| {
+            self.blocks.get(&(a.to_owned(), b.to_owned())).is_some_and(|b| b.is_wanted && b.is_sure && b.open == 0)
+        };
+        is_on(one, other) || is_on(other, one)
+    }
+
+    /// Whether one of two may ever have blocked the other.
+    pub(crate) fn was_blocked(&self, one: &str, other: &str) -> bool {
+        let is_there = |a: &str, b: &str| self.blocks.contains_key(&(a.to_owned(), b.to_owned()));
+        is_there(one, other) || is_there(other, one)
+    }
+
+    /// One wishes to hear nothing of another, or to hear of it again.
+    pub(crate) fn wish(&mut self, one: &str, other: &str, is_wanted: bool) {
+        let block = self.blocks.entry((one.to_owned(), other.to_owned())).or_default();
+        block.is_wanted = is_wanted;
+        block.is_sure = block.open == 0;
+        block.open += 1;
+        if !is_wanted {
+            // What waits to be sent may pass now.
+            let conv = conv_of(one, other);
+            for sent in self.messages.iter_mut().filter(|sent| sent.conv == conv && !sent.refused) {
+                sent.is_forbidden = false;
+            }
         }
     }
 

@@ -39,6 +39,7 @@ impl World<'_> {
                 }
                 self.terminals[number].lazy = false;
                 self.release(number, usize::MAX);
+                self.make_up(number);
                 self.keep_alive(number);
                 self.pull(number);
             }
@@ -148,7 +149,8 @@ impl World<'_> {
             45..49 => self.edit(number),
             49..52 => self.say_again(number),
             52..57 => self.look_into(number),
-            57..59 => self.change_group(number),
+            57 => self.change_group(number),
+            58 => self.block(number),
             59..63 => self.command(number),
             63..65 => self.terminals[number].lazy = !self.terminals[number].lazy,
             65..67 => self.goodbye(number),
@@ -223,6 +225,7 @@ impl World<'_> {
             object.to_string().into_bytes()
         };
         let may_repeat = id.is_none() && !(qos == 2 && who.resumes);
+        let is_forbidden = who.mode == Mode::Stranger || self.model.is_blocked(&who.account, &to);
         self.model.count("messages");
         self.model.messages.push(Sent {
             conv: conv_of(&who.account, &to),
@@ -237,7 +240,7 @@ impl World<'_> {
             may_repeat,
             told: false,
             refused: false,
-            is_forbidden: who.mode == Mode::Stranger,
+            is_forbidden,
             seqs: std::collections::BTreeSet::new(),
         });
         let mut errand = Errand::new(Job::Send(no), format!("im/v1/to/{to}/msg"), payload);
@@ -370,6 +373,39 @@ impl World<'_> {
         self.model.count("group");
         let payload = json!({ "op": op, "who": one }).to_string();
         self.terminals[number].publish(Errand::new(Job::Group, format!("im/v1/me/group/{CLUB}"), payload));
+    }
+
+    /// Somebody wants to hear nothing of another, or to hear of it again.
+    fn block(&mut self, number: usize) {
+        let account = self.terminals[number].who.account.clone();
+        let mut others = self.model.people.clone();
+        others.retain(|name| *name != account);
+        if others.is_empty() || !self.model.people.contains(&account) {
+            return;
+        }
+        let other = others[self.rng.at(others.len())].clone();
+        let is_wanted = self.rng.chance(60);
+        self.hear_of(number, &other, is_wanted);
+    }
+
+    fn hear_of(&mut self, number: usize, other: &str, is_wanted: bool) {
+        self.model.count("block");
+        let account = self.terminals[number].who.account.clone();
+        self.model.wish(&account, other, is_wanted);
+        let payload = json!({ "op": if is_wanted { "block" } else { "unblock" } }).to_string();
+        let topic = format!("im/v1/me/contact/{other}");
+        self.terminals[number].publish(Errand::new(Job::Hear(other.to_owned()), topic, payload));
+    }
+
+    /// At rest everybody hears of everybody again.
+    fn make_up(&mut self, number: usize) {
+        let account = self.terminals[number].who.account.clone();
+        let mut blocks = self.model.blocks.iter().filter(|((one, _), _)| *one == account);
+        let blocked = blocks.find(|(_, block)| block.open == 0 && (block.is_wanted || !block.is_sure));
+        if let Some(((_, other), _)) = blocked {
+            let other = other.clone();
+            self.hear_of(number, &other, false);
+        }
     }
 
     /// What must not work.

@@ -79,6 +79,8 @@ pub(crate) enum Job {
     Report,
     /// A change of a group.
     Group,
+    /// This account is to be heard no more, or again.
+    Hear(String),
     /// Something that must not work.
     Intrude,
 }
