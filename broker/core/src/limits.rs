@@ -153,6 +153,8 @@ limits! {
     im_device_mailbox_entries_max: 256, 16, 10_000_000;
     /// Days they are kept. Edge as `im_mailbox_days`.
     im_device_mailbox_days: 7, 1, 31;
+    /// Pulls of one account (`me/sync`, `me/history`, `me/convs`, `me/recount`) that wait for the disk. One more is refused with `quota` (0x97).
+    im_pulls_per_account_max: 64, 1, 65_536;
     /// Contacts of one account, blocked and muted ones included; and channels it follows. One more is refused with `quota` (0x97).
     im_contacts_per_account_max: 1_000, 1, 100_000;
     /// Contact requests of one account, and to one account, that nobody has answered. One more is refused with `quota` (0x97).

@@ -44,6 +44,9 @@ impl Im {
     pub(crate) fn ask(&mut self, table: Table, what: What, pending: Pending) -> u64 {
         let token = self.next_token;
         self.next_token += 1;
+        if let Some(account) = pending.is_pull_of() {
+            *self.pulls.entry(account).or_insert(0) += 1;
+        }
         self.pending.insert(token, pending);
         self.out.push_back(Out::Query(Query { token, table, what }));
         token

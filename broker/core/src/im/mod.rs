@@ -178,6 +178,17 @@ pub(crate) enum Pending {
     Change(Box<send::Change>),
 }
 
+impl Pending {
+    /// Whose pull it is, if it is one.
+    fn is_pull_of(&self) -> Option<AccountNo> {
+        match self {
+            Self::Query(asked) => Some(asked.account()),
+            Self::Recount(recount) => Some(recount.account()),
+            _ => None,
+        }
+    }
+}
+
 /// Gauges of the messaging rooms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ImTotals {
@@ -242,6 +253,8 @@ pub(crate) struct Im {
     bodies: cache::Cache<(ConvNo, u64), Rc<[u8]>>,
     dedup: dedup::Dedup,
     pending: Map<u64, Pending>,
+    /// How many of these are pulls, by account.
+    pulls: Map<AccountNo, u64>,
     next_token: u64,
     serial: u32,
     /// Messages that expire and have not: when, who said them, whether they count.
@@ -312,6 +325,7 @@ impl Im {
             bodies: cache::Cache::new(BODIES_BYTES, seed),
             dedup: dedup::Dedup::new(seed),
             pending: map(seed),
+            pulls: map(seed),
             next_token: 1,
             serial: 0,
             expiring: std::collections::BTreeMap::new(),
@@ -604,7 +618,11 @@ impl Im {
 
     /// The store has answered.
     pub(crate) fn answered(&mut self, now: Now, answer: &crate::store::Answer) {
-        match self.pending.remove(&answer.token) {
+        let pending = self.pending.remove(&answer.token);
+        if let Some(account) = pending.as_ref().and_then(Pending::is_pull_of) {
+            self.pulled(account);
+        }
+        match pending {
             None => {}
             Some(Pending::Send(parked)) => self.unparked(now, &parked, answer),
             Some(Pending::Retry(retry)) => self.asked_first(now, &retry, answer),

@@ -3,7 +3,7 @@
 use super::body::{Body, put_place};
 use super::json::{put_field, put_num, put_str};
 use super::model::{AccountNo, ConvKind, ConvNo, GONE, MailEntry, MailKind};
-use super::{Asker, Done, Im, Origin, Out, Pending, Refusal, Verdict, number, object, row, text};
+use super::{Asker, Code, Done, Im, Origin, Out, Pending, Refusal, Verdict, number, object, row, text};
 use crate::hub::Now;
 use crate::store::{Answer, Direction, What};
 use serde_json::json;
@@ -28,6 +28,13 @@ pub(crate) struct Asked {
     /// Place in `online`, and serial number, of the session that asks.
     online: Option<(u32, u32)>,
     what: Wanted,
+}
+
+impl Asked {
+    /// Who asks.
+    pub(super) fn account(&self) -> AccountNo {
+        self.asker.account
+    }
 }
 
 #[derive(Debug)]
@@ -94,6 +101,26 @@ impl Lines {
 }
 
 impl Im {
+    /// Whether an account may ask the store for one thing more.
+    pub(super) fn may_pull(&self, origin: &Origin<'_>) -> Result<(), Refusal> {
+        let most = self.limits.im_pulls_per_account_max;
+        if origin.operator || self.pulls.get(&origin.account).is_none_or(|pulls| *pulls < most) {
+            return Ok(());
+        }
+        let text = format!("{most} pulls of this account wait (limits.im_pulls_per_account_max): wait for an answer");
+        Err(Refusal::new(Code::Quota, text))
+    }
+
+    /// The store has answered one.
+    pub(super) fn pulled(&mut self, account: AccountNo) {
+        if let Some(pulls) = self.pulls.get_mut(&account) {
+            *pulls -= 1;
+            if *pulls == 0 {
+                self.pulls.remove(&account);
+            }
+        }
+    }
+
     pub(super) fn on_sync(
         &mut self,
         now: Now,
@@ -101,6 +128,7 @@ impl Im {
         path: &str,
         payload: &[u8],
     ) -> Result<Verdict, Refusal> {
+        self.may_pull(origin)?;
         let object = object(payload)?;
         let max = number(&object, "max")?.unwrap_or(SYNC_DEFAULT).clamp(1, SYNC_MOST);
         let terminal = self.terminal_of(origin);
@@ -342,6 +370,7 @@ impl Im {
         path: &str,
         payload: &[u8],
     ) -> Result<Verdict, Refusal> {
+        self.may_pull(origin)?;
         let object = object(payload)?;
         let with = text(&object, "with")?.ok_or_else(|| Refusal::bad("\"with\" is missing: whose conversation?"))?;
         let (before, after) = (number(&object, "before")?, number(&object, "after")?);
@@ -454,6 +483,7 @@ impl Im {
         path: &str,
         payload: &[u8],
     ) -> Result<Verdict, Refusal> {
+        self.may_pull(origin)?;
         let object = object(payload)?;
         let max = number(&object, "max")?.unwrap_or(CONVS_DEFAULT).clamp(1, CONVS_MOST);
         let asker = Self::asker(origin, path, object.get("id").cloned());

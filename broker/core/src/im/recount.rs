@@ -30,6 +30,13 @@ struct Counted {
     kept: u32,
 }
 
+impl Recount {
+    /// Who asks.
+    pub(super) fn account(&self) -> AccountNo {
+        self.asker.account
+    }
+}
+
 impl Im {
     pub(super) fn on_recount(
         &mut self,
@@ -38,6 +45,7 @@ impl Im {
         path: &str,
         payload: &[u8],
     ) -> Result<Verdict, Refusal> {
+        self.may_pull(origin)?;
         let object = object(payload)?;
         let convs = match text(&object, "with")? {
             Some(with) => vec![self.conv_with(origin.account, with)?],
