@@ -69,6 +69,7 @@ impl ImPlan {
         if rng.chance(15) {
             limits.im_mailbox_entries_max = rng.between(16, 60);
         }
+        limits.im_pulls_per_account_max = rng.between(20, 64);
         Self {
             seed,
             people: usize::try_from(rng.between(2, 4)).expect("small"),

@@ -83,8 +83,9 @@ impl World<'_> {
         if totals.uncommitted_bytes > limits.commit_bytes_max + packet * (self.conns.len() as u64 + 1) {
             wrong.push(format!("{} bytes wait for the disk", totals.uncommitted_bytes));
         }
-        // A session asks for at most one page of each kind, and for what its client asks it within its window.
-        let most = (im.online + 1) * (3 + limits.receive_max);
+        // Each account its pulls, each session a page of each kind, and each connection what it waits for.
+        let waiting = 4 * (im.online + 1) + self.conns.len() as u64;
+        let most = im.accounts * limits.im_pulls_per_account_max + waiting;
         if im.asked > most || im.cached_bytes > 17 << 20 {
             wrong.push(format!("{im:?}, at most {most} may be asked"));
         }

@@ -4,7 +4,7 @@ use parlor_core::access::Access;
 use parlor_core::auth::AuthAnswer;
 use parlor_core::limits::Limits;
 use parlor_core::store::memory::MemoryStore;
-use parlor_core::store::{Batch, BatchNo, StoreEvent};
+use parlor_core::store::{Batch, BatchNo, Query, StoreEvent};
 use parlor_core::{Effect, Hub, ImSettings, LinkId, Now, Peer, Settings};
 use parlor_protocol::mqtt::{
     Ack, Connect, Packet, PacketId, Properties, Publish, QoS, ReasonCode, RetainHandling, Subscribe, SubscribeFilters,
@@ -23,6 +23,9 @@ struct Bench {
     limits: Limits,
     now: Now,
     next_id: u16,
+    /// Questions are answered at once; otherwise they wait.
+    is_disk_read: bool,
+    questions: Vec<Query>,
 }
 
 /// Something a client heard.
@@ -40,7 +43,8 @@ impl Bench {
         let mut store = MemoryStore::new();
         let now = Now { ms: 0, wall_ms: 1_800_000_000_000 };
         let hub = Self::hub(&mut store, &limits, now);
-        let mut bench = Self { hub, store, waiting: None, limits, now, next_id: 0 };
+        let mut bench =
+            Self { hub, store, waiting: None, limits, now, next_id: 0, is_disk_read: true, questions: vec![] };
         for (one, other) in [("alice", "bob"), ("alice", "carol")] {
             for name in [one, other] {
                 bench.hub.describe_account(now, name, "person", None, 0);
@@ -78,12 +82,13 @@ impl Bench {
                         let answer = AuthAnswer::Accept { account, groups: vec![], expires_at_ms: None, data: None };
                         self.hub.authenticated(self.now, link, request.exchange, answer);
                     }
-                    Effect::Query(query) => {
-                        let answer = self.store.answer(&query);
-                        self.hub.stored(self.now, StoreEvent::Answer(answer));
-                    }
+                    Effect::Query(query) => self.questions.push(query),
                     _ => {}
                 }
+            }
+            for query in self.questions.extract_if(.., |_| self.is_disk_read) {
+                let answer = self.store.answer(&query);
+                self.hub.stored(self.now, StoreEvent::Answer(answer));
             }
             if self.waiting.is_none() {
                 self.waiting = self.hub.take_batch();
@@ -414,4 +419,24 @@ fn a_new_terminal_gets_what_was_on_its_way_to_the_disk_when_it_came() {
     b.commit();
     got.extend(seqs(&b.on(bob, "in/alice/msg")));
     assert_eq!(got, [1, 2]);
+}
+
+#[test]
+fn pulls_that_wait_for_the_disk_are_bounded_for_each_account() {
+    let mut b = Bench::new(Limits { im_pulls_per_account_max: 3, ..Limits::default() });
+    let (alice, bob) = (b.terminal("alice", "phone"), b.terminal("bob", "phone"));
+    b.say(alice, "to/bob/msg", "1");
+    b.is_disk_read = false;
+    let refused = |b: &mut Bench, link| {
+        for path in ["me/sync", "me/history", "me/convs", "me/recount"] {
+            b.publish(link, path, r#"{"with":"bob","after":0}"#);
+        }
+        let heard = b.heard(link);
+        heard.iter().filter(|h| matches!(h, Heard::PubAck(false))).count()
+    };
+    assert_eq!((refused(&mut b, alice), refused(&mut b, alice)), (1, 4));
+    b.is_disk_read = true;
+    b.commit();
+    assert_eq!(refused(&mut b, alice), 0, "they were answered");
+    assert!(b.on(bob, "in/alice/msg").len() == 1);
 }
