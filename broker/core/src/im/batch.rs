@@ -27,6 +27,17 @@ impl Marks {
     }
 }
 
+impl Pending {
+    /// Whose pull it is, if it is one.
+    pub(super) fn is_pull_of(&self) -> Option<AccountNo> {
+        match self {
+            Self::Query(asked) => Some(asked.account()),
+            Self::Recount(recount) => Some(recount.account()),
+            _ => None,
+        }
+    }
+}
+
 impl Im {
     // ---- Writing rows ----------------------------------------------------------------------------------------
 

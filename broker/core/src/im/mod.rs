@@ -178,17 +178,6 @@ pub(crate) enum Pending {
     Change(Box<send::Change>),
 }
 
-impl Pending {
-    /// Whose pull it is, if it is one.
-    fn is_pull_of(&self) -> Option<AccountNo> {
-        match self {
-            Self::Query(asked) => Some(asked.account()),
-            Self::Recount(recount) => Some(recount.account()),
-            _ => None,
-        }
-    }
-}
-
 /// Gauges of the messaging rooms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ImTotals {
