@@ -76,8 +76,20 @@ impl World<'_> {
         self.come_to_rest();
     }
 
-    /// Pulls every list, every log and every count of every account.
+    /// Pulls every list, every log and every count of every account; again, if the power fails meanwhile.
     pub(super) fn look(&mut self) {
+        loop {
+            let crashes = self.crashes;
+            self.look_once();
+            if self.crashes == crashes {
+                return;
+            }
+            self.come_to_rest();
+        }
+    }
+
+    fn look_once(&mut self) {
+        let crashes = self.crashes;
         self.audit = Audit::default();
         let auditors: Vec<usize> =
             (0..self.terminals.len()).filter(|at| self.terminals[*at].who.mode == Mode::Auditor).collect();
@@ -104,7 +116,8 @@ impl World<'_> {
         let until = self.now_ms + 20_000;
         self.pass(until, |w| auditors.iter().all(|at| w.terminals[*at].asked.is_empty()));
         for &number in &auditors {
-            if !self.terminals[number].asked.is_empty() || self.terminals[number].phase != Phase::Open {
+            let is_answered = self.terminals[number].asked.is_empty() && self.terminals[number].phase == Phase::Open;
+            if !is_answered && self.crashes == crashes {
                 let text = self.terminals[number].unfinished();
                 self.model.blame(ImClass::Stuck, format!("an auditor is not answered: {text}"));
             }

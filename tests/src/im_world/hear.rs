@@ -320,10 +320,10 @@ impl World<'_> {
             };
             let missing: Vec<u64> = (last + 1..=prev).filter(is_due).collect();
             let text = format!("{} got {conv} {seq} (prev {prev}) after {last}: {missing:?} missing", who.name);
-            if missing.iter().any(|missing| self.model.line(conv, *missing).is_some()) {
+            if missing.iter().any(|missing| self.model.line(conv, *missing).is_some_and(|line| line.ts > 0)) {
                 self.model.blame(ImClass::PollSkip, text);
             } else if !missing.is_empty() {
-                // Nobody has seen it yet: it may have been over before anybody could.
+                // Nobody has seen it yet, or knows when it was said: it may have been over, or said before the terminal came.
                 self.model.suspicions.push((number, conv.to_owned(), missing, text));
             }
         }

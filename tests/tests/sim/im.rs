@@ -1,7 +1,8 @@
 //! Instant messaging in whole worlds, each from one seed.
 //!
-//! `SEED=n` repeats one world; `PARLOR_IM_SEEDS=n` runs so many.
+//! `SEED=n` repeats one world; `PARLOR_IM_SEEDS=n` runs so many; `PARLOR_IM_STEPS=1` loses power at every write and sync.
 
+use parlor_tests::disk::KEEPS;
 use parlor_tests::im_world::{ImPlan, run};
 use parlor_tests::world::{InMemory, OnDisk};
 
@@ -78,4 +79,31 @@ fn the_seeds_come_to_everything() {
     ];
     let missing: Vec<&str> = expected.into_iter().filter(|what| !tally.contains_key(what)).collect();
     assert!(missing.is_empty(), "no seed came to {missing:?}: {tally:?}");
+}
+
+/// One small world, with the power failing at writes and syncs of its disk in turn: at forty of them, or at all.
+#[test]
+fn no_write_or_sync_is_a_bad_moment_for_a_message() {
+    let seed = 5;
+    let small = ImPlan {
+        people: 2,
+        rounds: 1,
+        chaos_ms: 800,
+        crashes_ms: vec![],
+        restarts_ms: vec![],
+        freeze_at: None,
+        ..ImPlan::random(seed)
+    };
+    let whole = run(&small, &mut OnDisk::new(seed, None));
+    whole.expect_clean("the world without a power cut", seed);
+    let stride = if std::env::var_os("PARLOR_IM_STEPS").is_some() { 1 } else { whole.disk_steps.div_ceil(40) };
+    // `STEP=n` repeats one moment.
+    let only: Option<u64> = std::env::var("STEP").ok().map(|step| step.parse().expect("STEP is a number"));
+    let steps = (0..whole.disk_steps).step_by(usize::try_from(stride).expect("small"));
+    for step in only.into_iter().chain(steps.filter(|_| only.is_none())) {
+        let keep = KEEPS[usize::try_from(step).expect("small") % KEEPS.len()];
+        let report = run(&ImPlan { freeze_at: Some(step), ..small.clone() }, &mut OnDisk::new(seed, Some(keep)));
+        report.expect_clean(&format!("power lost at STEP={step}, of the unsynced stays {keep:?}"), seed);
+    }
+    eprintln!("{} writes and syncs, every {stride}", whole.disk_steps);
 }
