@@ -46,6 +46,8 @@ pub(super) struct Board {
     over: BTreeMap<String, &'static str>,
     /// Carried out now: name, number, until when.
     busy: Option<(String, usize, u64)>,
+    /// How often the power had failed when that was begun.
+    crashes: u32,
 }
 
 impl Board {
@@ -55,6 +57,13 @@ impl Board {
 }
 
 impl World<'_> {
+    /// No deadline of a command is to come.
+    pub(super) fn commands_are_over(&self) -> bool {
+        let is_over =
+            |c: &Command| c.outcome.is_some() || c.told_ms.is_none_or(|at| at + c.deadline_ms + SLACK_MS < self.now_ms);
+        self.model.commands.iter().all(is_over)
+    }
+
     // ---- Whoever asks ------------------------------------------------------------------------------------------
 
     pub(super) fn command(&mut self, number: usize) {
@@ -159,10 +168,11 @@ impl World<'_> {
             self.board.over.insert(name.to_owned(), "unknown_outcome");
             self.answer_command(number, name, no, "unknown_outcome");
         } else if is_another {
-            // The other one's deadline must be over, or near.
+            // The other one's deadline must be over, or near; or an outcome that made room for it was lost with the power.
             let other = self.board.busy.as_ref().map_or(0, |(_, other, _)| *other);
             let c = &self.model.commands[other];
-            if !c.is_canceled && now_ms < c.asked_ms + c.deadline_ms {
+            let is_lost = self.board.crashes != self.crashes;
+            if !is_lost && !c.is_canceled && now_ms < c.asked_ms + c.deadline_ms {
                 let text = format!("command {no} came while the board carries out {other}: {c:?}");
                 self.model.blame(ImClass::Command, text);
             }
@@ -175,6 +185,7 @@ impl World<'_> {
             if once && runs > 1 {
                 self.model.blame(ImClass::Duplicate, format!("command {no} was carried out {runs} times"));
             }
+            self.board.crashes = self.crashes;
             self.board.busy = Some((name.to_owned(), no, now_ms + self.rng.below(400)));
             if self.rng.chance(40) {
                 self.answer_command(number, name, no, "running");

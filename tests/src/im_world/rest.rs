@@ -37,6 +37,7 @@ impl World<'_> {
             && self.conns.iter().filter(|c| c.hub.is_some()).all(|c| c.is_quiet() && b.hub.output(c.link()).is_empty())
             && self.model.pulls_are_done(&self.terminals)
             && self.board.is_idle()
+            && self.commands_are_over()
     }
 
     fn what_moves(&self) -> String {
