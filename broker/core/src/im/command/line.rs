@@ -127,7 +127,12 @@ impl Im {
     /// Sends a command; false: not now.
     fn send_command(&mut self, now: Now, device: AccountNo, no: u64) -> bool {
         let Some(command) = self.commands.get(device, no) else { return false };
-        if !self.is_command_on_disk(command) {
+        // Nor before the outcomes of earlier ones are: after a power cut the device would have two, the later one first.
+        let is_settled = self.is_command_on_disk(command)
+            && self.commands.devices.get(&device).is_none_or(|queue| {
+                queue.commands.values().filter(|c| c.state.is_outcome()).all(|c| self.is_command_on_disk(c))
+            });
+        if !is_settled {
             self.waiting_devices.push(device);
             return false;
         }

@@ -621,3 +621,20 @@ fn a_row_reads_back() {
         assert_eq!(State::of(no).map(|state| state as u32), (no < 11).then_some(no));
     }
 }
+
+#[test]
+fn the_next_command_waits_until_the_outcome_before_it_is_on_disk() {
+    let mut house = House::new();
+    let lamp = house.lamp();
+    house.connect("alice", "phone", &["im/v1/me/#"]);
+    house.say("alice", "to/lamp/cmd/set", r#"{"args":1,"id":"c1"}"#).unwrap();
+    house.say("alice", "to/lamp/cmd/set", r#"{"args":2,"id":"c2"}"#).unwrap();
+    let first = house.take(lamp).remove(0);
+    assert_eq!(first.topic, "me/cmd/c1/set");
+    house.ack(lamp, &first);
+    house.settle();
+    house.request(("lamp", Some(lamp)), "me/cmdres/c1", r#"{"state":"done"}"#, None).unwrap();
+    assert!(house.take(lamp).is_empty(), "a power cut now would bring c1 back while the device has c2");
+    house.settle();
+    assert_eq!(house.take(lamp).remove(0).topic, "me/cmd/c2/set");
+}
