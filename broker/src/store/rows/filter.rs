@@ -88,8 +88,6 @@ impl FilterWriter {
                 block[start + byte] |= bit;
             }
         }
-        // A key of the next block may share its bits with the last of this one, and must be in both.
-        self.last = None;
         Some((self.first, block))
     }
 }
