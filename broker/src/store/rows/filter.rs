@@ -11,7 +11,7 @@ use super::RowKey;
 
 /// Keys of a block; with [`BITS`] each it fits one page of the index.
 const BLOCK_KEYS: usize = 6_300;
-/// Bits a key: with [`PROBES`] of them set, a run is asked in vain four times in ten thousand. A question in vain
+/// Bits a key: with [`PROBES`] of them set, a run is asked in vain three times in ten thousand. A question in vain
 /// costs a page of the index, and a new row is one for every run.
 const BITS: usize = 20;
 const PROBES: u32 = 7;
