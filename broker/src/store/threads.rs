@@ -346,6 +346,8 @@ impl Worker {
 
     fn work(&mut self) -> Result<(), StoreError> {
         self.look_at_space()?;
+        // A merge that the last end interrupted.
+        self.start_job(false);
         loop {
             let turn = self.next_turn();
             if let Some(done) = turn.done {

@@ -24,12 +24,12 @@ fn what_was_acknowledged_survives_kill_9() {
 }
 
 /// The same loop with a store that breaks one promise must end with a violation of that class.
-fn caught(fault: &str, class: Class) {
+fn caught(fault: &str, classes: &[Class]) {
     // A broker that never waits for the disk would drown the conversations beside it.
-    caught_in(&["12", "1", "queues"], fault, class);
+    caught_in(&["12", "1", "queues"], fault, classes);
 }
 
-fn caught_in(args: &[&str], fault: &str, class: Class) {
+fn caught_in(args: &[&str], fault: &str, classes: &[Class]) {
     let loop_program = Broker::binary().with_file_name("kill_loop");
     let broken_broker = Broker::binary().with_file_name("parlor-faulty");
     for program in [&loop_program, &broken_broker] {
@@ -42,8 +42,8 @@ fn caught_in(args: &[&str], fault: &str, class: Class) {
         .output()
         .expect("the loop runs");
     let text = String::from_utf8_lossy(&output.stdout);
-    let wanted = format!("BROKEN {class:?}");
-    let found = text.lines().find(|line| line.starts_with(&wanted));
+    let is_wanted = |line: &&str| classes.iter().any(|class| line.starts_with(&format!("BROKEN {class:?}")));
+    let found = text.lines().find(is_wanted);
     assert!(
         !output.status.success() && found.is_some(),
         "{fault} was not noticed:\n{text}{}",
@@ -54,27 +54,28 @@ fn caught_in(args: &[&str], fault: &str, class: Class) {
 
 #[test]
 fn a_broker_that_acknowledges_before_the_commit_is_caught() {
-    caught("ack-early", Class::Lost);
+    // CONNACK acknowledges too: a kill soon after it takes the session itself, and with it what it would have been sent.
+    caught("ack-early", &[Class::Lost, Class::Session]);
 }
 
 #[test]
 fn a_broker_that_forgets_qos_2_identifiers_is_caught() {
-    caught("forget-inbound", Class::Duplicated);
+    caught("forget-inbound", &[Class::Duplicated]);
 }
 
 #[test]
 fn a_broker_that_forgets_acknowledgements_is_caught() {
-    caught("forget-acked", Class::Duplicated);
+    caught("forget-acked", &[Class::Duplicated]);
 }
 
 /// The talk of the loop alone: a message that was acknowledged is lost.
 #[test]
 fn a_broker_that_acknowledges_messages_before_the_commit_is_caught() {
-    caught_in(&["12", "1", "talk"], "ack-early", Class::Lost);
+    caught_in(&["12", "1", "talk"], "ack-early", &[Class::Lost]);
 }
 
 /// One client id becomes two messages.
 #[test]
 fn a_broker_that_forgets_client_ids_is_caught() {
-    caught_in(&["12", "1", "talk"], "forget-ids", Class::Duplicated);
+    caught_in(&["12", "1", "talk"], "forget-ids", &[Class::Duplicated]);
 }

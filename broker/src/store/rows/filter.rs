@@ -11,93 +11,106 @@ use super::RowKey;
 
 /// Keys of a block; with [`BITS`] each it fits one page of the index.
 const BLOCK_KEYS: usize = 6_300;
-/// Bits a key: with [`PROBES`] of them set, a run is asked in vain four times in ten thousand. A question in vain
+/// Bits a key: with [`PROBES`] of them set, a run is asked in vain three times in ten thousand. A question in vain
 /// costs a page of the index, and a new row is one for every run.
 const BITS: usize = 20;
 const PROBES: u32 = 7;
-const LINE_BYTES: usize = 64;
 /// Keys that share their bits.
 const SHARED_BITS: u32 = 5;
 
-/// The number under which a key is known to filters. It is part of the stored form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct KeyHash(u64);
+/// The bits that are set for one key lie in one line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Line([u64; 8]);
 
-impl KeyHash {
+const LINE_BYTES: usize = 64;
+
+/// What a key is known by to every filter: the choice of a line, and the bits in it. It is part of the stored form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeyBits {
+    line: u32,
+    mask: Line,
+}
+
+impl KeyBits {
     pub(super) fn of(key: RowKey) -> Self {
         let mut x = key.a ^ (key.b >> SHARED_BITS).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         x = (x ^ (x >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
         x = (x ^ (x >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
-        Self(x ^ (x >> 32))
+        x ^= x >> 32;
+        let rest = x.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut mask = Line::default();
+        for probe in 0..PROBES {
+            let bit = (rest >> (probe * 9)) & 511;
+            mask.0[(bit >> 6) as usize] |= 1 << (bit & 63);
+        }
+        // The upper half of 64 bits.
+        #[allow(clippy::cast_possible_truncation)]
+        let line = (x >> 32) as u32;
+        Self { line, mask }
     }
-}
 
-/// The bits of a key: where its line begins, and the bits in it.
-fn bits(KeyHash(hash): KeyHash, lines: usize) -> (usize, impl Iterator<Item = (usize, u8)>) {
-    // The upper half, scaled to the count of lines, of which a block has a few hundred.
-    let line = usize::try_from(((hash >> 32) * lines as u64) >> 32).unwrap_or(0);
-    let rest = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let bits = (0..PROBES).map(move |probe| {
-        let bit = (rest >> (probe * 9)) & 511;
-        ((bit >> 3) as usize, 1 << (bit & 7))
-    });
-    (line * LINE_BYTES, bits)
-}
+    /// Which line of so many.
+    fn line(&self, lines: usize) -> usize {
+        // The product is below `lines` times 2^32.
+        usize::try_from((u64::from(self.line) * lines as u64) >> 32).unwrap_or(0)
+    }
 
-fn may_hold(block: &[u8], hash: KeyHash) -> bool {
-    let (start, mut bits) = bits(hash, block.len() / LINE_BYTES);
-    let Some(line) = block.get(start..start + LINE_BYTES) else { return true };
-    bits.all(|(byte, bit)| line[byte] & bit != 0)
+    /// False when the key is not in the block. All bits are looked at together: to stop at the first that is missing
+    /// would be a branch that nobody can predict.
+    fn is_in(&self, block: &[Line]) -> bool {
+        let Some(line) = block.get(self.line(block.len())) else { return true };
+        let missing = self.mask.0.iter().zip(&line.0).fold(0, |missing, (mask, line)| missing | (mask & !line));
+        missing == 0
+    }
 }
 
 /// Makes the blocks of one run from its keys in ascending order.
 #[derive(Debug, Default)]
 pub(super) struct FilterWriter {
     first: RowKey,
-    last: Option<KeyHash>,
-    hashes: Vec<KeyHash>,
+    last: Option<RowKey>,
+    keys: Vec<KeyBits>,
 }
 
 impl FilterWriter {
     pub(super) fn push(&mut self, key: RowKey) {
-        let hash = KeyHash::of(key);
-        if self.last != Some(hash) {
-            if self.hashes.is_empty() {
+        let shared = RowKey { b: key.b >> SHARED_BITS, ..key };
+        if self.last != Some(shared) {
+            if self.keys.is_empty() {
                 self.first = key;
             }
-            self.hashes.push(hash);
-            self.last = Some(hash);
+            self.keys.push(KeyBits::of(key));
+            self.last = Some(shared);
         }
     }
 
     /// True when [`Self::finish`] is due.
     pub(super) fn is_full(&self) -> bool {
-        self.hashes.len() >= BLOCK_KEYS
+        self.keys.len() >= BLOCK_KEYS
     }
 
     /// The first key and the block for it and all that came since the last call.
     pub(super) fn finish(&mut self) -> Option<(RowKey, Vec<u8>)> {
-        if self.hashes.is_empty() {
+        if self.keys.is_empty() {
             return None;
         }
-        let lines = (self.hashes.len() * BITS).div_ceil(LINE_BYTES * 8);
-        let mut block = vec![0; lines * LINE_BYTES];
-        for hash in self.hashes.drain(..) {
-            let (start, bits) = bits(hash, lines);
-            for (byte, bit) in bits {
-                block[start + byte] |= bit;
+        let mut block = vec![Line::default(); (self.keys.len() * BITS).div_ceil(LINE_BYTES * 8)];
+        for key in self.keys.drain(..) {
+            let at = key.line(block.len());
+            for (line, mask) in block[at].0.iter_mut().zip(key.mask.0) {
+                *line |= mask;
             }
         }
-        // A key of the next block may share its bits with the last of this one, and must be in both.
-        self.last = None;
-        Some((self.first, block))
+        Some((self.first, block.iter().flat_map(|line| line.0).flat_map(u64::to_le_bytes).collect()))
     }
 }
 
 /// The blocks of one run, by ascending first key.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RunFilter {
-    blocks: Vec<(RowKey, Arc<[u8]>)>,
+    blocks: Vec<(RowKey, Arc<[Line]>)>,
+    /// The run is whole, so no block will follow.
+    pub(super) is_whole: bool,
 }
 
 impl RunFilter {
@@ -107,20 +120,28 @@ impl RunFilter {
     }
 
     pub(super) fn push(&mut self, first: RowKey, block: &[u8]) {
-        self.blocks.push((first, Arc::from(block)));
+        let (words, _) = block.as_chunks::<8>();
+        let lines = words.chunks_exact(8).map(|words| {
+            let mut line = Line::default();
+            for (to, word) in line.0.iter_mut().zip(words) {
+                *to = u64::from_le_bytes(*word);
+            }
+            line
+        });
+        self.blocks.push((first, lines.collect()));
     }
 
-    /// False: the run holds no row of this key, which has this hash.
-    pub(super) fn may_hold(&self, key: RowKey, hash: KeyHash) -> bool {
+    /// False: the run holds no row of this key, which has these bits.
+    pub(super) fn may_hold(&self, key: RowKey, bits: &KeyBits) -> bool {
         let after = self.blocks.partition_point(|(first, _)| *first <= key);
         match after.checked_sub(1).and_then(|at| self.blocks.get(at)) {
-            Some((_, block)) => may_hold(block, hash),
+            Some((_, block)) => bits.is_in(block),
             None => self.blocks.is_empty(),
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.blocks.iter().map(|(_, block)| block.len()).sum()
+        self.blocks.iter().map(|(_, block)| block.len() * LINE_BYTES).sum()
     }
 }
 
@@ -137,14 +158,14 @@ impl<'f> FilterScan<'f> {
         Self { filter, at: 0 }
     }
 
-    /// False: the run holds no row of this key, which has this hash.
-    pub(super) fn may_hold(&mut self, key: RowKey, hash: KeyHash) -> bool {
+    /// False: the run holds no row of this key, which has these bits.
+    pub(super) fn may_hold(&mut self, key: RowKey, bits: &KeyBits) -> bool {
         let Some(filter) = self.filter else { return true };
         while filter.blocks.get(self.at + 1).is_some_and(|(first, _)| *first <= key) {
             self.at += 1;
         }
         match filter.blocks.get(self.at) {
-            Some((first, block)) => *first <= key && may_hold(block, hash),
+            Some((first, block)) => *first <= key && bits.is_in(block),
             None => true,
         }
     }
@@ -153,13 +174,13 @@ impl<'f> FilterScan<'f> {
 /// The filters of all runs that have one in memory.
 #[derive(Debug, Clone, Default)]
 pub(in crate::store) struct Filters {
-    pub(super) runs: HashMap<(u8, u64), RunFilter>,
+    pub(super) runs: HashMap<(u8, u64), Arc<RunFilter>>,
 }
 
 impl Filters {
     /// The filter of a run.
     pub(super) fn run(&self, table: u8, run: u64) -> Option<&RunFilter> {
-        self.runs.get(&(table, run))
+        self.runs.get(&(table, run)).map(Arc::as_ref)
     }
 }
 
@@ -182,13 +203,13 @@ mod tests {
         let (first, block) = writer.finish().expect("keys are left");
         filter.push(first, &block);
         assert!(writer.finish().is_none());
-        let may_hold = |key| filter.may_hold(key, KeyHash::of(key));
+        let may_hold = |key| filter.may_hold(key, &KeyBits::of(key));
         assert!((1000..41_000).all(|n| may_hold(key(n))));
         assert!(!may_hold(key(0)), "before the first");
         let mut scan = FilterScan::new(Some(&filter));
-        assert!(!scan.may_hold(key(0), KeyHash::of(key(0))));
-        assert!((1000..41_000).all(|n| scan.may_hold(key(n), KeyHash::of(key(n)))));
-        assert!(RunFilter::default().may_hold(key(0), KeyHash::of(key(0))), "no blocks say nothing");
+        assert!(!scan.may_hold(key(0), &KeyBits::of(key(0))));
+        assert!((1000..41_000).all(|n| scan.may_hold(key(n), &KeyBits::of(key(n)))));
+        assert!(RunFilter::default().may_hold(key(0), &KeyBits::of(key(0))), "no blocks say nothing");
         let wrong = (1000..41_000).filter(|&n| may_hold(RowKey { b: 1 << 20, ..key(n) })).count();
         assert!(wrong < 60, "{wrong} of 40,000");
     }

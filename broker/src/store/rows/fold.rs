@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::RowKey;
 use super::chunk::{Chunk, ChunkWriter, Place};
-use super::filter::{FilterScan, Filters, KeyHash};
+use super::filter::{FilterScan, Filters, KeyBits};
 use super::floor;
 use super::recent::Recent;
 use super::run::{Manifest, Run, RunTables, RunWriter, State, chunk_of};
@@ -100,8 +100,7 @@ impl RowChanges {
         let mut tables: Vec<(u8, TableChanges)> =
             tables.filter(|(_, changes)| !changes.rows.is_empty() || !changes.trims.is_empty()).collect();
         for (_, changes) in &mut tables {
-            // Stable: of facts about one row the last comes last.
-            changes.rows.sort_by_key(|change| change.key.wide());
+            sort(&mut changes.rows);
             changes.trims.sort_unstable();
         }
         RowFold { changes: self, tables, manifest: None, table: 0, row: 0, trim: 0, writing: None, runs: vec![] }
@@ -310,9 +309,9 @@ impl TableChanges {
                     continue;
                 }
                 is_last_new = true;
-                let hash = KeyHash::of(change.key);
+                let bits = KeyBits::of(change.key);
                 for ((run, filter), past) in runs.iter().zip(&mut filters).zip(&mut past) {
-                    if *past == Some(a) || !filter.may_hold(change.key, hash) {
+                    if *past == Some(a) || !filter.may_hold(change.key, &bits) {
                         continue;
                     }
                     match wipe_row(to, table, run, change.key)? {
@@ -329,6 +328,46 @@ impl TableChanges {
         }
         Ok(())
     }
+}
+
+/// Sorts by key; of facts about one row the last stays last.
+///
+/// Rows of one `a` mostly come in order already, so they are sorted by `a` a digit at a time, and then each `a` for
+/// itself. A sort by comparison was an eighth of a fold.
+fn sort(rows: &mut Vec<Change>) {
+    const BITS: u32 = 11;
+    const DIGITS: usize = 1 << BITS;
+    let Some(first) = rows.first().map(|row| row.key.a) else { return };
+    let differing = rows.iter().fold(0, |bits, row| bits | (row.key.a ^ first));
+    let mut from = std::mem::take(rows);
+    let mut to = from.clone();
+    for shift in (0..u64::BITS).step_by(BITS as usize) {
+        // The remainder is below `DIGITS`.
+        let digit = |row: &Change| usize::try_from((row.key.a >> shift) % DIGITS as u64).unwrap_or(0);
+        if (differing >> shift).is_multiple_of(DIGITS as u64) {
+            continue;
+        }
+        let mut places = [0usize; DIGITS];
+        for row in &from {
+            places[digit(row)] += 1;
+        }
+        let mut sum = 0;
+        for place in &mut places {
+            sum += std::mem::replace(place, sum);
+        }
+        for row in &from {
+            let place = &mut places[digit(row)];
+            to[*place] = *row;
+            *place += 1;
+        }
+        std::mem::swap(&mut from, &mut to);
+    }
+    for rows in from.chunk_by_mut(|x, y| x.key.a == y.key.a) {
+        if !rows.is_sorted_by_key(|row| row.key.b) {
+            rows.sort_by_key(|row| row.key.b);
+        }
+    }
+    *rows = from;
 }
 
 /// What [`wipe_row`] found.
@@ -379,4 +418,27 @@ fn drop_old(to: &mut RunTables<'_>, manifest: &Manifest, retention: Retention, c
         to.describe(table, &Run { state: State::Dropped, ..run.clone() })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_by_key_and_those_of_one_key_stay_in_their_order() {
+        let mut seed = 1u64;
+        let mut draw = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed ^ seed >> 29
+        };
+        for (count, shift, salt) in [(0, 0, 0), (1, 0, 7), (3000, 54, 1 << 40), (3000, 0, 0), (3000, 61, u64::MAX)] {
+            let mut rows: Vec<Change> = (0..count)
+                .map(|end| Change { key: RowKey { a: draw() >> shift ^ salt, b: draw() >> 60 }, end, len: 0 })
+                .collect();
+            let mut expected: Vec<(RowKey, u32)> = rows.iter().map(|row| (row.key, row.end)).collect();
+            expected.sort_unstable();
+            sort(&mut rows);
+            assert_eq!(rows.iter().map(|row| (row.key, row.end)).collect::<Vec<_>>(), expected);
+        }
+    }
 }

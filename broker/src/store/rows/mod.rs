@@ -28,7 +28,7 @@ pub(super) use run::RunTables;
 pub(super) use tail::RowTail;
 
 use self::filter::RunFilter;
-use self::run::{Manifest, Run};
+use self::run::{Manifest, Run, State};
 use self::scan::Merge;
 use super::StoreError;
 use super::schema::{ROW_CHUNKS, ROW_FILTERS, ROW_FLOORS, ROW_RUNS};
@@ -151,24 +151,40 @@ fn read_filters(
     wanted.sort_by_key(|(_, run)| std::cmp::Reverse((run.age, run.number)));
     let (mut filters, mut bytes) = (Filters::default(), 0);
     for (table, run) in wanted {
-        let number = run.number;
-        let mut filter: RunFilter = old.runs.get(&(table, number)).cloned().unwrap_or_default();
-        // A run is only added to while it is being merged.
-        let from = match filter.last().map(RowKey::next) {
-            Some(None) => continue,
-            Some(Some(next)) => next,
-            None => RowKey::default(),
+        let known = old.runs.get(&(table, run.number));
+        let filter = match known {
+            Some(filter) if filter.is_whole => Arc::clone(filter),
+            _ => Arc::new(read_filter(stored, table, run, known)?),
         };
-        for row in stored.range((table, number, from.a, from.b)..=(table, number, u64::MAX, u64::MAX))? {
-            let (key, block) = row?;
-            let (_, _, a, b) = key.value();
-            filter.push(RowKey { a, b }, block.value());
-        }
         bytes += filter.bytes();
         if bytes > room {
             break;
         }
-        filters.runs.insert((table, number), filter);
+        filters.runs.insert((table, run.number), filter);
     }
     Ok(filters)
+}
+
+/// The filter of a run, of which `known` is the beginning: a run is only added to while it is being merged.
+fn read_filter(
+    stored: &ReadOnlyTable<(u8, u64, u64, u64), &'static [u8]>,
+    table: u8,
+    run: &Run,
+    known: Option<&Arc<RunFilter>>,
+) -> Result<RunFilter, StoreError> {
+    let mut filter = known.map_or_else(RunFilter::default, |known| known.as_ref().clone());
+    let from = match filter.last() {
+        None => Some(RowKey::default()),
+        Some(last) => last.next(),
+    };
+    if let Some(from) = from {
+        let end = (table, run.number, u64::MAX, u64::MAX);
+        for row in stored.range((table, run.number, from.a, from.b)..=end)? {
+            let (key, block) = row?;
+            let (_, _, a, b) = key.value();
+            filter.push(RowKey { a, b }, block.value());
+        }
+    }
+    filter.is_whole = run.state == State::Whole;
+    Ok(filter)
 }

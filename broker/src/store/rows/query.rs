@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::chunk::{Chunk, Entry, Place};
-use super::filter::{KeyHash, RunFilter};
+use super::filter::{KeyBits, RunFilter};
 use super::run::{FoundChunk, Run, chunk_before, chunk_from, chunk_of};
 use super::tail::{RowTail, TailRow, TailRows};
 use super::{RowKey, View, floor};
@@ -235,7 +235,7 @@ impl View {
         // Asked with the highest key of each step: whichever block of the filter holds one of its rows holds that too.
         (first..=last).any(|step| {
             let key = RowKey { a, b: (step * FILTER_STEP + (FILTER_STEP - 1)).min(high) };
-            filter.may_hold(key, KeyHash::of(key))
+            filter.may_hold(key, &KeyBits::of(key))
         })
     }
 }
@@ -337,9 +337,9 @@ struct Finder<'v> {
 
 impl Finder<'_> {
     /// The place of a row: `None` when this run says nothing of it.
-    fn find(&mut self, table: u8, key: RowKey, hash: KeyHash) -> Result<Option<Entry>, StoreError> {
+    fn find(&mut self, table: u8, key: RowKey, bits: &KeyBits) -> Result<Option<Entry>, StoreError> {
         if self.run.moved.is_some_and(|moved| key <= moved)
-            || self.filter.is_some_and(|filter| !filter.may_hold(key, hash))
+            || self.filter.is_some_and(|filter| !filter.may_hold(key, bits))
         {
             return Ok(None);
         }
@@ -403,13 +403,13 @@ fn rows(
                 }
                 continue;
             }
-            let hash = KeyHash::of(key);
+            let bits = KeyBits::of(key);
             let mut floor = in_tail.floor;
             for run in &mut runs {
                 if b < floor {
                     break;
                 }
-                if let Some(entry) = run.find(table, key, hash)? {
+                if let Some(entry) = run.find(table, key, &bits)? {
                     if let Some(value) = &entry.value {
                         push(&mut answer, RowRef { a, b, value: run.value(value) });
                     }
