@@ -12,4 +12,5 @@ pub mod link;
 pub mod raw;
 pub mod server;
 pub mod storm;
+pub mod udp_proxy;
 pub mod world;
