@@ -152,7 +152,7 @@ impl UdpProxy {
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), due: Condvar::new(), front, to });
         let (reader, clock) = (Arc::clone(&shared), Arc::clone(&shared));
-        let threads = vec![std::thread::spawn(move || reader.from_clients()), std::thread::spawn(move || clock.run())];
+        let threads = vec![std::thread::spawn(move || reader.read_clients()), std::thread::spawn(move || clock.run())];
         Self { shared, threads }
     }
 
@@ -229,7 +229,7 @@ impl Shared {
     }
 
     /// Reads what clients send.
-    fn from_clients(self: Arc<Self>) {
+    fn read_clients(self: &Arc<Self>) {
         let mut buffer = vec![0; DATAGRAM_MAX];
         loop {
             let received = self.front.recv_from(&mut buffer);
@@ -239,11 +239,10 @@ impl Shared {
             }
             let Ok((count, client)) = received else { continue };
             let bytes = &buffer[..count];
-            if !state.flows.contains_key(&client) {
+            let flow = state.flows.entry(client).or_insert_with(|| {
                 let back = self.new_back(client, Ipv4Addr::LOCALHOST);
-                state.flows.insert(client, Flow { back, known: vec![], left: None, taken_down: vec![] });
-            }
-            let Some(flow) = state.flows.get(&client) else { continue };
+                Flow { back, known: vec![], left: None, taken_down: vec![] }
+            });
             if let Some(id) = initial_destination(bytes).filter(|id| !flow.known.iter().any(|known| known == id)) {
                 let id = id.to_vec();
                 state.begin_life(client, id);
@@ -261,7 +260,7 @@ impl Shared {
     }
 
     /// Reads what the broker sends to one client, as long as the client is there.
-    fn from_broker(&self, back: &Arc<UdpSocket>, client: SocketAddr) {
+    fn read_broker(&self, back: &Arc<UdpSocket>, client: SocketAddr) {
         let mut buffer = vec![0; DATAGRAM_MAX];
         loop {
             let received = back.recv_from(&mut buffer);
@@ -291,7 +290,7 @@ impl Shared {
         // It waits for the state, which whoever makes it holds.
         std::thread::spawn(move || {
             drop(shared.lock());
-            shared.from_broker(&reader, client);
+            shared.read_broker(&reader, client);
         });
         back
     }
@@ -490,7 +489,10 @@ mod tests {
                 Err(error) => break error,
             }
         };
-        assert!(matches!(end.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) && begun.elapsed() >= Duration::from_millis(30));
+        assert!(
+            matches!(end.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+                && begun.elapsed() >= Duration::from_millis(30)
+        );
         assert!((30..70).contains(&got.len()), "{}", got.len());
         got.retain(|first| *first != 0xC3);
         assert!(got.is_sorted(), "a delay keeps the order");
