@@ -32,6 +32,7 @@ import ssl
 import sys
 import threading
 
+from aioquic import tls
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
@@ -246,6 +247,9 @@ async def open_link(options, heard):
         configuration.load_verify_locations(options.ca)
     else:
         configuration.verify_mode = ssl.CERT_NONE
+    if options.tls == "1.2":
+        # The client's hello names no other version then.
+        tls.TLS_VERSION_1_3 = tls.TLS_VERSION_1_2
     if options.cert:
         configuration.load_cert_chain(options.cert, options.key)
     link = Link(QuicConnection(configuration=configuration), Mqtt(options.version), heard)
@@ -389,6 +393,7 @@ def main():
     parser.add_argument("--key", help="its key, PEM")
     parser.add_argument("--server-name", default="localhost")
     parser.add_argument("--alpn", default="mqtt")
+    parser.add_argument("--tls", default="1.3", choices=("1.2", "1.3"))
     parser.add_argument("--version", type=int, choices=(4, 5), default=5)
     parser.add_argument("--user")
     parser.add_argument("--password")

@@ -137,6 +137,11 @@ impl Dialer {
         self.try_dial(to).unwrap_or_else(|why| panic!("no QUIC connection to {to}: {why}"))
     }
 
+    /// Begins to connect, and looks no further.
+    pub fn begin_only(&self, to: SocketAddr) -> Begun {
+        Begun(self.begin(to))
+    }
+
     /// Connects with what an earlier connection left, so that the first flight carries data already; nothing if the broker
     /// gave no ticket, or all are used.
     pub fn dial_early(&self, to: SocketAddr) -> Option<(Road, Early)> {
@@ -158,6 +163,9 @@ impl Dialer {
         self.endpoint.local_addr().expect("it is bound").port()
     }
 }
+
+/// A handshake that is under way as long as this value lives.
+pub struct Begun(#[allow(dead_code, reason = "it is kept, not used")] quinn::Connecting);
 
 /// Whether the data of the first flight was taken.
 pub struct Early(ZeroRttAccepted);

@@ -3,7 +3,7 @@
 use crate::ca::{Ca, Issued};
 use crate::im::House;
 use crate::operator::{Dir, Operator};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
 /// What is listened on besides `mqtt://`.
 pub const LISTENERS: [&str; 7] = [
@@ -30,19 +30,35 @@ pub struct Site {
 
 impl Site {
     /// A broker of the test's own with an MQTT over QUIC listener and these accounts, whose password is
-    /// [`PASSWORD`](crate::im::PASSWORD); `None` when the tests speak to an external one.
+    /// [`PASSWORD`](crate::im::PASSWORD); `None` when the tests speak to an external one. It asks for no certificates, for
+    /// then it would take nothing from a first flight.
     pub fn quic(accounts: &[&str], extra: &[&str]) -> Option<Self> {
         Self::with(&["mqtt+quic://127.0.0.1:0"], accounts, extra)
     }
 
-    /// The same with these listeners besides `mqtt://`.
+    /// The same on a port that stays the same when the broker starts again.
+    pub fn quic_on_its_port(accounts: &[&str], extra: &[&str]) -> Option<Self> {
+        let free = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+        Self::with(&[&format!("mqtt+quic://{free}")], accounts, extra)
+    }
+
+    /// The same, and who shows a certificate of `clients` is the account of its name.
+    pub fn by_certificate(accounts: &[&str], extra: &[&str]) -> Option<Self> {
+        Self::make(&["mqtt+quic://127.0.0.1:0"], accounts, extra, &[("client_ca", "clients.pem")])
+    }
+
+    /// A broker with these listeners besides `mqtt://`.
     pub fn with(listeners: &[&str], accounts: &[&str], extra: &[&str]) -> Option<Self> {
+        Self::make(listeners, accounts, extra, &[])
+    }
+
+    fn make(listeners: &[&str], accounts: &[&str], extra: &[&str], more: &[(&str, &str)]) -> Option<Self> {
         let (dir, ca, clients) = (Dir::new(), Ca::new("servers"), Ca::new("clients"));
         dir.put("ca.pem", &ca.certificate);
         dir.put("clients.pem", &clients.certificate);
         put_server(&dir, &ca.issue("localhost"));
-        let set = |key: &str, file: &str| format!("tls.{key}={}", dir.name(file));
-        let files = [set("certificate", "server.pem"), set("key", "server.key"), set("client_ca", "clients.pem")];
+        let files = [("certificate", "server.pem"), ("key", "server.key")];
+        let files: Vec<String> = files.iter().chain(more).map(|(k, f)| format!("tls.{k}={}", dir.name(f))).collect();
         let mut flags: Vec<&str> = files.iter().flat_map(|file| ["--set", file.as_str()]).collect();
         flags.extend(listeners.iter().flat_map(|url| ["--listen", *url]));
         flags.extend_from_slice(extra);

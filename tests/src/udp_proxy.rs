@@ -4,6 +4,7 @@
 //! A *life* is one QUIC connection: it begins with an Initial packet whose destination connection id is new (RFC 9000
 //! s7.2), whatever socket it comes from, so a client that comes back from the same socket is a new life.
 
+use crate::cut::Way;
 use crate::world::Rng;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -119,7 +120,7 @@ struct State {
     queue: BinaryHeap<Reverse<Due>>,
     passed: Passed,
     order: u64,
-    stopped: bool,
+    stopped: [bool; 2],
     over: bool,
 }
 
@@ -147,7 +148,7 @@ impl UdpProxy {
             queue: BinaryHeap::new(),
             passed: Passed::default(),
             order: 0,
-            stopped: false,
+            stopped: [false; 2],
             over: false,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), due: Condvar::new(), front, to });
@@ -173,9 +174,9 @@ impl UdpProxy {
         state.faults = faults;
     }
 
-    /// From now on (or no longer) nothing passes, either way.
-    pub fn stop(&self, stopped: bool) {
-        self.shared.lock().stopped = stopped;
+    /// From now on nothing passes in these directions, and everything in the others.
+    pub fn stop(&self, ways: &[Way]) {
+        self.shared.lock().stopped = [Way::Up, Way::Down].map(|way| ways.contains(&way));
     }
 
     /// Every client comes from another port from now on, and from that address of the loopback network; what is sent to
@@ -252,7 +253,7 @@ impl Shared {
                 flow.taken_down.push(bytes.to_vec());
             }
             let back = Arc::clone(&flow.back);
-            if state.passes(client) {
+            if state.passes(client, Way::Up) {
                 state.passed.up += 1;
                 self.send(&mut state, back, self.to, bytes);
             }
@@ -276,7 +277,7 @@ impl Shared {
             {
                 flow.known.push(id.to_vec());
             }
-            if state.passes(client) {
+            if state.passes(client, Way::Down) {
                 state.passed.down += 1;
                 self.send(&mut state, Arc::clone(&self.front), client, bytes);
             }
@@ -340,8 +341,9 @@ impl State {
     }
 
     /// Whether a datagram of this client gets through.
-    fn passes(&mut self, client: SocketAddr) -> bool {
-        let is_lost = self.stopped || self.rng.below(1_000) < self.faults.loss_per_mille;
+    fn passes(&mut self, client: SocketAddr, way: Way) -> bool {
+        let is_stopped = self.stopped[usize::from(way == Way::Down)];
+        let is_lost = is_stopped || self.rng.below(1_000) < self.faults.loss_per_mille;
         let Some(flow) = self.flows.get_mut(&client) else { return false };
         let is_cut = match &mut flow.left {
             Some(0) => true,
