@@ -5,7 +5,7 @@ use super::{Effect, Hub, Now, Timer};
 use crate::link::{LinkId, Phase, pause};
 use crate::message::Message;
 use crate::session::{Durable, NO_LINK, Session, Slot, Who, WillState};
-use crate::store::{Fact, QueueState, SessionRecord, WillRecord};
+use crate::store::{Batch, Fact, QueueIndex, QueueState, SessionRecord, WillRecord};
 use parlor_protocol::mqtt::{Disconnect, ReasonCode, Version};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -217,6 +217,47 @@ impl Hub {
         let retain = will.retain && refusal.is_none();
         let from = u32::MAX;
         self.spread(now, None, &Incoming { message, qos: will.qos, retain, from, publisher: &who.account });
+    }
+
+    /// Writes the session's own row, if it is persistent.
+    pub(super) fn store_session(&mut self, key: u32) {
+        let s = &self.sessions[key as usize];
+        if let Some(d) = &s.durable {
+            self.batch.push(&Fact::Session {
+                no: d.no,
+                client_id: &s.client_id,
+                account: &s.who.account,
+                version: s.version as u8,
+                expiry_secs: s.expiry_secs,
+                disconnected_at_ms: d.disconnected_at_ms,
+                sent: QueueIndex(d.sent),
+            });
+        }
+    }
+
+    /// Writes the will of a session whose connection lives, or clears what was written before.
+    pub(super) fn store_will(&mut self, key: u32, had_will: bool) {
+        let s = &self.sessions[key as usize];
+        match &s.will {
+            Some(will) => Self::push_will(&mut self.batch, s, will, 0),
+            None if had_will => self.batch.push(&Fact::WillClear { client_id: &s.client_id }),
+            None => {}
+        }
+    }
+
+    pub(super) fn push_will(batch: &mut Batch, s: &Session, will: &WillState, due_at_ms: u64) {
+        let mut message = will.message.view();
+        message.expires_at_ms = will.expiry_ms;
+        batch.push(&Fact::Will {
+            client_id: &s.client_id,
+            account: &s.who.account,
+            qos: will.qos,
+            retain: will.retain,
+            delay_secs: will.delay_secs,
+            due_at_ms,
+            session: s.durable.as_ref().map(|d| d.no),
+            message,
+        });
     }
 
     // ---- Time --------------------------------------------------------------------------------------------------
