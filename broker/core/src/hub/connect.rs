@@ -41,7 +41,7 @@ impl Hub {
                 "the server is shutting down",
             );
         }
-        if self.links.len() as u64 > self.limits.connections_max {
+        if self.connections() > self.limits.connections_max {
             return self.refuse_connect(now, slot, ReasonCode::SERVER_BUSY, "connections_max", "too many connections");
         }
         // All of 1 to 23 letters and digits pass [MQTT5-3.1.3-5] [MQTT3-3.1.3-5]; a longer identifier is refused
@@ -565,6 +565,7 @@ impl Hub {
 
     /// Ends a connection with a reason, if there is a way to say it, and counts why [MQTT5-4.13.1-1] [MQTT3-4.8.0-1].
     pub(super) fn refuse(&mut self, now: Now, slot: u32, reason: ReasonCode, label: &'static str, text: &str) {
+        let slot = self.main_of(slot);
         self.counters.refused.add(label);
         if self.limits.value(label).is_some() {
             self.counters.limits.add(label);
@@ -629,7 +630,7 @@ impl Hub {
                 self.end(now, slot, WithWill::Yes);
             }
             Phase::Opening => self.abort(now, slot, error.kind()),
-            Phase::Closing => {}
+            Phase::Closing | Phase::Ending | Phase::Gone => {}
         }
     }
 

@@ -54,6 +54,7 @@ impl Hub {
     /// Parts a session from its connection; the session goes on if it has an expiry interval. Safe to call twice.
     pub(super) fn end(&mut self, now: Now, slot: u32, with_will: WithWill) {
         self.answered(slot);
+        self.end_streams(slot);
         let l = &mut self.links[slot as usize];
         l.paused = 0;
         let key = core::mem::replace(&mut l.session, u32::MAX);
@@ -276,11 +277,12 @@ impl Hub {
         if !self.is_current(link) {
             return;
         }
+        let is_stream_unread = self.is_stream_unread(link.slot);
         let l = &mut self.links[link.slot as usize];
         if l.phase != Phase::Open {
             return;
         }
-        if l.paused & !pause::OUTPUT != 0 {
+        if is_stream_unread || l.paused & !pause::OUTPUT != 0 {
             // It is we who do not read.
             l.last_packet_ms = now.ms;
         }
@@ -426,7 +428,8 @@ impl Hub {
     /// The broker stops in an orderly way: clients are told 0x8B, wills are not published, sessions stay.
     pub fn stop(&mut self, now: Now) {
         self.stopping = true;
-        let slots: Vec<usize> = self.links.iter().map(|(slot, _)| slot).collect();
+        // Streams end with their connections.
+        let slots: Vec<usize> = self.links.iter().filter(|(_, l)| l.stream.is_none()).map(|(slot, _)| slot).collect();
         for slot in slots {
             let slot = super::narrow(slot);
             self.dismiss(slot, ReasonCode::SERVER_SHUTTING_DOWN, "the server is shutting down");
