@@ -3,7 +3,7 @@
 
 use crate::im::AccountNo;
 use crate::router::Route;
-use parlor_protocol::mqtt::Version;
+use parlor_protocol::mqtt::{ReasonCode, Version};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -131,6 +131,8 @@ pub(crate) struct Extra {
     pub(crate) token_timer_ms: u64,
     /// What the client said of itself for the messaging rooms.
     pub(crate) hello: Option<Box<crate::hub::Hello>>,
+    /// Why it was ended, once it was.
+    pub(crate) farewell: Option<(ReasonCode, Box<str>)>,
     /// The code with which a device came in that is being paired.
     pub(crate) pairing_code: Option<String>,
     pub(crate) aliases_in: Vec<Option<Rc<str>>>,

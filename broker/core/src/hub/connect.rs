@@ -560,6 +560,7 @@ impl Hub {
         let properties = self.reason_property(slot, text);
         let properties = Properties::from_validated(&properties);
         self.send(slot, &Packet::ConnAck(ConnAck { session_present: false, reason, properties }));
+        self.links[slot as usize].extra().farewell = Some((reason, text.into()));
         self.hang_up(slot);
     }
 
@@ -596,6 +597,7 @@ impl Hub {
             let properties = Properties::from_validated(&properties);
             self.send(slot, &Packet::ConnAck(ConnAck { session_present: false, reason, properties }));
         }
+        self.links[slot as usize].extra().farewell = Some((reason, text.into()));
         self.hang_up(slot);
     }
 
@@ -604,6 +606,7 @@ impl Hub {
         self.counters.refused.add(label);
         let address = self.links[slot as usize].address;
         self.notices.push(now.ms, label, || format!("connection from {address} closed: {label}"));
+        self.links[slot as usize].extra().farewell = Some((ReasonCode::PROTOCOL_ERROR, label.into()));
         self.hang_up(slot);
         self.end(now, slot, WithWill::Yes);
     }

@@ -77,6 +77,12 @@ impl Hub {
         self.is_current(link) && self.is_open(link.slot) && self.links[link.slot as usize].stream.is_none()
     }
 
+    /// Why a connection was ended by the hub, for transports that can say it beside MQTT.
+    pub fn farewell(&self, link: LinkId) -> Option<(ReasonCode, &str)> {
+        let extra = self.links.get(link.slot as usize).filter(|l| l.generation == link.generation)?.extra.as_ref()?;
+        extra.farewell.as_ref().map(|(reason, text)| (*reason, &**text))
+    }
+
     /// Whether the driver translates for this link ([`crate::Peer::native`]).
     pub fn is_native(&self, link: LinkId) -> bool {
         self.is_current(link) && self.links[link.slot as usize].native
