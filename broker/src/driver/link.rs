@@ -38,11 +38,15 @@ pub(super) struct Conn {
     blocked: Cell<bool>,
     /// What came next may only be handed in when the handshake is complete.
     held: Cell<bool>,
+    /// The peer has said all it has to say on this stream.
+    ended: Cell<bool>,
     /// The hub has ended it: what is left is written, then the socket is closed.
     closing: Cell<bool>,
     /// Everything was written and our side is shut; what the peer still sends is discarded.
     lingering: Cell<bool>,
     gone: Cell<bool>,
+    /// Further streams of the QUIC connection are looked for.
+    pub(super) has_streams: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// Set if a returning QUIC client's first flight (0-RTT) brought it here.
     pub(super) early: Option<Rc<Early>>,
@@ -101,9 +105,11 @@ impl Conn {
             announced_max: Cell::new(None),
             blocked: Cell::new(false),
             held: Cell::new(false),
+            ended: Cell::new(false),
             closing: Cell::new(false),
             lingering: Cell::new(false),
             gone: Cell::new(false),
+            has_streams: Cell::new(false),
             waker: RefCell::default(),
         }
     }
@@ -114,6 +120,12 @@ impl Conn {
         let mut buffer = ReadBuf::new(buffer);
         ready!(self.socket.borrow_mut().poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    /// Takes over what was agreed on the control stream.
+    pub(super) fn follow(&self, control: &Self) {
+        self.version.set(control.version.get());
+        self.announced_max.set(control.announced_max.get());
     }
 
     /// Writes what there is room for now.
@@ -142,7 +154,7 @@ impl Conn {
     /// Ends the task at its next turn.
     pub(super) fn cut(&self) {
         self.gone.set(true);
-        self.socket.borrow().close();
+        self.socket.borrow().close(None);
         self.wake();
     }
 
@@ -289,7 +301,7 @@ impl Driver {
         let done = if conn.layer.borrow().is_plain() { self.flush_plain(&conn) } else { self.flush_layer(&conn) };
         match done {
             Ok(true) if conn.closing.get() => self.linger(&conn),
-            Ok(true) => {}
+            Ok(true) => self.look_for_streams(&conn),
             Ok(false) => {
                 conn.blocked.set(true);
                 conn.wake();
@@ -358,7 +370,8 @@ impl Driver {
                 let _ = conn.try_write(&wire);
             }
         }
-        conn.socket.borrow_mut().finish();
+        let farewell = self.hub.borrow().farewell(conn.link).map(|(reason, text)| (reason, text.into()));
+        conn.socket.borrow_mut().finish(farewell);
         conn.lingering.set(true);
         self.forget(conn.link);
         conn.wake();
@@ -367,7 +380,8 @@ impl Driver {
     fn drop_conn(&self, conn: &Rc<Conn>) {
         conn.gone.set(true);
         conn.closing.set(true);
-        conn.socket.borrow().close();
+        let farewell = self.hub.borrow().farewell(conn.link).map(|(reason, text)| (reason, text.into()));
+        conn.socket.borrow().close(farewell.as_ref());
         self.forget(conn.link);
         conn.wake();
     }
@@ -400,12 +414,12 @@ impl Task {
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(LINGER_MS))));
         if sleep.as_mut().poll(cx).is_ready() {
-            self.conn.socket.borrow().close();
+            self.conn.socket.borrow().close(None);
             return Poll::Ready(());
         }
         if let Some(taken) = self.taken.as_mut() {
             ready!(taken.as_mut().poll(cx));
-            self.conn.socket.borrow().close();
+            self.conn.socket.borrow().close(None);
             return Poll::Ready(());
         }
         let mut buffer = self.driver.buffer.borrow_mut();
@@ -454,7 +468,7 @@ impl Future for Task {
         if conn.closing.get() {
             return self.poll_closing(cx);
         }
-        if conn.held.get() || !driver.hub.borrow().may_read(conn.link) {
+        if conn.held.get() || conn.ended.get() || !driver.hub.borrow().may_read(conn.link) {
             return Poll::Pending;
         }
         if conn.blocked.get() && conn.sealed.borrow().len() > WIRE_BYTES {
@@ -474,6 +488,13 @@ impl Future for Task {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
+                }
+                Ok(_) if conn.socket.borrow().is_further_stream() => {
+                    drop(buffer);
+                    conn.ended.set(true);
+                    driver.hub.borrow_mut().finish(driver.now(), conn.link);
+                    driver.wake();
+                    return Poll::Pending;
                 }
                 _ => {
                     drop(buffer);

@@ -152,7 +152,8 @@ impl Driver {
         let _ = socket2::SockRef::from(&stream).set_keepalive(true);
         let now = self.now();
         let arrival = Arrival { peer, listener, since_ms: now.wall_ms };
-        let peer = Peer { address: peer.ip().to_canonical(), allow_anonymous, certificate };
+        let peer =
+            Peer { address: peer.ip().to_canonical(), allow_anonymous, certificate, native: wire == Wire::Native };
         let Some(link) = self.hub.borrow_mut().open(now, &peer) else { return };
         self.run(Rc::new(Conn::new(link, Socket::Tcp(stream), layer, early, wire, arrival)));
     }
@@ -194,7 +195,10 @@ impl Driver {
 
     /// Where and when a connection came in.
     pub(crate) fn arrival(&self, link: LinkId) -> Option<Arrival> {
-        self.conn(link).map(|c| c.arrival)
+        let conn = self.conn(link)?;
+        // A QUIC client may have moved since.
+        let peer = conn.socket.borrow().connection().map(quinn::Connection::remote_address);
+        Some(Arrival { peer: peer.unwrap_or(conn.arrival.peer), ..conn.arrival })
     }
 
     /// Connections by listener.

@@ -4,8 +4,9 @@ use super::link::{Arrival, Conn, Early};
 use super::socket::Socket;
 use super::{Driver, Wire};
 use crate::link::{Layer, NewQuic, QuicStream, close_code};
-use parlor_core::Peer;
+use parlor_core::{Peer, StreamKind};
 use parlor_protocol::mqtt::{Packet, Property, QoS, ReasonCode};
+use quinn::{Connection, RecvStream, SendStream};
 use std::rc::Rc;
 
 impl Driver {
@@ -14,12 +15,12 @@ impl Driver {
         let now = self.now();
         let listener = u32::try_from(new.listener).unwrap_or(u32::MAX);
         let arrival = Arrival { peer: new.peer, listener, since_ms: now.wall_ms };
-        let peer = Peer { address: new.peer.ip().to_canonical(), allow_anonymous, certificate };
+        let peer = Peer { address: new.peer.ip().to_canonical(), allow_anonymous, certificate, native: new.native };
         let Some(link) = self.hub.borrow_mut().open(now, &peer) else {
             return new.connection.close(close_code(ReasonCode::SERVER_BUSY), b"too many connections");
         };
         let stream = QuicStream::new(new.connection, new.send, new.recv);
-        let socket = Socket::Control(Box::new(stream));
+        let socket = Socket::Control(Box::new(stream), None);
         let mut conn = Conn::new(link, socket, Layer::Plain, vec![], Wire::of(new.native), arrival);
         if let Some(handshake) = new.early {
             let early = Rc::new(Early::default());
@@ -30,6 +31,50 @@ impl Driver {
             });
         }
         self.run(Rc::new(conn));
+    }
+
+    /// Begins to take further streams of a connection, once its client is in. Until then what it sends there waits with
+    /// QUIC, within the windows it was granted.
+    pub(super) fn look_for_streams(self: &Rc<Self>, control: &Rc<Conn>) {
+        if control.has_streams.get() || !self.hub.borrow().is_connected(control.link) {
+            return;
+        }
+        control.has_streams.set(true);
+        if let Some(connection) = control.socket.borrow().connection().cloned() {
+            tokio::task::spawn_local(streams(Rc::clone(self), Rc::clone(control), connection));
+        }
+    }
+
+    fn admit_further(
+        self: &Rc<Self>,
+        control: &Conn,
+        connection: Connection,
+        mut send: SendStream,
+        mut recv: RecvStream,
+    ) {
+        let kind = match control.wire {
+            Wire::Mqtt => StreamKind::Data,
+            Wire::Native => StreamKind::Bulk,
+        };
+        let Some(link) = self.hub.borrow_mut().open_stream(self.now(), control.link, kind) else {
+            let code = close_code(ReasonCode::QUOTA_EXCEEDED);
+            // It may have ended by itself meanwhile.
+            let _ = send.reset(code);
+            let _ = recv.stop(code);
+            return self.wake();
+        };
+        let socket = Socket::Stream(Box::new(QuicStream::new(connection, send, recv)));
+        let mut conn = Conn::new(link, socket, Layer::Plain, vec![], control.wire, control.arrival);
+        conn.follow(control);
+        conn.early.clone_from(&control.early);
+        self.run(Rc::new(conn));
+    }
+}
+
+/// Takes further streams until the connection ends.
+async fn streams(driver: Rc<Driver>, control: Rc<Conn>, connection: Connection) {
+    while let Ok((send, recv)) = connection.accept_bi().await {
+        driver.admit_further(&control, connection.clone(), send, recv);
     }
 }
 

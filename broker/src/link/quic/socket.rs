@@ -56,9 +56,9 @@ impl QuicStream {
         }
     }
 
-    /// Ends the whole connection; MQTT has said why (RFC 9000 s10.2).
-    pub fn close(&self) {
-        self.connection.close(VarInt::from_u32(0), b"");
+    /// Ends the whole connection with an application error code and a reason (RFC 9000 s10.2).
+    pub fn close(&self, reason: ReasonCode, text: &str) {
+        self.connection.close(close_code(reason), text.as_bytes());
     }
 }
 
