@@ -365,11 +365,12 @@ fn socket(from: Ipv4Addr) -> UdpSocket {
     socket
 }
 
-/// The rest of a long header behind the version, of QUIC version 1 (RFC 8999 s5.1, RFC 9000 s17.2).
+/// Type and rest of a long header of QUIC version 1 (RFC 8999 s5.1, RFC 9000 s17.2). The bit behind the first is not looked
+/// at: peers that have agreed on it set it by chance (RFC 9287).
 fn long_header(datagram: &[u8]) -> Option<(u8, &[u8])> {
     let (first, rest) = datagram.split_first()?;
     let (version, rest) = rest.split_at_checked(4)?;
-    (first & 0xC0 == 0xC0 && version == [0, 0, 0, 1]).then_some((first >> 4 & 3, rest))
+    (first & 0x80 != 0 && version == [0, 0, 0, 1]).then_some((first >> 4 & 3, rest))
 }
 
 fn connection_id(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -381,6 +381,7 @@ fn it_chats() {
     alice.expect(&["to bob: is the heating on?"]);
     assert_eq!(bob.say(1, "im/v1/to/alice/msg", "since six"), 0);
     alice.expect(&["bob: since six"]);
+    drop(alice);
     let once = [&options[..6], &["--for", "1"]].concat();
     let mut short = Aio::start(&site, V311, &once, &["chat", "bob", "good night"]);
     short.expect(&["to bob: good night"]);

@@ -102,6 +102,7 @@ fn a_session_moves_between_tcp_and_quic() {
     tcp.thrown_out(&[0x8E]);
     assert_eq!(quic.say(1, "t", "over QUIC"), 0);
     assert_eq!(quic.message().text(), "over QUIC");
+    quic.quiet();
     let mut back = connect.to(&site.house.broker);
     assert!(back.connack.present);
     quic.thrown_out(&[0x8E]);
