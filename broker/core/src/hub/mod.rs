@@ -20,6 +20,8 @@ mod sys;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_roads;
+#[cfg(test)]
 mod tests_streams;
 
 pub(crate) use messaging::Hello;
