@@ -2,8 +2,9 @@
 
 use super::tests::*;
 use super::tests_streams::*;
+use crate::auth::AuthAnswer;
 use crate::link::{LinkId, StreamKind};
-use parlor_protocol::mqtt::{Packet, Properties, Property, Publish};
+use parlor_protocol::mqtt::{Connect, Packet, Properties, Property, Publish};
 
 #[test]
 fn deliveries_take_the_stream_that_subscribed() {
@@ -124,6 +125,8 @@ fn a_session_goes_on_with_the_next_connection_on_its_first_stream() {
     house.say(one, &Packet::PubRec(ack(1)));
     assert_eq!(house.read(one), ["PubRel 1"]);
     house.gone(main);
+    let key = house.hub.find_session("c").unwrap();
+    assert!(house.hub.sessions[key as usize].flow.as_ref().is_none_or(|f| f.roads.is_none()));
     house.gone(one);
     house.say(other, &Packet::Publish(publish("t", 1, 3, b"x")));
     let (main, one) = {
@@ -233,17 +236,99 @@ fn a_queue_on_disk_waits_for_the_stream_of_its_first_message() {
     assert_eq!(house.read(quick), ["quick 51"]);
 }
 
+/// A client with a Receive Maximum of one, that has two streams.
+fn patient(house: &mut House) -> (LinkId, LinkId, LinkId) {
+    let mut properties = vec![];
+    Property::ReceiveMaximum(1).encode(&mut properties);
+    let main = house.open();
+    house.say(main, &Packet::Connect(connect("c", &properties)));
+    let (one, two) = (house.stream(main), house.stream(main));
+    for (link, filter) in [(main, "m"), (one, "a"), (two, "b")] {
+        subscribe(house, link, filter, 1);
+        house.read(link);
+    }
+    (main, one, two)
+}
+
+#[test]
+fn each_stream_has_its_turn_when_credit_is_short() {
+    let mut house = House::new(|_| ());
+    let (main, one, two) = patient(&mut house);
+    let other = house.join("p", 0);
+    for (n, topic) in (1..).zip(["a", "a", "b", "m", "a", "b", "m"]) {
+        house.say(other, &Packet::Publish(publish(topic, 1, n, b"x")));
+    }
+    // Behind one that waits for the same stream, and before no other of it.
+    house.say(other, &Packet::Publish(publish("a", 0, 0, b"x")));
+    let mut order = String::new();
+    for n in 1..=7 {
+        for (link, name) in [(main, "m"), (one, "a"), (two, "b")] {
+            for packet in house.read(link).iter().filter(|p| !p.starts_with("SubAck")) {
+                assert!(packet.starts_with(name));
+                order.push_str(if packet.ends_with(" 0") { "0" } else { name });
+            }
+        }
+        house.say(one, &Packet::PubAck(ack(n)));
+    }
+    order.extend(house.read(one).iter().map(|p| if p.ends_with(" 0") { '0' } else { 'a' }));
+    let turns: String = order.chars().filter(|c| *c != '0').collect();
+    assert_eq!(turns, "aabmabm", "{order}");
+    assert_eq!(order.find('0').map(|at| order[..at].matches('a').count()), Some(3), "{order}");
+}
+
+#[test]
+fn what_waits_for_a_stream_goes_on_with_the_next_acknowledgement() {
+    let mut house = House::new(|_| ());
+    let (main, one, _) = patient(&mut house);
+    let other = house.join("p", 0);
+    for n in 1..=3 {
+        house.say(other, &Packet::Publish(publish("a", 1, n, b"x")));
+    }
+    for n in 1..=3 {
+        assert_eq!(house.read(one), [format!("a {n}")]);
+        house.say(main, &Packet::PubAck(ack(n)));
+    }
+    assert_eq!(house.hub.totals().queue_messages, 0);
+}
+
+#[test]
+fn a_page_of_the_queue_waits_for_the_stream_of_its_first_message() {
+    let mut house = House::new(|l| l.output_bytes_max = 16_384);
+    let main = house.join("c", 100);
+    subscribe(&mut house, main, "t", 1);
+    house.gone(main);
+    let other = house.join("p", 0);
+    for n in 1..=50 {
+        house.say(other, &Packet::Publish(publish("t", 1, n, &[0; 1_000])));
+    }
+    let main = house.join("c", 100);
+    let one = house.stream(main);
+    subscribe(&mut house, one, "t", 1);
+    // What went out with CONNACK went there; the rest is the stream's, as far as that takes it.
+    let mut heard = house.read(main).len() - 1;
+    let unsent = house.hub.output(one).len();
+    assert!(heard > 0 && (8_000..10_000).contains(&unsent), "{heard} {unsent}");
+    loop {
+        let more = house.read(one).iter().filter(|p| p.starts_with('t')).count();
+        heard += more;
+        if more == 0 {
+            break;
+        }
+    }
+    assert_eq!((heard, house.read(main).len()), (50, 0));
+}
+
 // ---- Messaging -------------------------------------------------------------------------------------------------
 
 /// Somebody with an account, and a stream.
-fn alice(house: &mut House) -> (LinkId, LinkId) {
+pub(super) fn alice(house: &mut House) -> (LinkId, LinkId) {
     let main = join_as(house, "alice-phone", "alice", &[]);
     house.read(main);
     let stream = house.stream(main);
     (main, stream)
 }
 
-fn ask<'a>(topic: &'a str, packet_id: u16, properties: &'a [u8]) -> Publish<'a> {
+pub(super) fn ask<'a>(topic: &'a str, packet_id: u16, properties: &'a [u8]) -> Publish<'a> {
     Publish { properties: Properties::from_validated(properties), ..publish(topic, 1, packet_id, b"{}") }
 }
 
@@ -346,10 +431,13 @@ fn messaging_waits_for_a_stream_that_is_full_and_loses_nothing() {
     let (main, one) = alice(&mut house);
     subscribe(&mut house, one, "im/v1/me/err", 1);
     house.read(one);
-    for n in 1..=60 {
-        house.say(main, &Packet::Publish(ask("im/v1/to/nobody/msg", n, &[])));
+    let topic = format!("im/v1/to/{}/msg", "x".repeat(60));
+    for n in 1..=200 {
+        house.say(main, &Packet::Publish(ask(&topic, n, &[])));
         house.read(main);
     }
+    let unsent = house.hub.output(one).len();
+    assert!((16_384..17_000).contains(&unsent), "{unsent}");
     let mut heard = 0;
     loop {
         let more = house.read(one).len();
@@ -358,5 +446,66 @@ fn messaging_waits_for_a_stream_that_is_full_and_loses_nothing() {
             break;
         }
     }
-    assert_eq!(heard, 60);
+    assert_eq!(heard, 200);
+}
+
+/// A device says in CONNECT what it is, and nothing of it is lost when it first subscribes on a stream.
+#[test]
+fn what_was_said_in_connect_holds_on_every_stream() {
+    let mut house = House::new(|_| ());
+    let link = house.open();
+    let mut properties = vec![];
+    Property::UserProperty("im-level", "260101").encode(&mut properties);
+    house.say(link, &Packet::Connect(Connect { username: Some("alice"), ..connect("phone", &properties) }));
+    let (main, request) = house.asked.pop().unwrap();
+    let answer = AuthAnswer::Accept { account: "alice".to_owned(), groups: vec![], expires_at_ms: None, data: None };
+    house.hub.authenticated(house.now, main, request.exchange, answer);
+    house.settle();
+    let one = house.stream(main);
+    subscribe(&mut house, one, "im/v1/me/+/res", 1);
+    house.say(one, &Packet::Publish(ask("im/v1/me/hello", 5, &[])));
+    let said = String::from_utf8_lossy(house.hub.output(one)).into_owned();
+    assert!(said.contains("260101"), "{said}");
+}
+
+/// The store is asked for a client id that may have been used before; its stream is gone when it answers.
+#[test]
+fn a_message_that_waits_for_the_store_is_answered_though_its_stream_ended() {
+    let befriend = |house: &mut House| {
+        let (main, _) = alice(house);
+        let bob = join_as(house, "bob-phone", "bob", &[]);
+        subscribe(house, bob, "im/v1/me/in/#", 1);
+        for (who, path, op) in [("alice", "me/contact/bob", "request"), ("bob", "me/contact/alice", "accept")] {
+            house.hub.act(house.now, who, path, format!(r#"{{"op":"{op}"}}"#).as_bytes(), 1);
+            house.settle();
+        }
+        main
+    };
+    let text = br#"{"id":"a1","kind":"text","body":"hi"}"#;
+    let message = |n| Publish { payload: text, ..publish("im/v1/to/bob/msg", 1, n, b"") };
+    let mut house = House::new(|_| ());
+    let main = befriend(&mut house);
+    house.say(main, &Packet::Publish(message(5)));
+    assert_eq!(house.read(main), ["PubAck 5"]);
+    assert_eq!(house.hub.counters().refused.iter().count(), 0);
+    for finishes in [true, false] {
+        let mut house = House::with_rules(vec![], house.store.clone(), |_| ());
+        let (main, one) = alice(&mut house);
+        house.hub.packet(house.now, one, &Packet::Publish(message(6)), 10);
+        assert!(!house.hub.may_read(one), "it waits");
+        if finishes {
+            house.hub.finish(house.now, one);
+        } else {
+            house.hub.closed(house.now, one);
+        }
+        assert_eq!((house.unanswered(main), house.hub.streams), (1, 1));
+        house.settle();
+        let (there, here) = (house.read(one), house.read(main));
+        let answer = vec!["PubAck 6".to_owned()];
+        assert_eq!((there, here), if finishes { (answer, vec![]) } else { (vec![], answer) });
+        if finishes {
+            house.gone(one);
+        }
+        assert_eq!((house.unanswered(main), house.hub.streams), (0, 0));
+    }
 }

@@ -1,6 +1,7 @@
 //! Further streams of one connection: what goes where, and what ends with what.
 
 use super::tests::*;
+use super::tests_roads::ask;
 use super::{Effect, Hub};
 use crate::limits::Limits;
 use crate::link::{LinkId, StreamKind};
@@ -216,6 +217,7 @@ fn streams_end_with_their_connection_however_that_ends() {
                 }
             }
             for stream in [one, two] {
+                assert_eq!(house.hub.links[stream.slot as usize].session, u32::MAX, "{how}");
                 assert!(closed.contains(&stream), "{how}");
                 assert!(house.hub.open_stream(house.now, main, StreamKind::Data).is_none(), "{how}");
                 // It acts for nobody any more.
@@ -240,7 +242,7 @@ fn streams_end_with_their_connection_however_that_ends() {
 fn a_connection_has_as_many_streams_as_it_may() {
     let mut house = House::new(|l: &mut Limits| {
         l.quic_streams_max = 2;
-        l.connections_max = 1;
+        l.connections_max = 2;
     });
     let early = house.open();
     assert!(house.hub.open_stream(house.now, early, StreamKind::Data).is_none(), "before CONNECT");
@@ -252,11 +254,13 @@ fn a_connection_has_as_many_streams_as_it_may() {
     assert!(house.hub.open_stream(house.now, one, StreamKind::Data).is_none(), "a stream has no streams");
     assert_eq!(house.hub.totals().connections, 1);
     assert_eq!(house.hub.session("c").unwrap().link.unwrap().streams, 2);
-    // Streams are no connections: another CONNECT hears that there are too many only because there is one.
+    // Streams are no connections: one more of those is let in, and a third is not.
     house.gone(two);
     assert!(house.hub.open_stream(house.now, main, StreamKind::Bulk).is_some());
-    let second = house.join("d", 0);
-    assert_eq!(house.hear(second), ["ConnAck 137"]);
+    for (id, code) in [("d", 0), ("e", 137)] {
+        let link = house.join(id, 0);
+        assert_eq!(house.hear(link), [format!("ConnAck {code}")]);
+    }
 }
 
 #[test]
@@ -269,6 +273,17 @@ fn receive_maximum_rate_and_aliases_are_the_connections() {
     assert_eq!(house.unanswered(main), 2);
     house.say(one, &Packet::Publish(publish("t", 2, 7, b"x")));
     assert_eq!(house.read(main), ["Disconnect 147"]);
+
+    let mut house = House::new(|l| l.receive_max = 2);
+    let (main, one) = house.pair("c", 0);
+    house.say(main, &Packet::Publish(publish("t", 2, 1, b"x")));
+    for n in 2..20 {
+        house.say(one, &Packet::Publish(publish("t", 1, n, b"x")));
+        // It answers nothing that is counted.
+        house.say(one, &Packet::PubRel(ack(n)));
+        house.say(one, &Packet::Publish(ask("im/v1/me/x", 20, &[])));
+        assert_eq!((house.read(one).len(), house.unanswered(main)), (3, 1));
+    }
 
     let mut house = House::new(|_| ());
     let (main, one) = house.pair("c", 0);
@@ -289,8 +304,14 @@ fn receive_maximum_rate_and_aliases_are_the_connections() {
     assert!(house.hub.may_read(main));
     house.say(one, &Packet::Publish(publish("t", 0, 0, b"x")));
     assert!(!house.hub.may_read(one) && house.hub.may_read(main));
-    house.pass(2_000);
+    // The credit is the connection's.
+    house.pass(1_500);
+    house.say(main, &Packet::Publish(publish("t", 0, 0, b"x")));
+    assert!(!house.hub.may_read(main));
+    house.pass(500);
     assert!(house.hub.may_read(one));
+    // It was we who did not read.
+    assert_eq!(house.hub.links[main.slot as usize].last_packet_ms, house.now.ms);
 }
 
 #[test]
@@ -305,6 +326,24 @@ fn keep_alive_hears_every_stream() {
     }
     assert!(house.hub.is_connected(main));
     house.pass(16_000);
+    assert!(!house.hub.is_connected(main));
+
+    // Nor is a client silent that we do not read.
+    let mut house = House::new(|l| l.receive_max = 1);
+    let main = house.open();
+    let properties = expiry(100);
+    house.say(main, &Packet::Connect(Connect { keep_alive_secs: 10, ..connect("c", &properties) }));
+    let one = house.stream(main);
+    house.quick = false;
+    subscribe(&mut house, one, "t", 1);
+    assert!(!house.hub.may_read(one) && house.hub.may_read(main));
+    house.pass(20_000);
+    house.pass(20_000);
+    assert!(house.hub.is_connected(main));
+    house.quick = true;
+    house.settle();
+    assert!(house.hub.may_read(one));
+    house.pass(40_000);
     assert!(!house.hub.is_connected(main));
 }
 
