@@ -41,6 +41,7 @@ impl House {
             if let Some(effect) = self.hub.poll_effect() {
                 match effect {
                     Effect::Load(load) => self.store.load(load),
+                    Effect::Query(query) => self.store.query(query),
                     Effect::Authenticate(link, request) => self.asked.push((link, request)),
                     _ => {}
                 }
