@@ -44,7 +44,9 @@ struct Lines {
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= filter()
+        // What libraries find worth a line at their lower levels is about them, not about the broker.
+        let is_ours = metadata.target().starts_with("parlor") || *metadata.level() <= Level::WARN;
+        metadata.is_event() && is_ours && *metadata.level() <= filter()
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {

@@ -79,6 +79,8 @@ limits! {
     connections_max: 50_000, 1, 1_000_000;
     /// Seconds from accept to a complete CONNECT (TLS and WebSocket handshakes included). Later ones are closed.
     connect_timeout_secs: 10, 1, 3_600;
+    /// Streams of one QUIC connection at the same time, beside its first. One more is refused and counted; the first takes everything as well.
+    quic_streams_max: 16, 0, 1_024;
     /// Largest packet a client may send, bytes. A larger one ends the connection with 0x95 Packet too large.
     packet_bytes_max: 1_048_576, 128, 268_435_460;
     /// Receive Maximum announced to clients: unanswered QoS 1 and 2 PUBLISH packets. One more ends the connection with 0x93.
@@ -131,6 +133,8 @@ limits! {
     auth_waiting_max: 1_024, 1, 100_000;
     /// TLS handshakes under way at the same time on one listener. Beyond it the longest silent peer loses its place.
     handshakes_max: 1_000, 1, 100_000;
+    /// QUIC handshakes under way on one listener above which a new client must first show that it receives at its address (Retry). 0: always.
+    quic_retry_above: 64, 0, 100_000;
     /// Durable messages accepted and not yet on disk, bytes. Beyond it publishers are not read until the disk has caught up.
     commit_bytes_max: 16_777_216, 65_536, 1_073_741_824;
     /// Longest message of a conversation, bytes. A longer one is refused with `too_large` (0x95).

@@ -1,6 +1,7 @@
 //! The command line of `parlor`: what can be typed, and what it does.
 
 mod client;
+mod demo_tls;
 mod im;
 mod operate;
 mod prompt;

@@ -1,13 +1,15 @@
 //! `parlor serve`, `parlor demo` and `parlor check-config`.
 
+use super::demo_tls::{DemoTls, DemoTlsError};
 use super::im::household;
 use super::{CheckArgs, Engine, Exit, ServeArgs, complain};
 use crate::admin::AccountKind;
-use crate::config::{Config, Loaded, Report, Sources, Transport};
+use crate::config::{Config, DATA, ListenerUrl, Loaded, Report, Sources, Transport};
 use crate::log;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
 use std::thread;
 
 /// Everything a broker needs to start.
@@ -44,6 +46,10 @@ pub struct Ready {
     pub http: Option<SocketAddr>,
 }
 
+/// Where the demo listens when nothing else is said.
+const DEMO_LISTEN: [&str; 4] =
+    ["mqtt://127.0.0.1:1883", "ws://127.0.0.1:8083/mqtt", "mqtt+quic://127.0.0.1:14567", "parlor+tcp://127.0.0.1:1884"];
+
 /// Password of the demo's accounts. They can be used from this machine only.
 pub(super) const DEMO_PASSWORD: &str = "parlor-demo";
 
@@ -69,12 +75,19 @@ pub(super) fn serve(engine: &dyn Engine, sources: Sources) -> Exit {
 pub(super) fn demo(engine: &dyn Engine, args: &ServeArgs, environment: Vec<(String, String)>) -> Exit {
     let mut sources = args.clone().sources(environment);
     if sources.file.is_none() && sources.listen.is_empty() {
-        sources.listen = vec!["mqtt://127.0.0.1:1883".to_owned(), "ws://127.0.0.1:8083/mqtt".to_owned()];
+        sources.listen = DEMO_LISTEN.map(str::to_owned).to_vec();
     }
     if args.log_level.is_none() {
         // A demo's reader wants to see what to type next, not each start and stop.
         sources.set("demo", "log.level", "warn");
     }
+    let tls = match own_certificates(&mut sources) {
+        Ok(tls) => tls,
+        Err(error) => {
+            complain(&error);
+            return Exit::Failed;
+        }
+    };
     let config = match load(&sources) {
         Ok(config) => config,
         Err(exit) => return exit,
@@ -93,19 +106,35 @@ pub(super) fn demo(engine: &dyn Engine, args: &ServeArgs, environment: Vec<(Stri
     }
     log::start(&config.log);
     let shown = config.clone();
-    let on_ready = Box::new(move |ready: &Ready| furnish(&shown, ready.clone()));
+    let on_ready = Box::new(move |ready: &Ready| furnish(&shown, tls, ready.clone()));
     run(engine, Start { config, sources, accounts: DEMO_ACCOUNTS.to_vec(), on_ready })
 }
 
+/// Gives listeners that need a certificate one of the demo's own, unless the operator has given one.
+fn own_certificates(sources: &mut Sources) -> Result<Option<DemoTls>, DemoTlsError> {
+    let needs = |url: &String| ListenerUrl::parse(url).is_ok_and(|url| url.transport.is_tls());
+    let has_own = |name: &str| sources.settings.iter().any(|setting| setting.path == name);
+    if sources.file.is_some() || has_own("tls.certificate") || !sources.listen.iter().any(needs) {
+        return Ok(None);
+    }
+    let flag = sources.settings.iter().rev().find(|setting| setting.path == "data").map(|setting| &setting.value);
+    let variable = sources.environment.iter().find(|(name, _)| name == "PARLOR_DATA").map(|(_, value)| value);
+    let data = flag.or(variable).map_or(DATA, String::as_str);
+    let files = DemoTls::in_directory(Path::new(data))?;
+    sources.set("demo", "tls.certificate", &files.certificate.display().to_string());
+    sources.set("demo", "tls.key", &files.key.display().to_string());
+    Ok(Some(files))
+}
+
 /// Sets the household up and lets its devices live, on a thread of their own: the broker must go on meanwhile.
-fn furnish(config: &Config, ready: Ready) {
+fn furnish(config: &Config, tls: Option<DemoTls>, ready: Ready) {
     let config = config.clone();
     let furnish = move || {
         household::live(mqtt_address(&config, &ready), |error| {
             if let Some(error) = error {
                 complain(&format_args!("the demo's household is not complete: {error}"));
             }
-            print!("{}", next_steps(&config, &ready));
+            print!("{}", next_steps(&config, tls.as_ref(), &ready));
             let _ = io::stdout().flush();
         });
     };
@@ -173,13 +202,15 @@ fn taken(config: &Config) -> Option<String> {
     let listeners = config.listeners.iter().map(|listener| (listener.url.to_string(), listener.url.addresses().ok()));
     for (what, addresses) in listeners.chain([(String::from("http"), http.map(|address| vec![address]))]) {
         for address in addresses.into_iter().flatten().filter(|address| address.port() != 0) {
-            if TcpListener::bind(address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
+            let is_udp = ListenerUrl::parse(&what).is_ok_and(|url| url.transport.is_quic());
+            let bound = if is_udp { UdpSocket::bind(address).map(drop) } else { TcpListener::bind(address).map(drop) };
+            if bound.is_err_and(|error| error.kind() == ErrorKind::AddrInUse) {
                 let way_out = match what.as_str() {
                     "http" => "--http 127.0.0.1:0".to_owned(),
                     _ => "--listen mqtt://127.0.0.1:1884 --listen ws://127.0.0.1:8084/mqtt".to_owned(),
                 };
                 return Some(format!(
-                    "port {} is taken by another program, perhaps another broker (`ss -ltnp` shows which)\n\
+                    "port {} is taken by another program, perhaps another broker (`ss -lntup` shows which)\n\
                      stop that one, or choose another port: parlor demo {way_out}",
                     address.port()
                 ));
@@ -190,7 +221,7 @@ fn taken(config: &Config) -> Option<String> {
 }
 
 /// What a visitor reads when the demo is up.
-fn next_steps(config: &Config, ready: &Ready) -> String {
+fn next_steps(config: &Config, tls: Option<&DemoTls>, ready: &Ready) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "Parlor {} is up, on this machine only. Ctrl-C ends it.\n", env!("CARGO_PKG_VERSION"));
     for (listener, addresses) in config.listeners.iter().zip(&ready.listeners) {
@@ -205,6 +236,9 @@ fn next_steps(config: &Config, ready: &Ready) -> String {
     let _ = writeln!(out, "  {:9} {}", "data", config.data.display());
     let names: Vec<&str> = DEMO_ACCOUNTS.iter().map(|account| account.name).collect();
     let _ = writeln!(out, "  {:9} {}; the password of each is {DEMO_PASSWORD}", "accounts", names.join(", "));
+    if let Some(tls) = tls {
+        let _ = writeln!(out, "  {:9} {} (what clients trust: --ca)", "authority", tls.ca.display());
+    }
     let Some(address) = mqtt_address(config, ready) else { return out };
     let host = match address.ip() {
         ip if ip.is_unspecified() => "127.0.0.1".to_owned(),
@@ -232,7 +266,7 @@ The same with any MQTT client:
   mosquitto_rr -h {host}{port} -V 5 -u alice -P {DEMO_PASSWORD} -t im/v1/to/thermo1/cmd/set -e im/v1/me/res/a -m '{{\"target\":21}}'
   mosquitto_sub -h {host}{port} -u alice -P {DEMO_PASSWORD} -v -t 'im/v1/presence/+' -t 'im/v1/state/+'
 
-Topics outside im/ are ordinary publish and subscribe. Pull the plug: what was acknowledged waits for who was away.
+{over_quic}Topics outside im/ are ordinary publish and subscribe. Pull the plug: what was acknowledged waits for who was away.
 
   mosquitto_sub -h {host}{port} -u bob -P {DEMO_PASSWORD} -i bob-phone -c -q 1 -t 'home/#' -E
   mosquitto_pub -h {host}{port} -u lamp -P {DEMO_PASSWORD} -t home/lamp/state -m on -q 1
@@ -244,9 +278,26 @@ Look inside:
   parlor status --data {data}
   parlor session list --data {data}
 ",
+        over_quic = over_quic(config, tls, ready),
         data = config.data.display()
     );
     out
+}
+
+/// What to type to do the same over QUIC.
+fn over_quic(config: &Config, tls: Option<&DemoTls>, ready: &Ready) -> String {
+    let mut all = config.listeners.iter().zip(&ready.listeners);
+    let quic = all.find(|(listener, _)| listener.url.transport.is_quic()).and_then(|(_, addresses)| addresses.first());
+    let (Some(tls), Some(quic)) = (tls, quic) else { return String::new() };
+    let ca = tls.ca.display();
+    format!(
+        "Over QUIC, as MQTT and as the native link; both move with you to another network:
+
+  parlor chat --demo alice --ca {ca} --url mqtt+quic://{quic}
+  parlor chat --demo bob --ca {ca} --url parlor://{quic}
+
+"
+    )
 }
 
 #[cfg(test)]
@@ -262,7 +313,7 @@ mod tests {
             listeners: vec![vec!["127.0.0.1:40001".parse().unwrap()], vec!["127.0.0.1:40002".parse().unwrap()]],
             http: Some("127.0.0.1:40003".parse().unwrap()),
         };
-        let text = next_steps(&config, &ready);
+        let text = next_steps(&config, None, &ready);
         for line in [
             "listener  ws://127.0.0.1:40001/mqtt\n",
             "listener  mqtt://127.0.0.1:40002\n",

@@ -253,6 +253,9 @@ impl Offence {
             Self::NeedsTls { key, .. } => format!("write {key} = \"/path/to/file.pem\" in the file, or --set {key}=/path/to/file.pem"),
             Self::NeedsClientCa => "write tls.client_ca = \"/path/to/ca.pem\", or client_certificate = \"none\"".into(),
             Self::Missing { example, .. } | Self::OneOf { example, .. } => format!("write for example {example}"),
+            Self::SameAddress { first, second, .. } if first.starts_with("mqtt+quic") || second.starts_with("mqtt+quic") => {
+                "keep one of them: a QUIC listener takes MQTT and native links alike; or give one another port".into()
+            }
             Self::SameAddress { .. } => "give one of them another port".into(),
             Self::SameName(_) => "give one of them another name, or none".into(),
             Self::HttpNotLoopback(_) => {

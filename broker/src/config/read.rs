@@ -506,27 +506,30 @@ fn store(room: &mut Room, top: &mut Section) -> Store {
 /// What only shows when everything has been read.
 fn check_whole(room: &mut Room, whole: &Whole) {
     let Whole(config, origins) = whole;
-    let mut seen: Vec<(String, String)> = Vec::new();
+    let mut seen: Vec<(String, bool, String)> = Vec::new();
     for (listener, origin) in config.listeners.iter().zip(origins) {
         let url = &listener.url;
         let address = format!("{}:{}", url.host, url.port);
-        match seen.iter().find(|(other, _)| *other == address) {
-            Some((_, first)) if url.port != 0 => {
+        // TCP and UDP do not share their ports.
+        let is_udp = url.transport.is_quic();
+        match seen.iter().find(|(other, udp, _)| *other == address && *udp == is_udp) {
+            Some((_, _, first)) if url.port != 0 => {
                 let offence =
                     Offence::SameAddress { address: address.clone(), first: first.clone(), second: url.to_string() };
                 room.problem(origin, offence);
             }
             _ => {}
         }
-        seen.push((address, url.to_string()));
+        seen.push((address, is_udp, url.to_string()));
         if listener.allow_anonymous && !url.is_loopback() {
             room.problem(origin, Offence::OpenToAll(url.to_string()));
         }
     }
     let http = config.http.listen.to_string();
-    if let Some((_, first)) =
-        seen.iter().find(|(other, _)| *other == http && config.http.enabled && config.http.listen.port() != 0)
-    {
+    let is_taken = |(other, udp, _): &&(String, bool, String)| {
+        *other == http && !udp && config.http.enabled && config.http.listen.port() != 0
+    };
+    if let Some((_, _, first)) = seen.iter().find(is_taken) {
         let offence = Offence::SameAddress { address: http.clone(), first: first.clone(), second: "[http]".to_owned() };
         room.problem(&Origin::Default, offence);
     }

@@ -254,7 +254,7 @@ error: parlor.toml:2:7: `127.0.0.1:1883` is not the address of a listener: it do
    |
  2 | url = \"127.0.0.1:1883\"
    |       ^^^^^^^^^^^^^^^^
-   = write mqtt://, mqtts://, ws:// or wss://, for example mqtt://127.0.0.1:1883
+   = write mqtt://, mqtts://, ws://, wss://, mqtt+quic://, parlor://, parlor+tcp:// or parlor+tls://, for example mqtt://127.0.0.1:1883
 error: parlor.toml:4:7: the listener mqtts://127.0.0.1:8883 speaks TLS and has no `tls.certificate`
    |
  4 | url = \"mqtts://127.0.0.1\"
@@ -292,6 +292,17 @@ error: parlor.toml:5:7: two listeners are called \"a\"
 ",
     );
     check("[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n[[listener]]\nurl = \"mqtt://127.0.0.1:0\"\n", "OK");
+    let keys = "certificate = \"c\"\nkey = \"k\"\n";
+    let quic = format!(
+        "[[listener]]\nurl = \"mqtt+quic://127.0.0.1\"\n[[listener]]\nurl = \"parlor://127.0.0.1\"\n[tls]\n{keys}"
+    );
+    let report = load(&quic).unwrap_err().to_string();
+    assert!(report.contains("used twice") && report.contains("MQTT and native links alike"), "{report}");
+    let both = format!(
+        "[[listener]]\nurl = \"mqtt://127.0.0.1:14567\"\n[[listener]]\nurl = \"parlor://127.0.0.1\"\n[tls]\n{keys}"
+    );
+    let report = load(&both).unwrap_err().to_string();
+    assert!(!report.contains("used twice"), "{report}");
     check(
         "[[listener]]\nurl = \"mqtt://127.0.0.1:9883\"\n",
         "

@@ -1,10 +1,11 @@
-//! Listener addresses: `mqtt://host:port`, `mqtts://`, `ws://host:port/path`, `wss://`.
+//! Listener addresses: `mqtt://host:port`, `mqtts://`, `ws://host:port/path`, `wss://`, `mqtt+quic://`, `parlor://`,
+//! `parlor+tcp://`, `parlor+tls://`.
 
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 
-/// What is spoken on a listener below MQTT.
+/// What is spoken on a listener, and over what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// Plain TCP.
@@ -15,6 +16,14 @@ pub enum Transport {
     Ws,
     /// WebSocket over TLS.
     Wss,
+    /// MQTT over QUIC. Its socket takes native links as well: what the client asks for by ALPN decides.
+    MqttQuic,
+    /// The native link over QUIC; as `MqttQuic` in all else.
+    Native,
+    /// The native link over TCP.
+    NativeTcp,
+    /// The native link over TLS.
+    NativeTls,
 }
 
 impl Transport {
@@ -25,6 +34,10 @@ impl Transport {
             Self::Mqtts => "mqtts",
             Self::Ws => "ws",
             Self::Wss => "wss",
+            Self::MqttQuic => "mqtt+quic",
+            Self::Native => "parlor",
+            Self::NativeTcp => "parlor+tcp",
+            Self::NativeTls => "parlor+tls",
         }
     }
 
@@ -35,12 +48,25 @@ impl Transport {
             Self::Mqtts => 8883,
             Self::Ws => 8083,
             Self::Wss => 8084,
+            Self::MqttQuic | Self::Native => 14567,
+            Self::NativeTcp => 1884,
+            Self::NativeTls => 8884,
         }
     }
 
-    /// Whether TLS is spoken.
+    /// Whether it needs a certificate.
     pub fn is_tls(self) -> bool {
-        matches!(self, Self::Mqtts | Self::Wss)
+        matches!(self, Self::Mqtts | Self::Wss | Self::NativeTls) || self.is_quic()
+    }
+
+    /// Whether it is QUIC, and so UDP.
+    pub fn is_quic(self) -> bool {
+        matches!(self, Self::MqttQuic | Self::Native)
+    }
+
+    /// Whether frames of the native link are spoken on every connection.
+    pub fn is_native(self) -> bool {
+        matches!(self, Self::NativeTcp | Self::NativeTls)
     }
 
     /// Whether WebSocket is spoken.
@@ -75,7 +101,7 @@ pub struct ListenerUrl {
     pub transport: Transport,
     /// Where.
     pub host: Host,
-    /// TCP port; 0 lets the system choose one.
+    /// TCP or UDP port; 0 lets the system choose one.
     pub port: u16,
     /// Path of the WebSocket endpoint; `None`: the one of `[websocket]`. Always `None` for the others.
     pub path: Option<String>,
@@ -118,7 +144,7 @@ impl UrlError {
     pub fn advice(self) -> &'static str {
         match self {
             Self::NoScheme | Self::UnknownScheme => {
-                "write mqtt://, mqtts://, ws:// or wss://, for example mqtt://127.0.0.1:1883"
+                "write mqtt://, mqtts://, ws://, wss://, mqtt+quic://, parlor://, parlor+tcp:// or parlor+tls://, for example mqtt://127.0.0.1:1883"
             }
             Self::NoHost | Self::StarHost => {
                 "write 127.0.0.1 for this machine only, 0.0.0.0 for every IPv4 address, [::] for every address"
@@ -141,6 +167,10 @@ impl ListenerUrl {
             "mqtts" | "ssl" | "tls" => Transport::Mqtts,
             "ws" => Transport::Ws,
             "wss" => Transport::Wss,
+            "mqtt+quic" => Transport::MqttQuic,
+            "parlor" => Transport::Native,
+            "parlor+tcp" => Transport::NativeTcp,
+            "parlor+tls" => Transport::NativeTls,
             _ => return Err(UrlError::UnknownScheme),
         };
         if rest.contains(['@', '?', '#']) {
@@ -240,6 +270,11 @@ mod tests {
         check("ws://localhost", Ok("ws://localhost:8083"));
         check("ws://127.0.0.1:8083/mqtt", Ok("ws://127.0.0.1:8083/mqtt"));
         check("wss://broker.home.example/a/b", Ok("wss://broker.home.example:8084/a/b"));
+        check("mqtt+quic://0.0.0.0", Ok("mqtt+quic://0.0.0.0:14567"));
+        check("parlor://[::1]", Ok("parlor://[::1]:14567"));
+        check("parlor+tcp://localhost", Ok("parlor+tcp://localhost:1884"));
+        check("Parlor+TLS://127.0.0.1:1", Ok("parlor+tls://127.0.0.1:1"));
+        check("parlor://127.0.0.1/im", Err(UrlError::PathWithoutWebSocket));
         check("127.0.0.1:1883", Err(UrlError::NoScheme));
         check("http://127.0.0.1", Err(UrlError::UnknownScheme));
         check("quic://127.0.0.1", Err(UrlError::UnknownScheme));

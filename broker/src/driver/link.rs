@@ -1,6 +1,8 @@
 //! One connection's task: reads when it may, decodes in place, writes when the socket has room again.
 
-use super::{Driver, LINGER_MS};
+use super::quic::is_repeatable;
+use super::socket::Socket;
+use super::{Driver, LINGER_MS, Wire};
 use crate::link::{Layer, Received};
 use parlor_core::{Hub, LinkId, Now};
 use parlor_protocol::mqtt::{Packet, Sender, Version, connect_version, decode, frame_len};
@@ -9,11 +11,10 @@ use std::future::Future;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::ReadBuf;
 
 /// Bytes of a layer that may wait for a full socket before its peer is not read any more. Above what one step of
 /// writing makes, so that a slow reader's acknowledgements still come in.
@@ -22,24 +23,54 @@ const WIRE_BYTES: usize = 256 * 1024;
 /// What the tasks of the thread know of one connection. An idle one owns no buffer.
 pub(super) struct Conn {
     pub(super) link: LinkId,
-    stream: RefCell<TcpStream>,
+    pub(super) socket: RefCell<Socket>,
     layer: RefCell<Layer>,
+    /// What is spoken.
+    pub(super) wire: Wire,
     /// MQTT bytes that are not a whole packet yet, or that may not be handed in yet.
     partial: RefCell<Vec<u8>>,
     /// Bytes of the layer for the socket (not used without a layer).
-    wire: RefCell<Vec<u8>>,
+    sealed: RefCell<Vec<u8>>,
     version: Cell<Version>,
     /// Largest packet the client was told it may send; a reload changes that for later clients.
     announced_max: Cell<Option<u32>>,
     /// The socket had no room; the task waits for it.
     blocked: Cell<bool>,
+    /// What came next may only be handed in when the handshake is complete.
+    held: Cell<bool>,
+    /// The peer has said all it has to say on this stream.
+    ended: Cell<bool>,
     /// The hub has ended it: what is left is written, then the socket is closed.
     closing: Cell<bool>,
     /// Everything was written and our side is shut; what the peer still sends is discarded.
     lingering: Cell<bool>,
     gone: Cell<bool>,
+    /// Further streams of the QUIC connection are looked for.
+    pub(super) has_streams: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// Set if a returning QUIC client's first flight (0-RTT) brought it here.
+    pub(super) early: Option<Rc<Early>>,
     pub(super) arrival: Arrival,
+}
+
+/// What the connection of a first flight waits for.
+#[derive(Default)]
+pub(super) struct Early {
+    complete: Cell<bool>,
+    waiting: RefCell<Vec<Weak<Conn>>>,
+}
+
+impl Early {
+    /// The handshake is complete: the client is who it was, here and now, and everything may be taken from it.
+    pub(super) fn complete(&self) {
+        self.complete.set(true);
+        for conn in self.waiting.take() {
+            if let Some(conn) = conn.upgrade() {
+                conn.held.set(false);
+                conn.wake();
+            }
+        }
+    }
 }
 
 /// Where and when a connection came in.
@@ -53,20 +84,32 @@ pub(crate) struct Arrival {
 }
 
 impl Conn {
-    pub(super) fn new(link: LinkId, stream: TcpStream, layer: Layer, early: Vec<u8>, arrival: Arrival) -> Self {
+    pub(super) fn new(
+        link: LinkId,
+        socket: Socket,
+        layer: Layer,
+        first: Vec<u8>,
+        wire: Wire,
+        arrival: Arrival,
+    ) -> Self {
         Self {
             link,
             arrival,
-            stream: RefCell::new(stream),
+            socket: RefCell::new(socket),
             layer: RefCell::new(layer),
-            partial: RefCell::new(early),
-            wire: RefCell::default(),
+            wire,
+            early: None,
+            partial: RefCell::new(first),
+            sealed: RefCell::default(),
             version: Cell::new(Version::V311),
             announced_max: Cell::new(None),
             blocked: Cell::new(false),
+            held: Cell::new(false),
+            ended: Cell::new(false),
             closing: Cell::new(false),
             lingering: Cell::new(false),
             gone: Cell::new(false),
+            has_streams: Cell::new(false),
             waker: RefCell::default(),
         }
     }
@@ -75,8 +118,31 @@ impl Conn {
     /// asking the system.
     fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<std::io::Result<usize>> {
         let mut buffer = ReadBuf::new(buffer);
-        ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut buffer))?;
+        ready!(self.socket.borrow_mut().poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    /// Takes over what was agreed on the control stream.
+    pub(super) fn follow(&self, control: &Self) {
+        self.version.set(control.version.get());
+        self.announced_max.set(control.announced_max.get());
+    }
+
+    /// Writes what there is room for now.
+    fn try_write(&self, bytes: &[u8]) -> std::io::Result<usize> {
+        let waker = self.waker.borrow();
+        self.socket.borrow_mut().try_write(waker.as_ref().unwrap_or(Waker::noop()), bytes)
+    }
+
+    /// Whether the client may be acted for in full: not while all that is known of it could have been recorded and sent
+    /// again by somebody else.
+    fn is_early(self: &Rc<Self>) -> bool {
+        let Some(early) = &self.early else { return false };
+        if early.complete.get() {
+            return false;
+        }
+        early.waiting.borrow_mut().push(Rc::downgrade(self));
+        true
     }
 
     pub(super) fn wake(&self) {
@@ -88,6 +154,7 @@ impl Conn {
     /// Ends the task at its next turn.
     pub(super) fn cut(&self) {
         self.gone.set(true);
+        self.socket.borrow().close(None);
         self.wake();
     }
 
@@ -106,8 +173,9 @@ enum Fed {
 
 impl Driver {
     /// Hands in every whole packet of `bytes`; says how many bytes that took.
-    fn feed(&self, hub: &mut Hub, now: Now, conn: &Conn, bytes: &[u8]) -> (usize, Fed) {
+    fn feed(&self, hub: &mut Hub, now: Now, conn: &Rc<Conn>, bytes: &[u8]) -> (usize, Fed) {
         let mut at = 0;
+        conn.held.set(false);
         loop {
             if conn.closing.get() || !hub.may_read(conn.link) {
                 return (at, Fed::Stopped);
@@ -122,6 +190,10 @@ impl Driver {
             });
             match decoded {
                 Ok(Some((packet, size))) => {
+                    if conn.early.is_some() && !is_repeatable(&packet) && conn.is_early() {
+                        conn.held.set(true);
+                        return (at, Fed::Stopped);
+                    }
                     if let Packet::Connect(connect) = &packet {
                         conn.version.set(connect.version);
                         conn.announced_max.set(Some(self.packet_bytes_max.get()));
@@ -142,7 +214,7 @@ impl Driver {
     }
 
     /// Hands in MQTT bytes, after those that were left over before.
-    fn take_bytes(&self, conn: &Conn, bytes: &[u8]) {
+    fn take_bytes(&self, conn: &Rc<Conn>, bytes: &[u8]) {
         let now = self.now();
         let mut hub = self.hub.borrow_mut();
         let mut partial = conn.partial.borrow_mut();
@@ -190,7 +262,7 @@ impl Driver {
     }
 
     /// Bytes from the socket, through the layer if there is one.
-    fn take_input(&self, conn: &Conn, input: &[u8]) {
+    fn take_input(&self, conn: &Rc<Conn>, input: &[u8]) {
         let mut layer = conn.layer.borrow_mut();
         if layer.is_plain() {
             drop(layer);
@@ -199,13 +271,13 @@ impl Driver {
         }
         let mut plain = std::mem::take(&mut *self.plain.borrow_mut());
         plain.clear();
-        let received = layer.receive(input, &mut plain, &mut conn.wire.borrow_mut());
+        let received = layer.receive(input, &mut plain, &mut conn.sealed.borrow_mut());
         drop(layer);
         if !plain.is_empty() {
             self.take_bytes(conn, &plain);
         }
         *self.plain.borrow_mut() = plain;
-        if !conn.wire.borrow().is_empty() {
+        if !conn.sealed.borrow().is_empty() {
             self.retry.borrow_mut().push_back(conn.link);
             self.wake();
         }
@@ -229,7 +301,7 @@ impl Driver {
         let done = if conn.layer.borrow().is_plain() { self.flush_plain(&conn) } else { self.flush_layer(&conn) };
         match done {
             Ok(true) if conn.closing.get() => self.linger(&conn),
-            Ok(true) => {}
+            Ok(true) => self.look_for_streams(&conn),
             Ok(false) => {
                 conn.blocked.set(true);
                 conn.wake();
@@ -247,7 +319,7 @@ impl Driver {
                 return Ok(true);
             }
             let len = out.len();
-            match conn.stream.borrow().try_write(out) {
+            match conn.try_write(out) {
                 Ok(n) => {
                     hub.wrote(self.now(), conn.link, n);
                     if n < len {
@@ -261,7 +333,7 @@ impl Driver {
     }
 
     fn flush_layer(&self, conn: &Conn) -> Result<bool, ()> {
-        let mut wire = conn.wire.borrow_mut();
+        let mut wire = conn.sealed.borrow_mut();
         loop {
             if wire.is_empty() {
                 let mut hub = self.hub.borrow_mut();
@@ -278,7 +350,7 @@ impl Driver {
                 }
                 hub.wrote(self.now(), conn.link, len);
             }
-            match conn.stream.borrow().try_write(&wire) {
+            match conn.try_write(&wire) {
                 Ok(n) if n == wire.len() => wire.clear(),
                 Ok(n) => {
                     wire.drain(..n);
@@ -295,10 +367,11 @@ impl Driver {
             let mut wire = vec![];
             conn.layer.borrow_mut().close(&mut wire);
             if !wire.is_empty() {
-                let _ = conn.stream.borrow().try_write(&wire);
+                let _ = conn.try_write(&wire);
             }
         }
-        let _ = socket2::SockRef::from(&*conn.stream.borrow()).shutdown(std::net::Shutdown::Write);
+        let farewell = self.hub.borrow().farewell(conn.link).map(|(reason, text)| (reason, text.into()));
+        conn.socket.borrow_mut().finish(farewell);
         conn.lingering.set(true);
         self.forget(conn.link);
         conn.wake();
@@ -307,6 +380,8 @@ impl Driver {
     fn drop_conn(&self, conn: &Rc<Conn>) {
         conn.gone.set(true);
         conn.closing.set(true);
+        let farewell = self.hub.borrow().farewell(conn.link).map(|(reason, text)| (reason, text.into()));
+        conn.socket.borrow().close(farewell.as_ref());
         self.forget(conn.link);
         conn.wake();
     }
@@ -317,12 +392,14 @@ pub(super) struct Task {
     driver: Rc<Driver>,
     conn: Rc<Conn>,
     linger: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// Ends when a QUIC peer has taken our last words.
+    taken: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 impl Task {
     pub(super) fn new(driver: Rc<Driver>, conn: Rc<Conn>) -> Self {
         driver.tasks.set(driver.tasks.get() + 1);
-        Self { driver, conn, linger: None }
+        Self { driver, conn, linger: None, taken: None }
     }
 
     /// What is left to say is being written; a peer that does not read it is not waited for.
@@ -337,6 +414,12 @@ impl Task {
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(Duration::from_millis(LINGER_MS))));
         if sleep.as_mut().poll(cx).is_ready() {
+            self.conn.socket.borrow().close(None);
+            return Poll::Ready(());
+        }
+        if let Some(taken) = self.taken.as_mut() {
+            ready!(taken.as_mut().poll(cx));
+            self.conn.socket.borrow().close(None);
             return Poll::Ready(());
         }
         let mut buffer = self.driver.buffer.borrow_mut();
@@ -364,28 +447,31 @@ impl Future for Task {
             return Poll::Ready(());
         }
         if conn.lingering.get() {
+            if self.taken.is_none() {
+                self.taken = conn.socket.borrow().taken();
+            }
             return self.poll_linger(cx);
         }
         let driver = Rc::clone(&self.driver);
         if !conn.waker.borrow().as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
             *conn.waker.borrow_mut() = Some(cx.waker().clone());
         }
-        if conn.blocked.get() && conn.stream.borrow().poll_write_ready(cx).is_ready() {
+        if conn.blocked.get() && conn.socket.borrow().poll_write_ready(cx).is_ready() {
             conn.blocked.set(false);
             driver.retry.borrow_mut().push_back(conn.link);
             driver.wake();
         }
         // What was left over when the hub wanted no more.
-        if !conn.partial.borrow().is_empty() && driver.hub.borrow().may_read(conn.link) {
+        if !conn.held.get() && !conn.partial.borrow().is_empty() && driver.hub.borrow().may_read(conn.link) {
             driver.take_bytes(&conn, &[]);
         }
         if conn.closing.get() {
             return self.poll_closing(cx);
         }
-        if !driver.hub.borrow().may_read(conn.link) {
+        if conn.held.get() || conn.ended.get() || !driver.hub.borrow().may_read(conn.link) {
             return Poll::Pending;
         }
-        if conn.blocked.get() && conn.wire.borrow().len() > WIRE_BYTES {
+        if conn.blocked.get() && conn.sealed.borrow().len() > WIRE_BYTES {
             // It asks its layer for more than it reads (pings of WebSocket): what it says waits until it has read.
             return Poll::Pending;
         }
@@ -394,7 +480,7 @@ impl Future for Task {
             match ready!(conn.poll_read(cx, &mut buffer)) {
                 Ok(n) if n > 0 => {
                     driver.take_input(&conn, &buffer[..n]);
-                    if conn.closing.get() || !driver.hub.borrow().may_read(conn.link) {
+                    if conn.closing.get() || conn.held.get() || !driver.hub.borrow().may_read(conn.link) {
                         return Poll::Pending;
                     }
                     if n == buffer.len() {
@@ -402,6 +488,13 @@ impl Future for Task {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
+                }
+                Ok(_) if conn.socket.borrow().is_further_stream() => {
+                    drop(buffer);
+                    conn.ended.set(true);
+                    driver.hub.borrow_mut().finish(driver.now(), conn.link);
+                    driver.wake();
+                    return Poll::Pending;
                 }
                 _ => {
                     drop(buffer);

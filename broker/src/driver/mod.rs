@@ -6,6 +6,8 @@
 
 mod heart;
 mod link;
+mod quic;
+mod socket;
 
 pub(crate) use heart::{Heart, Signal};
 
@@ -15,6 +17,7 @@ pub(crate) use link::Arrival;
 use link::Conn;
 use parlor_core::store::Store;
 use parlor_core::{Hub, LinkId, Now, Peer, Reply, Tally};
+use socket::Socket;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -25,6 +28,22 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 const READ_BYTES: usize = 64 * 1024;
 /// How long a closing link may take to read its last bytes, and we to discard what it still sends.
 const LINGER_MS: u64 = 1_000;
+
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// MQTT packets.
+    Mqtt,
+    /// Frames of the native link.
+    Native,
+}
+
+impl Wire {
+    /// By whether it is the native link.
+    pub(crate) fn of(native: bool) -> Self {
+        if native { Self::Native } else { Self::Mqtt }
+    }
+}
 
 /// What the driver does for the rest of the program when something of note happens.
 pub(crate) trait Outside {
@@ -105,13 +124,13 @@ impl Driver {
     }
 
     /// Takes a connection in: its task runs until it is closed.
-    pub(crate) fn admit(self: &Rc<Self>, new: NewLink, certificate: Option<String>, allow_anonymous: bool) {
+    pub(crate) fn admit(self: &Rc<Self>, new: NewLink, wire: Wire, certificate: Option<String>, allow_anonymous: bool) {
         let listener = u32::try_from(new.listener).unwrap_or(u32::MAX);
         let stream = match tokio::net::TcpStream::from_std(new.stream) {
             Ok(stream) => stream,
             Err(error) => return tracing::warn!(%error, "a connection could not be registered and was closed"),
         };
-        self.admit_stream(stream, new.peer, listener, new.layer, new.early, certificate, allow_anonymous);
+        self.admit_stream(stream, new.peer, listener, new.layer, new.early, wire, certificate, allow_anonymous);
     }
 
     /// Takes a connection in that was accepted on this thread.
@@ -123,6 +142,7 @@ impl Driver {
         listener: u32,
         layer: Layer,
         early: Vec<u8>,
+        wire: Wire,
         certificate: Option<String>,
         allow_anonymous: bool,
     ) {
@@ -132,10 +152,15 @@ impl Driver {
         let _ = socket2::SockRef::from(&stream).set_keepalive(true);
         let now = self.now();
         let arrival = Arrival { peer, listener, since_ms: now.wall_ms };
-        let peer = Peer { address: peer.ip().to_canonical(), allow_anonymous, certificate };
+        let peer =
+            Peer { address: peer.ip().to_canonical(), allow_anonymous, certificate, native: wire == Wire::Native };
         let Some(link) = self.hub.borrow_mut().open(now, &peer) else { return };
-        let conn = Rc::new(Conn::new(link, stream, layer, early, arrival));
-        let slot = link.slot as usize;
+        self.run(Rc::new(Conn::new(link, Socket::Tcp(stream), layer, early, wire, arrival)));
+    }
+
+    /// Lets the task of a connection run until it is closed.
+    fn run(self: &Rc<Self>, conn: Rc<Conn>) {
+        let slot = conn.link.slot as usize;
         let mut conns = self.conns.borrow_mut();
         if conns.len() <= slot {
             conns.resize_with(slot + 1, || None);
@@ -170,7 +195,10 @@ impl Driver {
 
     /// Where and when a connection came in.
     pub(crate) fn arrival(&self, link: LinkId) -> Option<Arrival> {
-        self.conn(link).map(|c| c.arrival)
+        let conn = self.conn(link)?;
+        // A QUIC client may have moved since.
+        let peer = conn.socket.borrow().connection().map(quinn::Connection::remote_address);
+        Some(Arrival { peer: peer.unwrap_or(conn.arrival.peer), ..conn.arrival })
     }
 
     /// Connections by listener.

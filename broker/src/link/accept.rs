@@ -1,6 +1,7 @@
 //! Listening sockets, and TLS handshakes away from the thread that routes messages.
 
 use super::layer::{Layer, LayerError, Received};
+use super::quic::NewQuic;
 use super::tls::TlsLayer;
 use super::tls_config::ReloadableTls;
 use super::websocket::{WsLayer, WsOptions};
@@ -50,6 +51,15 @@ pub struct NewLink {
     pub deadline: std::time::Instant,
 }
 
+/// What the hub's thread is handed.
+#[derive(Debug)]
+pub enum NewConnection {
+    /// TLS over TCP.
+    Socket(NewLink),
+    /// QUIC.
+    Quic(Box<NewQuic>),
+}
+
 /// A socket to listen on could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -86,12 +96,19 @@ pub enum BindError {
 /// The address can be had again at once after a restart. An IPv6 socket takes IPv6 only, so that `0.0.0.0` and `[::]` can
 /// be listed side by side, and peers of IPv4 always look like IPv4.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    listening_socket(address).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::Taken { address },
-        io::ErrorKind::PermissionDenied => BindError::NoRight { address },
-        io::ErrorKind::AddrNotAvailable => BindError::NotHere { address },
-        _ => BindError::Refused { address, source },
-    })
+    listening_socket(address).map_err(|source| BindError::of(address, source))
+}
+
+impl BindError {
+    /// What it means that the system refused.
+    pub(super) fn of(address: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::Taken { address },
+            io::ErrorKind::PermissionDenied => Self::NoRight { address },
+            io::ErrorKind::AddrNotAvailable => Self::NotHere { address },
+            _ => Self::Refused { address, source },
+        }
+    }
 }
 
 fn listening_socket(address: SocketAddr) -> io::Result<TcpListener> {
@@ -189,10 +206,10 @@ pub async fn serve_tls(
     listener: TcpListener,
     tls: ReloadableTls,
     options: watch::Receiver<TlsAcceptOptions>,
-    out: mpsc::Sender<NewLink>,
+    out: mpsc::Sender<NewConnection>,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let mut handshakes = Handshakes { running: BTreeMap::new(), tasks: JoinSet::new(), next: 0 };
+    let mut handshakes = Handshakes::default();
     let mut closed = pin!(out.closed());
     loop {
         let now = options.borrow().clone();
@@ -207,7 +224,14 @@ pub async fn serve_tls(
         .await;
         match accepted {
             None => return Ok(()),
-            Some(Ok((stream, peer))) => handshakes.begin(stream, peer, &tls, &options.borrow(), &out),
+            Some(Ok((stream, peer))) => {
+                let (tls, options, out) = (tls.clone(), options.borrow().clone(), out.clone());
+                handshakes.begin(peer, move |since, stage| async move {
+                    if let Some(event) = handshake(stream, peer, since, &tls, &options, &stage, &out).await {
+                        (options.report)(event);
+                    }
+                });
+            }
             Some(Err(error)) => {
                 if let Some(pause) = accept_pause(&error) {
                     (now.report)(TlsAcceptEvent::AcceptFailed { error, pause });
@@ -219,12 +243,13 @@ pub async fn serve_tls(
 }
 
 /// How far a handshake is.
-const SILENT: u8 = 0;
-const HEARD: u8 = 1;
-const DONE: u8 = 2;
+pub(super) const SILENT: u8 = 0;
+pub(super) const HEARD: u8 = 1;
+pub(super) const DONE: u8 = 2;
 
 /// The handshakes in progress, oldest first.
-struct Handshakes {
+#[derive(Default)]
+pub(super) struct Handshakes {
     running: BTreeMap<u64, Running>,
     tasks: JoinSet<u64>,
     next: u64,
@@ -238,30 +263,25 @@ struct Running {
 }
 
 impl Handshakes {
-    fn begin(
-        &mut self,
-        stream: tokio::net::TcpStream,
-        peer: SocketAddr,
-        tls: &ReloadableTls,
-        options: &TlsAcceptOptions,
-        out: &mpsc::Sender<NewLink>,
-    ) {
+    /// Begins one; `work` is given its time of accept, and where it writes down how far it is.
+    pub(super) fn begin<F>(&mut self, peer: SocketAddr, work: impl FnOnce(Instant, Arc<AtomicU8>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let number = self.next;
         self.next += 1;
         let stage = Arc::new(AtomicU8::new(SILENT));
         let since = Instant::now();
-        let (tls, options, out, seen) = (tls.clone(), options.clone(), out.clone(), stage.clone());
+        let work = work(since, stage.clone());
         let task = self.tasks.spawn(async move {
-            if let Some(event) = handshake(stream, peer, since, &tls, &options, &seen, &out).await {
-                (options.report)(event);
-            }
+            work.await;
             number
         });
         self.running.insert(number, Running { peer, since, stage, task });
     }
 
     /// Forgets the handshakes that have ended, and asks to be woken by the next.
-    fn collect(&mut self, context: &mut std::task::Context<'_>) {
+    pub(super) fn collect(&mut self, context: &mut std::task::Context<'_>) {
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(context) {
             if let Ok(number) = ended {
                 self.running.remove(&number);
@@ -269,13 +289,23 @@ impl Handshakes {
         }
     }
 
+    /// How many are under way.
+    pub(super) fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Takes its place from the peer that deserves it least, if one has been waited for long enough; says who that was.
+    pub(super) fn displace(&mut self) -> Option<SocketAddr> {
+        let number = self.least_deserving(Instant::now())?;
+        let running = self.running.remove(&number)?;
+        running.task.abort();
+        Some(running.peer)
+    }
+
     async fn make_room(&mut self, options: &TlsAcceptOptions) {
         while self.running.len() >= options.handshakes_max.max(1) {
-            if let Some(number) = self.least_deserving(Instant::now())
-                && let Some(running) = self.running.remove(&number)
-            {
-                running.task.abort();
-                (options.report)(TlsAcceptEvent::Displaced { peer: running.peer });
+            if let Some(peer) = self.displace() {
+                (options.report)(TlsAcceptEvent::Displaced { peer });
                 return;
             }
             let ended = poll_fn(|context| {
@@ -308,7 +338,7 @@ async fn handshake(
     tls: &ReloadableTls,
     options: &TlsAcceptOptions,
     stage: &AtomicU8,
-    out: &mpsc::Sender<NewLink>,
+    out: &mpsc::Sender<NewConnection>,
 ) -> Option<TlsAcceptEvent> {
     let deadline = since + options.connect_timeout;
     let work = async {
@@ -323,7 +353,7 @@ async fn handshake(
         let place = out.reserve().await.map_err(|_| TlsAcceptEvent::Gone { peer })?;
         let certificate = link.layer.tls().and_then(TlsLayer::peer_certificate).map(<[u8]>::to_vec);
         let stream = link.stream.into_std().map_err(|_| TlsAcceptEvent::Gone { peer })?;
-        place.send(NewLink {
+        place.send(NewConnection::Socket(NewLink {
             stream,
             peer,
             listener: options.listener,
@@ -331,7 +361,7 @@ async fn handshake(
             certificate,
             early: link.early,
             deadline: deadline.into_std(),
-        });
+        }));
         Ok(())
     };
     timeout_at(deadline, work).await.unwrap_or(Err(TlsAcceptEvent::Late { peer })).err()
@@ -424,7 +454,7 @@ mod tests {
     struct Server {
         address: SocketAddr,
         tls: ReloadableTls,
-        links: Option<mpsc::Receiver<NewLink>>,
+        links: Option<mpsc::Receiver<NewConnection>>,
         events: Receiver<TlsAcceptEvent>,
         thread: Option<JoinHandle<io::Result<()>>>,
     }
@@ -459,7 +489,10 @@ mod tests {
         fn next(&mut self) -> NewLink {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let links = self.links.as_mut().unwrap();
-            runtime.block_on(async { timeout(PATIENCE, links.recv()).await }).unwrap().unwrap()
+            match runtime.block_on(async { timeout(PATIENCE, links.recv()).await }).unwrap().unwrap() {
+                NewConnection::Socket(link) => link,
+                NewConnection::Quic(_) => panic!("not over TCP"),
+            }
         }
 
         fn event(&self) -> TlsAcceptEvent {

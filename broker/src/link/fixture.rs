@@ -1,7 +1,7 @@
 //! What the tests of links share: certificates made on the spot, and an in-memory socket whose other end is a [`Layer`].
 
 use super::layer::{Layer, LayerError, Received};
-use super::tls_config::{ClientAuth, TlsFiles};
+use super::tls_config::{Carrier, ClientAuth, TlsFiles};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
@@ -113,6 +113,7 @@ pub fn server_files(dir: &Dir, ca: &Ca) -> TlsFiles {
         client_ca: None,
         client_crl: None,
         alpn: vec!["mqtt".to_owned()],
+        carrier: Carrier::Tcp,
     }
 }
 

@@ -3,7 +3,9 @@
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, ServerConfig, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{
+    NoServerSessionStorage, ServerConfig, ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier,
+};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{InconsistentKeys, RootCertStore};
 use std::fs::File;
@@ -15,6 +17,8 @@ use tokio::sync::Notify;
 
 /// Largest file of certificates or keys, bytes. A larger one is refused unread.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Sessions of QUIC clients that may come back with 0-RTT. The oldest are forgotten; their clients do a whole handshake.
+const QUIC_SESSIONS: usize = 16_384;
 
 /// Whether a client shows a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,6 +48,19 @@ pub struct TlsFiles {
     /// Application protocols (ALPN) to agree on, e.g. `mqtt` or, under WebSocket, `http/1.1`. A client that names none is
     /// let in; one that names only others is refused, as RFC 7301 s3.2 asks.
     pub alpn: Vec<String>,
+    /// What the TLS is for.
+    pub carrier: Carrier,
+}
+
+/// What carries TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Carrier {
+    /// TCP: TLS 1.2 and 1.3, sessions in tickets that clients keep, no early data.
+    #[default]
+    Tcp,
+    /// QUIC: TLS 1.3 only (RFC 9001 s4.2). A ticket names a session that is kept here and is good once, so the first flight
+    /// of a reconnection (0-RTT) cannot be replayed: its ticket is gone (RFC 8446 s8.1).
+    Quic,
 }
 
 /// TLS could not be set up from its files. Every text names the file and says what to do.
@@ -144,9 +161,12 @@ impl TlsFiles {
         let provider = Arc::new(ring::default_provider());
         let internal = |error: rustls::Error| TlsConfigError::Internal { what: error.to_string() };
         let certified = self.certified_key(&provider)?;
-        let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(internal)?;
+        let versions: &[_] = match self.carrier {
+            Carrier::Tcp => &[&rustls::version::TLS13, &rustls::version::TLS12],
+            Carrier::Quic => &[&rustls::version::TLS13],
+        };
+        let builder =
+            ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).map_err(internal)?;
         let builder = match self.client_auth {
             ClientAuth::None => {
                 if let Some(path) = self.client_ca.as_ref().or(self.client_crl.as_ref()) {
@@ -163,8 +183,17 @@ impl TlsFiles {
         // Sessions are resumed from tickets the client keeps, so they cost no memory here. The key of the tickets is
         // made anew with every load: a ticket says who the client was found to be, and what is loaded now may judge
         // that differently.
-        config.ticketer = ring::Ticketer::new().map_err(internal)?;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
+        match self.carrier {
+            Carrier::Tcp => {
+                config.ticketer = ring::Ticketer::new().map_err(internal)?;
+                config.session_storage = Arc::new(NoServerSessionStorage {});
+            }
+            Carrier::Quic => {
+                config.session_storage = ServerSessionMemoryCache::new(QUIC_SESSIONS);
+                // QUIC knows no other value but 0 (RFC 9001 s4.6.1); flow control bounds what may come.
+                config.max_early_data_size = u32::MAX;
+            }
+        }
         config.send_tls13_tickets = 1;
         Ok(Arc::new(config))
     }

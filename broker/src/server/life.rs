@@ -1,13 +1,13 @@
 //! One life of the broker: from opening the store to closing it.
 
 use super::side::ws_options;
-use super::{Door, RunError, Server, store_dir};
+use super::{Door, DoorSocket, RunError, Server, store_dir};
 use crate::admin::systemd::{self, Notice};
 use crate::admin::{Command, CommandError, Connections, Described, Readiness, Restored, Shutdown};
 use crate::auth::{AccountName, AccountRecord, Accounts, Authenticator, certificate_account};
 use crate::config::{Config, Listener};
-use crate::driver::{Driver, Heart, Outside, Signal, now};
-use crate::link::{Layer, NewLink, WsLayer, WsOptions, accept_pause};
+use crate::driver::{Driver, Heart, Outside, Signal, Wire, now};
+use crate::link::{Layer, NewConnection, WsLayer, WsOptions, accept_pause};
 use crate::store::disk::DirDisk;
 use crate::store::{BackupHandle, FiguresHandle, Options, StoreThreads};
 use parlor_core::access::Access;
@@ -214,14 +214,16 @@ pub(super) async fn live(server: &mut Server) -> Result<Ending, RunError> {
         Some(why) = failures.recv() => return Err(RunError::StoreFailed(why)),
     }
     for door in &server.doors {
-        if !server.config.listeners[door.number].url.transport.is_tls() {
-            tasks.push(open_door(server, &mut life, door)?);
+        if let DoorSocket::Tcp(socket) = &door.socket
+            && !server.config.listeners[door.number].url.transport.is_tls()
+        {
+            tasks.push(open_door(server, &mut life, door, socket)?);
         }
     }
     server.announce();
     let ending = loop {
         tokio::select! {
-            Some(link) = server.links.recv() => admit(server, &life, link),
+            Some(new) = server.links.recv() => admit(server, &life, new),
             Some(command) = server.commands.recv() => {
                 if let Some(ending) = command_arrived(server, &mut life, command) {
                     break Ok(ending);
@@ -308,41 +310,62 @@ fn reload(server: &mut Server, life: &Life, config: Config) -> Result<(), RunErr
         way.follow(&server.config, &server.config.listeners[*number]);
     }
     server.side.reload(&server.config);
+    if let Some(quic) = &server.quic {
+        quic.reload(&server.config);
+    }
     tracing::info!("the configuration was taken over");
     Ok(())
 }
 
-/// A TLS connection whose handshake is done.
-fn admit(server: &Server, life: &Life, link: NewLink) {
-    let listener = &server.config.listeners[link.listener];
-    let certificate =
-        match link.certificate.as_deref().map(|der| certificate_account(der, server.config.auth.certificate_account)) {
+/// A connection whose handshake is done, or, with QUIC, far enough to begin.
+fn admit(server: &Server, life: &Life, new: NewConnection) {
+    let account = |certificate: Option<&[u8]>, peer| {
+        match certificate.map(|der| certificate_account(der, server.config.auth.certificate_account)) {
             None => None,
             Some(Ok(name)) => Some(name.as_str().to_owned()),
             Some(Err(error)) => {
-                tracing::warn!("the client certificate of {} names no account: {error}", link.peer);
+                tracing::warn!("the client certificate of {peer} names no account: {error}");
                 // An empty name is no account: the client is refused as one whose certificate is not known.
                 Some(String::new())
             }
-        };
-    life.driver.admit(link, certificate, listener.allow_anonymous);
+        }
+    };
+    match new {
+        NewConnection::Socket(link) => {
+            let listener = &server.config.listeners[link.listener];
+            let certificate = account(link.certificate.as_deref(), link.peer);
+            let wire = Wire::of(listener.url.transport.is_native());
+            life.driver.admit(link, wire, certificate, listener.allow_anonymous);
+        }
+        NewConnection::Quic(new) => {
+            let listener = &server.config.listeners[new.listener];
+            let certificate = account(new.certificate.as_deref(), new.peer);
+            life.driver.admit_quic(*new, certificate, listener.allow_anonymous);
+        }
+    }
 }
 
-fn open_door(server: &Server, life: &mut Life, door: &Door) -> Result<JoinHandle<()>, RunError> {
+fn open_door(
+    server: &Server,
+    life: &mut Life,
+    door: &Door,
+    socket: &std::net::TcpListener,
+) -> Result<JoinHandle<()>, RunError> {
     let listener = &server.config.listeners[door.number];
-    let socket = door.listener.try_clone().map_err(RunError::Runtime)?;
+    let socket = socket.try_clone().map_err(RunError::Runtime)?;
     let socket = tokio::net::TcpListener::from_std(socket).map_err(RunError::Runtime)?;
     let way = Rc::new(Way::default());
     way.follow(&server.config, listener);
     life.ways.push((door.number, Rc::clone(&way)));
     let number = u32::try_from(door.number).unwrap_or(u32::MAX);
-    let task = accept(Rc::clone(&life.driver), socket, number, way);
+    let wire = Wire::of(listener.url.transport.is_native());
+    let task = accept(Rc::clone(&life.driver), socket, number, wire, way);
     Ok(tokio::task::spawn_local(task))
 }
 
 /// Accepts connections that need no handshake beyond their first bytes: TCP, ordered and lossless [MQTT5-4.2.0-1]
 /// [MQTT3-4.2.0-1].
-async fn accept(driver: Rc<Driver>, listener: tokio::net::TcpListener, number: u32, way: Rc<Way>) {
+async fn accept(driver: Rc<Driver>, listener: tokio::net::TcpListener, number: u32, wire: Wire, way: Rc<Way>) {
     let mut log = crate::log::RateLimited::new(Duration::from_secs(10));
     loop {
         match listener.accept().await {
@@ -351,7 +374,7 @@ async fn accept(driver: Rc<Driver>, listener: tokio::net::TcpListener, number: u
                     None => Layer::Plain,
                     Some(options) => Layer::WebSocket(Box::new(WsLayer::new(Arc::clone(options)))),
                 };
-                driver.admit_stream(stream, peer, number, layer, vec![], None, way.allow_anonymous.get());
+                driver.admit_stream(stream, peer, number, layer, vec![], wire, None, way.allow_anonymous.get());
             }
             Err(error) => {
                 if let Some(pause) = accept_pause(&error) {

@@ -2,6 +2,7 @@
 
 use super::Server;
 use super::life::Life;
+use super::quic;
 use crate::admin::Metric;
 use crate::store::LATENCY_BOUNDS_US;
 use parlor_core::{ImCounters, ImTotals, Tally};
@@ -56,6 +57,7 @@ pub(super) fn collect(server: &Server, life: &Life) -> Vec<Metric> {
         .iter()
         .chain(life.driver.layers().iter().collect::<Vec<_>>())
         .chain(server.side.refused().iter().collect::<Vec<_>>())
+        .chain(server.quic.as_ref().map(quic::Quic::refused).unwrap_or_default().iter().collect::<Vec<_>>())
         .collect::<Vec<_>>();
     let mut merged = Tally::default();
     for (label, count) in refused {

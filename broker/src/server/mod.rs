@@ -4,16 +4,17 @@ mod life;
 mod metrics;
 mod offline;
 mod operate;
+mod quic;
 mod side;
 
 use crate::admin::{Admin, AdminSetup, Command, Readiness};
 use crate::cli::{Engine, Offline, Ready, Start};
 use crate::config::{Config, Listener, ListenerUrl};
-use crate::link::{BindError, NewLink, TlsConfigError, bind};
+use crate::link::{BindError, NewConnection, TlsConfigError, bind, bind_udp};
 use crate::store::disk::DirDisk;
 use parlor_core::store::Store;
 use std::error::Error;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -53,6 +54,9 @@ pub enum RunError {
         /// Why.
         error: TlsConfigError,
     },
+    /// The key of stateless resets could not be had.
+    #[error(transparent)]
+    ResetKey(#[from] quic::ResetKeyError),
     /// The runtime could not be made.
     #[error("the runtime could not be started: {0}; the system may be out of file descriptors or threads")]
     Runtime(std::io::Error),
@@ -118,10 +122,16 @@ fn store_dir(data: &Path) -> PathBuf {
 
 /// A socket that listens, and what it is for.
 struct Door {
-    listener: TcpListener,
+    socket: DoorSocket,
     address: SocketAddr,
     /// Number of the listener in the configuration.
     number: usize,
+}
+
+enum DoorSocket {
+    Tcp(TcpListener),
+    /// QUIC.
+    Udp(UdpSocket),
 }
 
 /// What lasts over a restore.
@@ -137,8 +147,9 @@ struct Server {
     on_ready: Option<Box<dyn FnOnce(&Ready) + Send>>,
     runtime: Option<LocalRuntime>,
     commands: mpsc::Receiver<Command>,
-    links: mpsc::Receiver<NewLink>,
+    links: mpsc::Receiver<NewConnection>,
     side: side::Side,
+    quic: Option<quic::Quic>,
     readiness: Arc<Readiness>,
     clock: Instant,
     seed: u64,
@@ -164,6 +175,7 @@ impl Server {
             readiness: Arc::clone(&readiness),
         })?;
         let http = admin.address();
+        let quic = quic::Quic::start(&config, &doors, &link_sender)?;
         let side = side::Side::start(side::Work { config: &config, doors: &doors, admin, links: link_sender })?;
         Ok(Self {
             config,
@@ -177,6 +189,7 @@ impl Server {
             commands,
             links,
             side,
+            quic,
             readiness,
             clock: Instant::now(),
             seed: random_seed(),
@@ -225,9 +238,17 @@ fn open_doors(listeners: &[Listener]) -> Result<Vec<Door>, RunError> {
         let url = &listener.url;
         let addresses = url.addresses().map_err(|error| RunError::Resolve { url: url.clone(), error })?;
         for address in addresses {
-            let bound = bind(address).map_err(|error| RunError::Bind { url: url.clone(), error })?;
-            let address = bound.local_addr().unwrap_or(address);
-            doors.push(Door { listener: bound, address, number });
+            let failed = |error| RunError::Bind { url: url.clone(), error };
+            let (socket, bound) = if url.transport.is_quic() {
+                let socket = bind_udp(address).map_err(failed)?;
+                let bound = socket.local_addr();
+                (DoorSocket::Udp(socket), bound)
+            } else {
+                let socket = bind(address).map_err(failed)?;
+                let bound = socket.local_addr();
+                (DoorSocket::Tcp(socket), bound)
+            };
+            doors.push(Door { socket, address: bound.unwrap_or(address), number });
         }
     }
     Ok(doors)

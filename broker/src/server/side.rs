@@ -1,10 +1,11 @@
 //! The side thread: TLS handshakes, the operator's HTTP, the watch over certificates.
 
-use super::{Door, RunError};
+use super::{Door, DoorSocket, RunError};
 use crate::admin::Admin;
 use crate::config::{ClientCertificate, Config, Listener, Tls};
 use crate::link::{
-    ClientAuth, NewLink, ReloadEvent, ReloadableTls, TlsAcceptEvent, TlsAcceptOptions, TlsFiles, WsOptions, serve_tls,
+    Carrier, ClientAuth, MQTT_ALPN, NATIVE_ALPN, NewConnection, ReloadEvent, ReloadableTls, TlsAcceptEvent,
+    TlsAcceptOptions, TlsFiles, WsOptions, serve_tls,
 };
 use parlor_core::Tally;
 use std::net::TcpListener;
@@ -14,14 +15,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// How often certificate files are looked at.
-const WATCH: Duration = Duration::from_secs(2);
+pub(super) const TLS_WATCH: Duration = Duration::from_secs(2);
 
 /// What the side thread is given.
 pub(super) struct Work<'a> {
     pub(super) config: &'a Config,
     pub(super) doors: &'a [Door],
     pub(super) admin: Admin,
-    pub(super) links: mpsc::Sender<NewLink>,
+    pub(super) links: mpsc::Sender<NewConnection>,
 }
 
 /// The running side thread; dropping it ends it.
@@ -54,7 +55,7 @@ impl Side {
         let mut doors = vec![];
         for door in work.doors {
             let listener = &work.config.listeners[door.number];
-            let Some(files) = &listener.tls else { continue };
+            let (DoorSocket::Tcp(socket), Some(files)) = (&door.socket, &listener.tls) else { continue };
             // A name may stand for several addresses: one listener, several sockets.
             let at = match ways.iter().position(|way| way.number == door.number) {
                 Some(at) => at,
@@ -67,7 +68,7 @@ impl Side {
                     ways.len() - 1
                 }
             };
-            let socket = door.listener.try_clone().map_err(RunError::Runtime)?;
+            let socket = socket.try_clone().map_err(RunError::Runtime)?;
             doors.push(TlsDoor { listener: socket, tls: ways[at].tls.clone(), options: ways[at].options.subscribe() });
         }
         let (stop, stopped) = oneshot::channel();
@@ -95,7 +96,7 @@ impl Side {
                     });
                 }
                 for tls in watched {
-                    tokio::spawn(async move { tls.watch(WATCH, |event| report_reload(&event)).await });
+                    tokio::spawn(async move { tls.watch(TLS_WATCH, |event| report_reload(&event)).await });
                 }
                 tokio::spawn(async move {
                     if let Err(error) = admin.serve().await {
@@ -142,8 +143,17 @@ impl Drop for Side {
     }
 }
 
-fn tls_files(tls: &Tls, listener: &Listener) -> TlsFiles {
-    let protocol = if listener.url.transport.is_websocket() { "http/1.1" } else { "mqtt" };
+pub(super) fn tls_files(tls: &Tls, listener: &Listener) -> TlsFiles {
+    let transport = listener.url.transport;
+    let protocols: &[&str] = if transport.is_websocket() {
+        &["http/1.1"]
+    } else if transport.is_quic() {
+        &[MQTT_ALPN, NATIVE_ALPN]
+    } else if transport.is_native() {
+        &[NATIVE_ALPN]
+    } else {
+        &[MQTT_ALPN]
+    };
     TlsFiles {
         certificate: tls.certificate.clone(),
         key: tls.key.clone(),
@@ -154,7 +164,8 @@ fn tls_files(tls: &Tls, listener: &Listener) -> TlsFiles {
             ClientCertificate::Required => ClientAuth::Required,
         },
         client_crl: None,
-        alpn: vec![protocol.to_owned()],
+        alpn: protocols.iter().map(ToString::to_string).collect(),
+        carrier: if transport.is_quic() { Carrier::Quic } else { Carrier::Tcp },
     }
 }
 
@@ -170,11 +181,11 @@ pub(super) fn ws_options(config: &Config, listener: &Listener) -> Option<Arc<WsO
     })
 }
 
-fn connect_timeout(config: &Config) -> Duration {
+pub(super) fn connect_timeout(config: &Config) -> Duration {
     Duration::from_secs(config.limits.connect_timeout_secs)
 }
 
-fn handshakes_max(config: &Config) -> usize {
+pub(super) fn handshakes_max(config: &Config) -> usize {
     usize::try_from(config.limits.handshakes_max).unwrap_or(usize::MAX)
 }
 
@@ -215,7 +226,7 @@ fn accept_options(
     }
 }
 
-fn report_reload(event: &ReloadEvent) {
+pub(super) fn report_reload(event: &ReloadEvent) {
     match event {
         ReloadEvent::Reloaded { certificate } => {
             tracing::info!("{} was read again; new connections use it", certificate.display());

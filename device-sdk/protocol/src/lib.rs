@@ -9,6 +9,8 @@ extern crate alloc;
 extern crate std;
 
 mod cursor;
+#[cfg(feature = "link")]
+pub mod link;
 pub mod mqtt;
 pub mod topic;
 

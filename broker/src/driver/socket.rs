@@ -1,0 +1,95 @@
+//! What a connection's bytes come from and go to: a TCP socket, or a stream of a QUIC connection.
+
+use crate::link::QuicStream;
+use parlor_protocol::mqtt::ReasonCode;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Why a connection ends, for transports that say it beside MQTT.
+pub(super) type Farewell = Option<(ReasonCode, Box<str>)>;
+
+/// Bytes both ways, without blocking.
+#[derive(Debug)]
+pub(super) enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// The stream that a QUIC connection lives and ends with.
+    Control(Box<QuicStream>, Farewell),
+    /// Another stream of it.
+    Stream(Box<QuicStream>),
+}
+
+impl Socket {
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Control(stream, _) | Self::Stream(stream) => stream.poll_read(cx, buffer),
+        }
+    }
+
+    /// Writes what there is room for; without room the error is `WouldBlock`, and `waker` is called later, or
+    /// [`Self::poll_write_ready`] is ready.
+    pub(super) fn try_write(&mut self, waker: &Waker, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Control(stream, _) | Self::Stream(stream) => stream.try_write(waker, bytes),
+        }
+    }
+
+    /// Whether it is worth trying to write again. A QUIC stream is tried whenever its task is woken.
+    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Control(..) | Self::Stream(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Nothing more will be written; the farewell is said when the peer has taken what was.
+    pub(super) fn finish(&mut self, farewell: Farewell) {
+        if let Self::Control(_, kept) = self {
+            *kept = farewell;
+        }
+        match self {
+            Self::Tcp(stream) => {
+                let _ = socket2::SockRef::from(&*stream).shutdown(std::net::Shutdown::Write);
+            }
+            Self::Control(stream, _) | Self::Stream(stream) => stream.finish(),
+        }
+    }
+
+    /// For QUIC: ends when the peer has taken everything that was written.
+    pub(super) fn taken(&self) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Control(stream, _) | Self::Stream(stream) => Some(Box::pin(stream.taken())),
+        }
+    }
+
+    /// Ends the connection behind a control stream, with this farewell or the one of before; the others end with their
+    /// last half.
+    pub(super) fn close(&self, farewell: Option<&(ReasonCode, Box<str>)>) {
+        if let Self::Control(stream, kept) = self {
+            match farewell.or(kept.as_ref()) {
+                Some((reason, text)) => stream.close(*reason, text),
+                None => stream.close(ReasonCode::SUCCESS, ""),
+            }
+        }
+    }
+
+    /// Whether it is a stream beside the control stream.
+    pub(super) fn is_further_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+
+    /// The QUIC connection of a control stream.
+    pub(super) fn connection(&self) -> Option<&quinn::Connection> {
+        match self {
+            Self::Control(stream, _) => Some(stream.connection()),
+            _ => None,
+        }
+    }
+}
