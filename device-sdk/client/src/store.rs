@@ -12,7 +12,7 @@
 use crate::error::OutboxError;
 use crate::model::event::Answer;
 use crate::model::outbox::Row;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{Database, Durability, ReadableTable, ReadableTableMetadata, TableDefinition};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;

@@ -131,6 +131,25 @@ impl Messenger {
         self.event(Event::Ended { error });
     }
 
+    /// What has no row is given up: there will be no connection any more.
+    pub fn give_up_all(&mut self, why: &str) {
+        self.outbox.end(why);
+    }
+
+    /// Something came on an ordinary topic.
+    pub fn handle_topic(&mut self, topic: &str, payload: Vec<u8>) {
+        let body = serde_json::from_slice(&payload).unwrap_or_default();
+        let event = Event::Published { topic: topic.to_owned(), payload };
+        self.event(Told { body, ..event.into() });
+    }
+
+    /// A subscription to ordinary topics is refused.
+    pub fn handle_not_subscribed(&mut self, filter: &str, why: &str) {
+        let (code, text) = ("not_subscribed".to_owned(), why.to_owned());
+        let refusal = wire::Refusal { code, text, id: None };
+        self.event(Event::Refused { re: filter.to_owned(), refusal });
+    }
+
     /// The broker has acknowledged a publish, or refused it. The first answer to a token counts, and is told once.
     pub fn handle_answer(&mut self, token: u64, answer: Answer) {
         let Some((publish, purpose)) = self.outbox.take(token) else { return };

@@ -109,6 +109,8 @@ struct Outgoing {
     attempts: u32,
     until_ms: u64,
     has_row: bool,
+    /// Nothing is tried any more.
+    is_hopeless: bool,
 }
 
 /// All of it, oldest first.
@@ -150,7 +152,7 @@ impl Outbox {
         publish.is_idempotent = matches!(purpose, Purpose::Message { .. });
         let has_row = self.keeps_rows && is_kept(&publish);
         let stage = if has_row { Stage::New } else { Stage::Ready };
-        self.all.push_back(Outgoing { publish, purpose, stage, attempts: 0, until_ms, has_row });
+        self.all.push_back(Outgoing { publish, purpose, stage, attempts: 0, until_ms, has_row, is_hopeless: false });
         token
     }
 
@@ -209,18 +211,30 @@ impl Outbox {
             is_idempotent: matches!(purpose, Purpose::Message { .. }),
         };
         let (stage, until_ms) = (Stage::Ready, row.until_ms);
-        self.all.push_back(Outgoing { publish, purpose, stage, attempts: 0, until_ms, has_row: true });
+        self.all.push_back(Outgoing { publish, purpose, stage, attempts: 0, until_ms, has_row: true, is_hopeless: false });
     }
 
     pub fn has_row(&self, token: u64) -> bool {
         self.all.iter().any(|outgoing| outgoing.publish.token == token && outgoing.has_row)
     }
 
+    /// There will be no connection any more: what has no row is hopeless.
+    pub fn end(&mut self, why: &str) {
+        why.clone_into(&mut self.why);
+        for outgoing in self.all.iter_mut().filter(|outgoing| !outgoing.has_row) {
+            outgoing.stage = Stage::Ready;
+            outgoing.is_hopeless = true;
+        }
+    }
+
     pub fn poll_given_up(&mut self, now: u64) -> Option<(u64, Answer)> {
-        let hopeless = |o: &Outgoing| o.attempts >= ATTEMPTS_MAX || (o.until_ms != 0 && now > o.until_ms);
+        let hopeless = |o: &Outgoing| {
+            o.is_hopeless || o.attempts >= ATTEMPTS_MAX || (o.until_ms != 0 && now > o.until_ms)
+        };
         let outgoing = self.all.iter_mut().find(|o| o.stage == Stage::Ready && hopeless(o))?;
         outgoing.stage = Stage::GivenUp;
         let (code, text) = match outgoing.attempts {
+            _ if outgoing.is_hopeless => ("no_answer", format!("the broker had not answered it at the end: {}", self.why)),
             0 => ("expired", "its time was over before there was a connection".to_owned()),
             1..ATTEMPTS_MAX => (
                 "no_answer",
@@ -246,7 +260,8 @@ impl Outbox {
             return self.all.remove(at).map(|outgoing| outgoing.publish);
         }
         outgoing.stage = Stage::Sent;
-        outgoing.attempts += 1;
+        // A beginning that may come to nothing is no attempt.
+        outgoing.attempts += u32::from(!early);
         Some(outgoing.publish.clone())
     }
 
@@ -258,7 +273,7 @@ impl Outbox {
             }
             None => {
                 let (purpose, stage) = (Purpose::Passing, Stage::Ready);
-                self.all.push_front(Outgoing { publish, purpose, stage, attempts: 0, until_ms: 0, has_row: false });
+                self.all.push_front(Outgoing { publish, purpose, stage, attempts: 0, until_ms: 0, has_row: false, is_hopeless: false });
             }
         }
     }

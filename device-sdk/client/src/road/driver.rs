@@ -33,6 +33,8 @@ pub(super) struct Out {
     pub bytes: Vec<u8>,
     /// Beside it, where the road has datagrams.
     pub datagrams: Vec<Vec<u8>>,
+    /// For the engine: what can be answered without the broker.
+    pub downs: Vec<Down>,
 }
 
 /// One way to write what goes up and to read what comes down. A codec does nothing by itself and knows no time.
@@ -54,12 +56,14 @@ pub(super) trait Codec: Send {
 }
 
 /// The QUIC connection a stream belongs to.
+#[derive(Clone)]
 pub(super) struct Side {
     pub endpoint: Endpoint,
     pub connection: Connection,
-    /// The handshake is not complete; resolves to whether what was sent so far was accepted.
-    pub early: Option<ZeroRttAccepted>,
 }
+
+/// While the handshake is not complete: resolves to whether what was sent so far was accepted.
+pub(super) type Early = Option<ZeroRttAccepted>;
 
 /// Why a drive is over.
 pub(super) enum Over {
@@ -162,19 +166,19 @@ pub(super) async fn drive(
     codec: &mut dyn Codec,
     mut reader: impl AsyncRead + Unpin,
     writer: impl AsyncWrite + Unpin,
-    mut side: Option<&mut Side>,
+    (side, early): (Option<&Side>, &mut Early),
     again: Vec<Publish>,
     engine: &mut Engine,
 ) -> Over {
     let (mut out, mut downs, mut inbox) = (Out::default(), VecDeque::new(), Vec::new());
     let mut chunk = vec![0; READ_BYTES];
-    let mut early = Vec::new();
+    let mut sent_early = Vec::new();
     let outbound = Outbound::default();
     let mut write = pin!(outbound.write(writer));
     let mut clock = Clock::new(engine.keep_alive);
     codec.hello(&mut out);
     again.into_iter().for_each(|publish| codec.up(Up::Publish(publish), &mut out));
-    if side.as_ref().is_some_and(|side| side.early.is_some()) {
+    if early.is_some() {
         downs.push_back(Down::Early);
     }
     let mut leaves: Option<Instant> = None;
@@ -184,11 +188,12 @@ pub(super) async fn drive(
             clock.sent = Instant::now();
         }
         for datagram in out.datagrams.drain(..) {
-            if let Some(side) = &side {
+            if let Some(side) = side {
                 // A datagram that finds no way is as good as lost.
                 let _ = side.connection.send_datagram(datagram.into());
             }
         }
+        downs.extend(out.downs.drain(..));
         let can_take = leaves.is_none() && outbound.lock().0.len() < OUT_BYTES_MAX;
         let (due, what) = clock.next(side.is_some());
         let failed = tokio::select! {
@@ -196,7 +201,7 @@ pub(super) async fn drive(
             up = engine.ups.recv(), if can_take => {
                 match up {
                     None => return Over::Left,
-                    Some(Up::Rebind) => rebind(side.as_deref()),
+                    Some(Up::Rebind) => rebind(side),
                     Some(Up::Close) => {
                         codec.up(Up::Close, &mut out);
                         outbound.put(&mut out);
@@ -204,8 +209,8 @@ pub(super) async fn drive(
                         leaves = Some(Instant::now() + FAREWELL);
                     }
                     Some(up) => {
-                        if let (Up::Publish(publish), true) = (&up, side.as_ref().is_some_and(|s| s.early.is_some())) {
-                            early.push(publish.clone());
+                        if let (Up::Publish(publish), true) = (&up, early.is_some()) {
+                            sent_early.push(publish.clone());
                         }
                         codec.up(up, &mut out);
                     }
@@ -237,18 +242,16 @@ pub(super) async fn drive(
                 }
                 None
             }
-            datagram = next_datagram(side.as_deref()), if downs.len() < DOWNS_MAX => {
+            datagram = next_datagram(side), if downs.len() < DOWNS_MAX => {
                 codec.datagram(&datagram, &mut downs);
                 None
             }
-            accepted = handshake(side.as_deref_mut()) => {
-                if let Some(side) = &mut side {
-                    side.early = None;
-                }
+            accepted = handshake(early) => {
+                *early = None;
                 if !accepted {
-                    return Over::Again(early);
+                    return Over::Again(sent_early);
                 }
-                early.clear();
+                sent_early.clear();
                 None
             }
             () = sleep_until(due) => {
@@ -259,7 +262,7 @@ pub(super) async fn drive(
                     }
                     Due::Heal => {
                         clock.healed = true;
-                        rebind(side.as_deref());
+                        rebind(side);
                     }
                     Due::Dead => return Over::Ended(End::Lost("the broker does not answer any more".to_owned())),
                 }
@@ -272,10 +275,11 @@ pub(super) async fn drive(
             return Over::Left;
         }
         // Streams of an early beginning that was not accepted fail before that is known.
-        if side.as_ref().is_some_and(|side| side.early.is_some()) && !handshake(side.as_deref_mut()).await {
-            return Over::Again(early);
+        if early.is_some() && !handshake(early).await {
+            *early = None;
+            return Over::Again(sent_early);
         }
-        return Over::Ended(End::Lost(match side.as_ref().and_then(|side| side.connection.close_reason()) {
+        return Over::Ended(End::Lost(match side.and_then(|side| side.connection.close_reason()) {
             Some(reason) => reason.to_string(),
             None => why,
         }));
@@ -301,8 +305,8 @@ async fn next_datagram(side: Option<&Side>) -> Vec<u8> {
 }
 
 /// Waits for the handshake of a connection that began early.
-async fn handshake(side: Option<&mut Side>) -> bool {
-    match side.and_then(|side| side.early.as_mut()) {
+async fn handshake(early: &mut Early) -> bool {
+    match early {
         Some(accepted) => accepted.await,
         None => pending().await,
     }

@@ -14,6 +14,7 @@ use crate::model::event::Answer;
 use crate::model::up::Publish;
 use crate::options::{Filter, Options};
 use crate::target::{Scheme, Target};
+use parlor_protocol::mqtt::ReasonCode;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -156,5 +157,32 @@ impl Roads for RealRoads {
             }
         };
         Road { up, down, window, task }
+    }
+}
+
+/// A connection that is refused with a reason code of CONNACK.
+fn refused(login: &Login, reason: ReasonCode, text: Option<&str>) -> End {
+    let target = login.target.clone();
+    let why = text.map_or_else(|| reason.name().to_owned(), |text| format!("{}: {text}", reason.name()));
+    match reason {
+        ReasonCode::BAD_USER_NAME_OR_PASSWORD => End::Fatal(ConnectError::Credentials(target)),
+        ReasonCode::NOT_AUTHORIZED
+        | ReasonCode::CLIENT_IDENTIFIER_NOT_VALID
+        | ReasonCode::BANNED
+        | ReasonCode::BAD_AUTHENTICATION_METHOD
+        | ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => End::Fatal(ConnectError::Refused { target, why }),
+        _ => End::Lost(format!("the broker refuses at the moment: {why}")),
+    }
+}
+
+/// A connection that the broker ends with a reason code of DISCONNECT.
+fn ended(login: &Login, reason: ReasonCode, text: Option<&str>) -> End {
+    match reason {
+        ReasonCode::SESSION_TAKEN_OVER => End::Fatal(ConnectError::TakenOver(login.terminal.clone())),
+        ReasonCode::ADMINISTRATIVE_ACTION => End::Fatal(ConnectError::Kicked),
+        reason => {
+            let text = text.map(|text| format!(" ({text})")).unwrap_or_default();
+            End::Lost(format!("the broker ended the connection: {}{text}", reason.name()))
+        }
     }
 }

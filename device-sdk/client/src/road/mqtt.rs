@@ -1,7 +1,7 @@
 //! MQTT 5 in bytes, by Parlor's own codec: for the road over QUIC.
 
 use super::driver::{Codec, Out};
-use super::{Delivery, Down, End, Login, PACKET_BYTES_MAX, RECEIVE_MAX, Up};
+use super::{Delivery, Down, End, Login, PACKET_BYTES_MAX, RECEIVE_MAX, Up, ended, refused};
 use crate::error::ConnectError;
 use crate::model::event::Answer;
 use crate::model::up::{Effort, Publish as Wanted};
@@ -72,10 +72,10 @@ impl MqttCodec {
         put(&Packet::Publish(Publish { dup: false, qos, retain, topic, packet_id, properties, payload }), out);
     }
 
-    fn packet(&mut self, packet: &Packet<'_>, downs: &mut VecDeque<Down>, out: &mut Out) -> Result<(), End> {
+    fn packet(&mut self, packet: &Packet<'_>, downs: &mut VecDeque<Down>) -> Result<(), End> {
         match packet {
             Packet::ConnAck(ack) if ack.reason.is_error() => {
-                return Err(self.refused(ack.reason, ack.properties.reason_string()));
+                return Err(refused(&self.login, ack.reason, ack.properties.reason_string()));
             }
             Packet::ConnAck(_) if self.filters.is_empty() => downs.push_back(Down::Connected),
             Packet::ConnAck(_) => {}
@@ -97,11 +97,10 @@ impl MqttCodec {
                 }));
             }
             Packet::Disconnect(disconnect) => {
-                return Err(self.ended(disconnect.reason, disconnect.properties.reason_string()));
+                return Err(ended(&self.login, disconnect.reason, disconnect.properties.reason_string()));
             }
             _ => {}
         }
-        let _ = out;
         Ok(())
     }
 
@@ -124,31 +123,6 @@ impl MqttCodec {
             downs.push_back(Down::Connected);
         }
         Ok(())
-    }
-
-    fn refused(&self, reason: ReasonCode, text: Option<&str>) -> End {
-        let target = self.login.target.clone();
-        let why = text.map_or_else(|| reason.name().to_owned(), |text| format!("{}: {text}", reason.name()));
-        match reason {
-            ReasonCode::BAD_USER_NAME_OR_PASSWORD => End::Fatal(ConnectError::Credentials(target)),
-            ReasonCode::NOT_AUTHORIZED
-            | ReasonCode::CLIENT_IDENTIFIER_NOT_VALID
-            | ReasonCode::BANNED
-            | ReasonCode::BAD_AUTHENTICATION_METHOD
-            | ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => End::Fatal(ConnectError::Refused { target, why }),
-            _ => End::Lost(format!("the broker refuses at the moment: {why}")),
-        }
-    }
-
-    fn ended(&self, reason: ReasonCode, text: Option<&str>) -> End {
-        match reason {
-            ReasonCode::SESSION_TAKEN_OVER => End::Fatal(ConnectError::TakenOver(self.login.terminal.clone())),
-            ReasonCode::ADMINISTRATIVE_ACTION => End::Fatal(ConnectError::Kicked),
-            reason => {
-                let text = text.map(|text| format!(" ({text})")).unwrap_or_default();
-                End::Lost(format!("the broker ended the connection: {}{text}", reason.name()))
-            }
-        }
     }
 }
 
@@ -210,7 +184,7 @@ impl Codec for MqttCodec {
         }
     }
 
-    fn feed(&mut self, bytes: &mut Vec<u8>, out: &mut Out, downs: &mut VecDeque<Down>) -> Result<(), End> {
+    fn feed(&mut self, bytes: &mut Vec<u8>, _: &mut Out, downs: &mut VecDeque<Down>) -> Result<(), End> {
         let mut at = 0;
         let result = loop {
             let rest = bytes.get(at..).unwrap_or_default();
@@ -224,7 +198,7 @@ impl Codec for MqttCodec {
                 break Err(malformed(error));
             }
             at += len;
-            if let Err(end) = self.packet(&packet, downs, out) {
+            if let Err(end) = self.packet(&packet, downs) {
                 break Err(end);
             }
         };

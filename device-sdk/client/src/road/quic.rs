@@ -1,7 +1,7 @@
 //! Both roads over QUIC: one connection with one stream, resumed early where the broker allows it, and movable from one local
 //! address to another.
 
-use super::driver::{Codec, Engine, Over, Side, drive, socket_for};
+use super::driver::{Codec, Early, Engine, Over, Side, drive, socket_for};
 use super::mqtt::MqttCodec;
 use super::native::NativeCodec;
 use super::{Down, End, Login, Up, tls};
@@ -72,11 +72,11 @@ async fn connect(
     mut codec: Box<dyn Codec>,
     mut engine: Engine,
 ) -> Result<(), End> {
-    let mut side = begin(login, config).await?;
+    let (side, mut early) = begin(login, config).await?;
     let mut again = Vec::new();
     let over = loop {
         let (send, recv) = side.connection.open_bi().await.map_err(|error| judge(login, &error))?;
-        match drive(codec.as_mut(), recv, send, Some(&mut side), again, &mut engine).await {
+        match drive(codec.as_mut(), recv, send, (Some(&side), &mut early), again, &mut engine).await {
             Over::Again(publishes) => again = publishes,
             over => break over,
         }
@@ -94,7 +94,7 @@ async fn connect(
 }
 
 /// The first of the broker's addresses that answers.
-async fn begin(login: &Login, config: ClientConfig) -> Result<Side, End> {
+async fn begin(login: &Login, config: ClientConfig) -> Result<(Side, Early), End> {
     let target = &login.target;
     let lost = |why: &dyn std::fmt::Display| End::Lost(format!("{target}: {why}"));
     let found = tokio::net::lookup_host((target.bare_host(), target.port)).await.map_err(|error| lost(&error))?;
@@ -110,11 +110,11 @@ async fn begin(login: &Login, config: ClientConfig) -> Result<Side, End> {
             }
         };
         let connecting = match connecting.into_0rtt() {
-            Ok((connection, early)) => return Ok(Side { endpoint, connection, early: Some(early) }),
+            Ok((connection, early)) => return Ok((Side { endpoint, connection }, Some(early))),
             Err(connecting) => connecting,
         };
         last = match timeout(share, connecting).await {
-            Ok(Ok(connection)) => return Ok(Side { endpoint, connection, early: None }),
+            Ok(Ok(connection)) => return Ok((Side { endpoint, connection }, None)),
             Ok(Err(error)) => judge(login, &error),
             Err(_) => lost(&"no answer"),
         };

@@ -39,7 +39,7 @@ async fn connect(
     let over = match tls {
         None => {
             let (reader, writer) = tcp.into_split();
-            drive(&mut codec, reader, writer, None, Vec::new(), engine).await
+            drive(&mut codec, reader, writer, (None, &mut None), Vec::new(), engine).await
         }
         Some(config) => {
             let fatal = |why: String| End::Fatal(ConnectError::Tls { target: target.clone(), why });
@@ -50,7 +50,7 @@ async fn connect(
                 if is_tls { fatal(error.to_string()) } else { lost(error) }
             })?;
             let (reader, writer) = tokio::io::split(stream);
-            drive(&mut codec, reader, writer, None, Vec::new(), engine).await
+            drive(&mut codec, reader, writer, (None, &mut None), Vec::new(), engine).await
         }
     };
     match over {
