@@ -1,7 +1,7 @@
 //! The client as its user has it.
 
 use crate::engine::Engine;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, OutboxError};
 use crate::handle::Handle;
 use crate::model::Messenger;
 use crate::model::event::{Event, Told};
@@ -13,8 +13,9 @@ use crate::target::Target;
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// A client that connects, and connects again, until it is closed or dropped. What it can say is on [`Handle`], to which it
 /// derefs; what it hears comes from [`Client::next`].
@@ -24,7 +25,7 @@ pub struct Client {
     /// Dealt with when the caller comes back for the next one: only then is it acknowledged.
     last: Option<Item>,
     task: JoinHandle<()>,
-    farewell: std::time::Duration,
+    farewell: Duration,
 }
 
 impl Client {
@@ -143,7 +144,7 @@ impl Client {
         self.handle.shared.lock().leave = Some(Instant::now() + self.farewell);
         self.handle.shared.wake.notify_one();
         // The engine keeps to its own limits; this one is for an engine that does not.
-        let _ = timeout(self.farewell + std::time::Duration::from_secs(5), &mut self.task).await;
+        let _ = timeout(self.farewell + Duration::from_secs(5), &mut self.task).await;
         self.handle.shared.lock().messenger.waiting()
     }
 }
@@ -162,6 +163,9 @@ impl Drop for Client {
     }
 }
 
+/// How long a client that was dropped may take to let go of its outbox.
+const LET_GO: Duration = Duration::from_secs(2);
+
 /// Opens the outbox, and takes up what is in it.
 async fn prepare(
     options: &Options,
@@ -174,10 +178,16 @@ async fn prepare(
         return Ok((None, messenger, Vec::new(), options.terminal.clone().unwrap_or(new)));
     };
     messenger.keep_rows();
-    let (path, account, terminal) = (path.clone(), user.to_owned(), options.terminal.clone());
-    let open = move || Store::open(&path, &account, terminal.as_deref(), &new);
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
-    let (store, left) = runtime.spawn_blocking(open).await.map_err(|_| ConnectError::NoRuntime)??;
+    let deadline = Instant::now() + LET_GO;
+    let (store, left) = loop {
+        let (path, account, terminal, new) = (path.clone(), user.to_owned(), options.terminal.clone(), new.clone());
+        let open = move || Store::open(&path, &account, terminal.as_deref(), &new);
+        match runtime.spawn_blocking(open).await.map_err(|_| ConnectError::NoRuntime)? {
+            Err(OutboxError::Busy { .. }) if Instant::now() < deadline => sleep(LET_GO / 50).await,
+            opened => break opened?,
+        }
+    };
     let mut ends = Vec::new();
     for (row, end) in left.rows {
         messenger.restore(&row, now_ms());

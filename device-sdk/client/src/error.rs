@@ -105,12 +105,18 @@ pub struct TargetError {
 #[non_exhaustive]
 pub enum OutboxError {
     /// The file cannot be opened, read or written.
-    #[error("cannot use the outbox {}: {why}; is the disk full, or does another program have it?", .path.display())]
+    #[error("cannot use the outbox {}: {why}; is the disk full, or is it no outbox?", .path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What is wrong.
         why: String,
+    },
+    /// Somebody else has it open.
+    #[error("the outbox {} is in use by another client; give each one a file of its own", .path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
     },
     /// It belongs to somebody else: ids are single for one terminal of one account only.
     #[error("the outbox {} belongs to {owner}; give each account and broker a file of its own", .path.display())]

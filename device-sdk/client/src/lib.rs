@@ -23,3 +23,6 @@ pub use model::event::{Event, Told};
 pub use model::up::Draft;
 pub use options::{Filter, Identity, Listen, Options, OutboxKind, Quality};
 pub use target::{Scheme, Secret, Target};
+
+#[cfg(test)]
+mod tests;

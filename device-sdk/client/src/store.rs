@@ -123,7 +123,10 @@ impl Disk {
         let file = private_file(path).map_err(|error| failed(error.to_string()))?;
         // It holds a few hundred short rows: a small cache is enough.
         let database = Database::builder().set_cache_size(1024 * 1024).create_file(file);
-        let database = database.map_err(|error| failed(error.to_string()))?;
+        let database = database.map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => OutboxError::Busy { path: path.to_owned() },
+            error => failed(error.to_string()),
+        })?;
         Ok(Self { path: path.to_owned(), database })
     }
 
@@ -299,7 +302,7 @@ pub(crate) mod tests {
         assert_eq!(left.terminal, "t-new", "the terminal keeps its name");
         assert_eq!(left.rows, [(row(2), Some(refused)), (row(3), None)]);
         let error = Store::open(&path, "alice", None, "x").map(|_| ()).unwrap_err();
-        assert!(error.to_string().contains("another program"), "{error}");
+        assert!(matches!(error, OutboxError::Busy { .. }), "{error}");
     }
 
     #[tokio::test]

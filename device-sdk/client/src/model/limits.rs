@@ -8,7 +8,8 @@ pub const MESSAGES_MAX: usize = 2_000;
 pub const PAGE: u64 = 50;
 /// Publishes that wait for the broker's answer, where nothing else is said; one more is refused with a text.
 pub const OUTBOX_MAX: usize = 512;
-/// Connections on which a publish is tried without an answer; then it is given up, because it may be what ends them.
+/// Connections that ended with a publish as the first without an answer; then it is given up, because it may be what ends
+/// them.
 pub const ATTEMPTS_MAX: u32 = 10;
 /// Events that wait for the one who polls; the oldest are dropped, and how many is said.
 pub const EVENTS_MAX: usize = 4_096;

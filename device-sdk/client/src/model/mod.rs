@@ -233,11 +233,6 @@ impl Messenger {
         self.outbox.poll_publish(true)
     }
 
-    /// Takes back what [`Self::poll_publish`] gave, because the connection takes no more at the moment.
-    pub fn unpoll(&mut self, publish: Publish) {
-        self.outbox.unpoll(publish);
-    }
-
     /// The next thing worth telling.
     pub fn poll_event(&mut self) -> Option<Told> {
         if self.events_missed > 0 {

@@ -105,7 +105,9 @@ struct Outgoing {
     publish: Publish,
     purpose: Purpose,
     stage: Stage,
-    /// On how many connections it has been.
+    /// It has been handed out on any connection.
+    was_sent: bool,
+    /// How many connections have ended with it.
     attempts: u32,
     until_ms: u64,
     has_row: bool,
@@ -152,7 +154,7 @@ impl Outbox {
         publish.is_idempotent = matches!(purpose, Purpose::Message { .. });
         let has_row = self.keeps_rows && is_kept(&publish);
         let stage = if has_row { Stage::New } else { Stage::Ready };
-        self.all.push_back(Outgoing { publish, purpose, stage, attempts: 0, until_ms, has_row, is_hopeless: false });
+        self.all.push_back(Outgoing { publish, purpose, stage, was_sent: false, attempts: 0, until_ms, has_row, is_hopeless: false });
         token
     }
 
@@ -180,8 +182,10 @@ impl Outbox {
         // Answers to these came on the connection or will not come; what only passes has passed.
         let passed = |o: &Outgoing| matches!(o.purpose, Purpose::Pull { .. } | Purpose::Older { .. } | Purpose::Passing);
         self.all.retain(|outgoing| !passed(outgoing));
-        for outgoing in self.all.iter_mut().filter(|outgoing| outgoing.stage == Stage::Sent) {
+        for (number, outgoing) in self.all.iter_mut().filter(|outgoing| outgoing.stage == Stage::Sent).enumerate() {
             outgoing.stage = Stage::Ready;
+            // The broker answers in order: if one of them ends every connection, it is the first.
+            outgoing.attempts += u32::from(number == 0);
         }
     }
 
@@ -211,7 +215,7 @@ impl Outbox {
             is_idempotent: matches!(purpose, Purpose::Message { .. }),
         };
         let (stage, until_ms) = (Stage::Ready, row.until_ms);
-        self.all.push_back(Outgoing { publish, purpose, stage, attempts: 0, until_ms, has_row: true, is_hopeless: false });
+        self.all.push_back(Outgoing { publish, purpose, stage, was_sent: false, attempts: 0, until_ms, has_row: true, is_hopeless: false });
     }
 
     pub fn has_row(&self, token: u64) -> bool {
@@ -233,14 +237,15 @@ impl Outbox {
         };
         let outgoing = self.all.iter_mut().find(|o| o.stage == Stage::Ready && hopeless(o))?;
         outgoing.stage = Stage::GivenUp;
-        let (code, text) = match outgoing.attempts {
-            _ if outgoing.is_hopeless => ("no_answer", format!("the broker had not answered it at the end: {}", self.why)),
-            0 => ("expired", "its time was over before there was a connection".to_owned()),
-            1..ATTEMPTS_MAX => (
-                "no_answer",
-                format!("its time was over before the broker answered, which may have it: {}", self.why),
-            ),
-            _ => ("no_answer", format!("{ATTEMPTS_MAX} connections ended before the broker answered it: {}", self.why)),
+        let why = &self.why;
+        let (code, text) = if outgoing.is_hopeless {
+            ("no_answer", format!("the broker had not answered it at the end: {why}"))
+        } else if outgoing.attempts >= ATTEMPTS_MAX {
+            ("no_answer", format!("{ATTEMPTS_MAX} connections ended before the broker answered it: {why}"))
+        } else if outgoing.was_sent {
+            ("no_answer", format!("its time was over before the broker answered, which may have it: {why}"))
+        } else {
+            ("expired", "its time was over before it could be sent".to_owned())
         };
         Some((outgoing.publish.token, Answer::Refused { code: code.to_owned(), text }))
     }
@@ -260,22 +265,8 @@ impl Outbox {
             return self.all.remove(at).map(|outgoing| outgoing.publish);
         }
         outgoing.stage = Stage::Sent;
-        // A beginning that may come to nothing is no attempt.
-        outgoing.attempts += u32::from(!early);
+        outgoing.was_sent = true;
         Some(outgoing.publish.clone())
-    }
-
-    pub fn unpoll(&mut self, publish: Publish) {
-        match self.all.iter_mut().find(|outgoing| outgoing.publish.token == publish.token) {
-            Some(outgoing) => {
-                outgoing.stage = Stage::Ready;
-                outgoing.attempts = outgoing.attempts.saturating_sub(1);
-            }
-            None => {
-                let (purpose, stage) = (Purpose::Passing, Stage::Ready);
-                self.all.push_front(Outgoing { publish, purpose, stage, attempts: 0, until_ms: 0, has_row: false, is_hopeless: false });
-            }
-        }
     }
 }
 

@@ -73,21 +73,6 @@ fn what_was_not_answered_goes_out_again_with_the_same_id() {
 }
 
 #[test]
-fn what_the_connection_does_not_take_is_offered_again() {
-    let mut alice = alice();
-    alice.send("bob", &Draft::text("1"), 5).unwrap();
-    alice.send("bob", &Draft::text("2"), 5).unwrap();
-    let first = alice.poll_publish().unwrap();
-    alice.unpoll(first.clone());
-    assert_eq!(alice.poll_publish(), Some(first));
-    assert_eq!(published(&mut alice).len(), 1);
-    alice.type_to("bob", 10_000);
-    let typing = alice.poll_publish().unwrap();
-    alice.unpoll(typing.clone());
-    assert_eq!(alice.poll_publish(), Some(typing));
-}
-
-#[test]
 fn what_ends_every_connection_is_given_up() {
     let mut alice = alice();
     alice.send("bob", &Draft::text("poison"), 5).unwrap();
