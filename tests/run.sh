@@ -36,9 +36,9 @@ fi
 peers=target/peers
 if [ "$quick" = 0 ]; then
   mkdir -p "$peers"
-  if [ ! -x "$peers/python/bin/python" ] || ! "$peers/python/bin/python" -c 'import paho.mqtt' 2>/dev/null; then
-    python3 -m venv "$peers/python" && "$peers/python/bin/pip" install -q --disable-pip-version-check paho-mqtt || {
-      echo "could not install paho-mqtt into $peers/python" >&2; exit 1; }
+  if [ ! -x "$peers/python/bin/python" ] || ! "$peers/python/bin/python" -c 'import paho.mqtt, aioquic' 2>/dev/null; then
+    python3 -m venv "$peers/python" && "$peers/python/bin/pip" install -q --disable-pip-version-check paho-mqtt aioquic || {
+      echo "could not install paho-mqtt and aioquic into $peers/python" >&2; exit 1; }
   fi
   if [ ! -d "$peers/node_modules/mqtt" ]; then
     (cd "$peers" && npm install --silent --no-audit --no-fund --no-package-lock mqtt >/dev/null) || {

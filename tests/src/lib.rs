@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod ca;
 pub mod checkers;
 pub mod cut;
 pub mod disk;
@@ -9,7 +10,11 @@ pub mod im_world;
 pub mod kill;
 mod kill_talk;
 pub mod link;
+pub mod operator;
+pub mod quic;
 pub mod raw;
 pub mod server;
+pub mod site;
 pub mod storm;
+pub mod udp_proxy;
 pub mod world;

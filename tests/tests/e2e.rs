@@ -10,6 +10,8 @@ mod im_interop;
 mod kill;
 #[path = "e2e/peer.rs"]
 mod peer;
+#[path = "e2e/quic.rs"]
+mod quic;
 #[path = "e2e/stock.rs"]
 mod stock;
 #[path = "e2e/tls.rs"]

@@ -22,6 +22,10 @@ mod wire {
     mod limits;
     mod properties;
     mod publish;
+    mod quic;
+    mod quic_early;
+    mod quic_life;
+    mod quic_streams;
     mod restart;
     mod retained;
     mod rights;

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 /// Largest file of certificates or keys, bytes. A larger one is refused unread.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Sessions of QUIC clients that may come back with 0-RTT. The oldest are forgotten; their clients do a whole handshake.
-const QUIC_SESSIONS: usize = 16_384;
+const QUIC_SESSIONS: usize = 4_096;
 
 /// Whether a client shows a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -75,6 +75,31 @@ pub fn all_here() -> bool {
     if !exists("node") || !node.is_some_and(|p| p.exists()) {
         missing.push("node (Debian package nodejs) and mqtt (npm) in $PARLOR_PEERS/node_modules".to_owned());
     }
+    nothing_missing(&missing)
+}
+
+/// Whether aioquic is installed; the same as [`all_here`] else.
+pub fn aioquic_here() -> bool {
+    let python = peers_dir().map(|dir| dir.join("python/bin/python"));
+    let is_there = python.is_some_and(|python| {
+        let import = Command::new(python).args(["-c", "import aioquic"]).stdin(Stdio::null()).output();
+        import.is_ok_and(|output| output.status.success())
+    });
+    if is_there {
+        return true;
+    }
+    nothing_missing(&["aioquic (PyPI) in a virtual environment at $PARLOR_PEERS/python".to_owned()])
+}
+
+/// The MQTT over QUIC client written with aioquic.
+pub fn aioquic() -> Command {
+    let dir = peers_dir().expect("PARLOR_PEERS is set: aioquic_here() was asked");
+    let mut command = Command::new(dir.join("python/bin/python"));
+    command.arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("peers/mqtt_quic.py"));
+    command
+}
+
+fn nothing_missing(missing: &[String]) -> bool {
     if missing.is_empty() {
         return true;
     }

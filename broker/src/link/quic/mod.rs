@@ -24,10 +24,9 @@ const SOCKET_BYTES: usize = 4 * 1024 * 1024;
 const IDLE: Duration = Duration::from_secs(10 * 60);
 /// How often a connection on which nothing happens is tried, so that the two sides' middleboxes remember it.
 const TRY_IDLE: Duration = Duration::from_secs(4 * 60);
-/// Bytes of one stream that may have come and were not read.
-const STREAM_BYTES: u32 = 256 * 1024;
-/// Bytes of all streams of one connection that may have come and were not read.
-const CONNECTION_BYTES: u32 = 1024 * 1024;
+/// Bytes of one stream that may have come and were not read. A connection may have as many for each of its streams at once:
+/// else those that are not read would keep the control stream from being heard.
+const STREAM_BYTES: u32 = 64 * 1024;
 /// Bytes of all streams of one connection that were written and that the peer has not acknowledged.
 const SEND_BYTES: u64 = 512 * 1024;
 /// Bytes of datagrams of one connection that wait, each way. The oldest give way.
@@ -92,6 +91,8 @@ fn endpoint_config(key: &ResetKey) -> EndpointConfig {
 /// Bounds of every connection of an endpoint.
 fn transport(streams_max: u64) -> TransportConfig {
     let mut transport = TransportConfig::default();
+    let connection = streams_max.saturating_add(1).saturating_mul(STREAM_BYTES.into());
+    let connection = VarInt::from_u64(connection).unwrap_or(VarInt::MAX);
     // The control stream, and the others.
     let streams = VarInt::from_u64(streams_max.saturating_add(1)).unwrap_or(VarInt::MAX);
     transport
@@ -100,7 +101,7 @@ fn transport(streams_max: u64) -> TransportConfig {
         .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
         .keep_alive_interval(Some(TRY_IDLE))
         .stream_receive_window(VarInt::from_u32(STREAM_BYTES))
-        .receive_window(VarInt::from_u32(CONNECTION_BYTES))
+        .receive_window(connection)
         .send_window(SEND_BYTES)
         .datagram_receive_buffer_size(Some(DATAGRAM_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BYTES);
