@@ -167,10 +167,7 @@ impl Drop for Client {
 const LET_GO: Duration = Duration::from_secs(2);
 
 /// Opens the outbox, and takes up what is in it.
-async fn prepare(
-    options: &Options,
-    user: &str,
-) -> Result<(Option<Store>, Messenger, Vec<Item>, String), ConnectError> {
+async fn prepare(options: &Options, user: &str) -> Result<(Option<Store>, Messenger, Vec<Item>, String), ConnectError> {
     let mut messenger = Messenger::new(user, random());
     messenger.limit_outbox(options.outbox_max);
     let new = format!("parlor-{:012x}", random() & 0xFFFF_FFFF_FFFF);

@@ -72,7 +72,9 @@ pub enum ConnectError {
         why: String,
     },
     /// The two speak different versions of the native link.
-    #[error("the broker at {target} speaks another version of the native link: {why}; update one of the two, or use mqtt+quic://")]
+    #[error(
+        "the broker at {target} speaks another version of the native link: {why}; update one of the two, or use mqtt+quic://"
+    )]
     Version {
         /// The broker.
         target: Target,

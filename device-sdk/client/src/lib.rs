@@ -16,9 +16,7 @@ pub mod target;
 pub use backoff::Backoff;
 pub use client::Client;
 pub use error::{AskError, ConnectError, OutboxError, SendError, TargetError};
-pub use handle::{
-    CommandOptions, Contact, ContactOp, Handle, History, Outcome, Range, Status, SyncEntry, SyncPage,
-};
+pub use handle::{CommandOptions, Contact, ContactOp, Handle, History, Outcome, Range, Status, SyncEntry, SyncPage};
 pub use model::event::{Event, Told};
 pub use model::up::Draft;
 pub use options::{Filter, Identity, Listen, Options, OutboxKind, Quality};

@@ -109,9 +109,7 @@ impl Core {
         let (id, answer) = match &told.event {
             Event::Answer { id: Some(id), .. } => (id, Ok(told.body.clone())),
             Event::Refused { refusal, .. } => match &refusal.id {
-                Some(id) => {
-                    (id, Err(AskError::Refused { code: refusal.code.clone(), text: refusal.text.clone() }))
-                }
+                Some(id) => (id, Err(AskError::Refused { code: refusal.code.clone(), text: refusal.text.clone() })),
                 None => return false,
             },
             _ => return false,

@@ -152,9 +152,8 @@ impl Disk {
             }
             let is_empty = rows.is_empty().map_err(|error| self.failed(error))?;
             let (owner, old) = (known("account")?, known("terminal")?);
-            let is_other = |old: &Option<String>, now: Option<&str>| {
-                old.as_deref().zip(now).is_some_and(|(old, now)| old != now)
-            };
+            let is_other =
+                |old: &Option<String>, now: Option<&str>| old.as_deref().zip(now).is_some_and(|(old, now)| old != now);
             if (is_other(&owner, Some(account)) || is_other(&old, terminal)) && !is_empty {
                 let owner = format!("{}, terminal {}", owner.unwrap_or_default(), old.unwrap_or_default());
                 return Err(OutboxError::Owner { path: self.path.clone(), owner });

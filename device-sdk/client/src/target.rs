@@ -26,16 +26,8 @@ pub enum Scheme {
 
 impl Scheme {
     /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Mqtt,
-        Self::Mqtts,
-        Self::Ws,
-        Self::Wss,
-        Self::MqttQuic,
-        Self::Parlor,
-        Self::ParlorTcp,
-        Self::ParlorTls,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Mqtt, Self::Mqtts, Self::Ws, Self::Wss, Self::MqttQuic, Self::Parlor, Self::ParlorTcp, Self::ParlorTls];
 
     /// How it is written.
     pub fn word(self) -> &'static str {

@@ -63,15 +63,30 @@ impl Row {
 /// What a publish is for: who wants to know how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Purpose {
-    Message { with: String, id: String },
-    Command { id: String },
+    Message {
+        with: String,
+        id: String,
+    },
+    Command {
+        id: String,
+    },
     /// On an ordinary topic.
-    Topic { id: String },
-    Mark { with: String },
-    Pull { with: String },
-    Older { with: String },
+    Topic {
+        id: String,
+    },
+    Mark {
+        with: String,
+    },
+    Pull {
+        with: String,
+    },
+    Older {
+        with: String,
+    },
     Passing,
-    Other { id: Option<String> },
+    Other {
+        id: Option<String>,
+    },
 }
 
 impl Purpose {
@@ -154,7 +169,16 @@ impl Outbox {
         publish.is_idempotent = matches!(purpose, Purpose::Message { .. });
         let has_row = self.keeps_rows && is_kept(&publish);
         let stage = if has_row { Stage::New } else { Stage::Ready };
-        self.all.push_back(Outgoing { publish, purpose, stage, was_sent: false, attempts: 0, until_ms, has_row, is_hopeless: false });
+        self.all.push_back(Outgoing {
+            publish,
+            purpose,
+            stage,
+            was_sent: false,
+            attempts: 0,
+            until_ms,
+            has_row,
+            is_hopeless: false,
+        });
         token
     }
 
@@ -180,7 +204,8 @@ impl Outbox {
     pub fn interrupt(&mut self, why: &str) {
         why.clone_into(&mut self.why);
         // Answers to these came on the connection or will not come; what only passes has passed.
-        let passed = |o: &Outgoing| matches!(o.purpose, Purpose::Pull { .. } | Purpose::Older { .. } | Purpose::Passing);
+        let passed =
+            |o: &Outgoing| matches!(o.purpose, Purpose::Pull { .. } | Purpose::Older { .. } | Purpose::Passing);
         self.all.retain(|outgoing| !passed(outgoing));
         for (number, outgoing) in self.all.iter_mut().filter(|outgoing| outgoing.stage == Stage::Sent).enumerate() {
             outgoing.stage = Stage::Ready;
@@ -215,7 +240,16 @@ impl Outbox {
             is_idempotent: matches!(purpose, Purpose::Message { .. }),
         };
         let (stage, until_ms) = (Stage::Ready, row.until_ms);
-        self.all.push_back(Outgoing { publish, purpose, stage, was_sent: false, attempts: 0, until_ms, has_row: true, is_hopeless: false });
+        self.all.push_back(Outgoing {
+            publish,
+            purpose,
+            stage,
+            was_sent: false,
+            attempts: 0,
+            until_ms,
+            has_row: true,
+            is_hopeless: false,
+        });
     }
 
     pub fn has_row(&self, token: u64) -> bool {
@@ -232,9 +266,8 @@ impl Outbox {
     }
 
     pub fn poll_given_up(&mut self, now: u64) -> Option<(u64, Answer)> {
-        let hopeless = |o: &Outgoing| {
-            o.is_hopeless || o.attempts >= ATTEMPTS_MAX || (o.until_ms != 0 && now > o.until_ms)
-        };
+        let hopeless =
+            |o: &Outgoing| o.is_hopeless || o.attempts >= ATTEMPTS_MAX || (o.until_ms != 0 && now > o.until_ms);
         let outgoing = self.all.iter_mut().find(|o| o.stage == Stage::Ready && hopeless(o))?;
         outgoing.stage = Stage::GivenUp;
         let why = &self.why;
@@ -276,9 +309,7 @@ fn is_kept(publish: &Publish) -> bool {
         return false;
     }
     match publish.topic.strip_prefix("im/v1/") {
-        Some(below) => {
-            (below.starts_with("to/") && !below.ends_with("/receipt")) || below.starts_with("me/cmdres/")
-        }
+        Some(below) => (below.starts_with("to/") && !below.ends_with("/receipt")) || below.starts_with("me/cmdres/"),
         None => true,
     }
 }

@@ -1,11 +1,11 @@
 //! What a person, a device or a program does: each thing becomes one publish in the outbox.
 
+use super::Messenger;
 use super::conversation::Unsent;
 use super::limits::{DEADLINE_MS, PAGE, PERSIST_DEADLINE_MS, TYPING_TOLD_MS};
 use super::outbox::{OutboxFull, Purpose};
 use super::up::{Draft, Effort, Instruction, Publish};
 use super::wire::Message;
-use super::Messenger;
 use serde_json::{Value, json};
 
 impl Messenger {

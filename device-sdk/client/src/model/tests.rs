@@ -1,10 +1,10 @@
 //! A messenger without a network.
 
-use super::conversation::Tick;
-use super::*;
 use super::command::CommandState;
+use super::conversation::Tick;
 use super::limits::{ATTEMPTS_MAX, EVENTS_MAX, OUTBOX_MAX};
 use super::up::{Draft, Instruction};
+use super::*;
 use serde_json::{Value, json};
 
 fn alice() -> Messenger {

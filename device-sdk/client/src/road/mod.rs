@@ -51,9 +51,15 @@ pub(crate) enum Down {
     Connected,
     Message(Delivery),
     /// The broker has answered a publish.
-    Answered { token: u64, answer: Answer },
+    Answered {
+        token: u64,
+        answer: Answer,
+    },
     /// A subscription that was made later is refused.
-    NotSubscribed { filter: String, why: String },
+    NotSubscribed {
+        filter: String,
+        why: String,
+    },
     /// The road has ended; nothing comes after it.
     Ended(End),
 }

@@ -9,7 +9,9 @@ use crate::error::ConnectError;
 use crate::options::Filter;
 use crate::target::Scheme;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connecting, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, Connecting, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,7 +130,8 @@ async fn begin(login: &Login, config: ClientConfig) -> Result<(Side, Early), End
 fn dial(login: &Login, config: &ClientConfig, address: SocketAddr) -> Result<(Endpoint, Connecting), String> {
     let socket = socket_for(address).map_err(|error| error.to_string())?;
     let runtime = quinn::default_runtime().ok_or("there is no runtime")?;
-    let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime).map_err(|error| error.to_string())?;
+    let endpoint =
+        Endpoint::new(EndpointConfig::default(), None, socket, runtime).map_err(|error| error.to_string())?;
     let connecting = endpoint.connect_with(config.clone(), address, login.target.bare_host());
     Ok((endpoint, connecting.map_err(|error| error.to_string())?))
 }

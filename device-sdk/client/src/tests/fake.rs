@@ -95,7 +95,9 @@ impl State {
         if body["text"] == "refuse this" {
             return Answer::Refused { code: "no_consent".into(), text: "ask first".into() };
         }
-        let Some(id) = body["id"].as_str().filter(|_| publish.topic.contains("/to/")) else { return Answer::Accepted { seq: None, dup: false } };
+        let Some(id) = body["id"].as_str().filter(|_| publish.topic.contains("/to/")) else {
+            return Answer::Accepted { seq: None, dup: false };
+        };
         if let Some(seq) = self.ids.get(id) {
             return Answer::Accepted { seq: Some(*seq), dup: true };
         }

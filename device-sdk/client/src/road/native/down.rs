@@ -214,8 +214,8 @@ impl Page {
             (Frame::Omitted { seq, .. }, "messages") => json!({"seq": seq, "gone": true}),
             (frame, "entries") => match topic(frame, me) {
                 Some((_, topic, payload, _)) => {
-                    let payload = serde_json::from_slice(&payload)
-                        .unwrap_or_else(|_| json!(String::from_utf8_lossy(&payload)));
+                    let payload =
+                        serde_json::from_slice(&payload).unwrap_or_else(|_| json!(String::from_utf8_lossy(&payload)));
                     json!({"topic": topic, "payload": payload})
                 }
                 None => return,
