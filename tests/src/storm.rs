@@ -166,7 +166,12 @@ impl Storm {
 
     fn open(&mut self, at: usize, anonymous: bool) {
         self.end(at);
-        let peer = Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), allow_anonymous: anonymous, certificate: None };
+        let peer = Peer {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            allow_anonymous: anonymous,
+            certificate: None,
+            native: false,
+        };
         self.lines[at] = self.hub.open(self.now, &peer).map(|link| Line {
             link,
             version: Version::V311,

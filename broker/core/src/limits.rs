@@ -79,6 +79,8 @@ limits! {
     connections_max: 50_000, 1, 1_000_000;
     /// Seconds from accept to a complete CONNECT (TLS and WebSocket handshakes included). Later ones are closed.
     connect_timeout_secs: 10, 1, 3_600;
+    /// Streams of one QUIC connection at the same time, beside its first. One more is refused and counted; the first takes everything as well.
+    quic_streams_max: 16, 0, 1_024;
     /// Largest packet a client may send, bytes. A larger one ends the connection with 0x95 Packet too large.
     packet_bytes_max: 1_048_576, 128, 268_435_460;
     /// Receive Maximum announced to clients: unanswered QoS 1 and 2 PUBLISH packets. One more ends the connection with 0x93.

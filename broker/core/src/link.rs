@@ -1,4 +1,5 @@
-//! What the hub knows of one connection: its phase, what the client allows, and the bytes it has not read yet.
+//! What the hub knows of one connection, or of a further stream of one: its phase, what the client allows, and the bytes
+//! it has not read yet.
 
 use crate::im::AccountNo;
 use crate::router::Route;
@@ -24,6 +25,19 @@ pub struct Peer {
     pub allow_anonymous: bool,
     /// Account named by a verified client certificate.
     pub certificate: Option<String>,
+    /// It speaks the native link, and the driver translates; false: MQTT.
+    pub native: bool,
+}
+
+/// What a further stream of a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamKind {
+    /// Packets in both directions, as on the connection's first stream.
+    Data,
+    /// One request of the native link, and its answer.
+    Bulk,
+    /// No stream but the connection's datagrams: its roads are for QoS 0 only, and what finds it full is dropped.
+    Datagrams,
 }
 
 /// Where a connection is in its life.
@@ -37,8 +51,12 @@ pub(crate) enum Phase {
     Opening,
     /// CONNACK was sent.
     Open,
+    /// A stream whose client has said all there is: it gets the answers that wait for the disk, then it is `Closing`.
+    Ending,
     /// It gets what is in `out`, nothing else is read.
     Closing,
+    /// A stream that is gone, while answers of what came on it wait for the disk: they go to its connection.
+    Gone,
 }
 
 /// Why a link is not being read.
@@ -57,7 +75,7 @@ pub(crate) mod pause {
     pub(crate) const LOOKUP: u8 = 32;
 }
 
-/// One connection.
+/// One connection, or a further stream of one, which acts for the session of its connection.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) generation: u32,
@@ -68,6 +86,9 @@ pub(crate) struct Link {
     /// Request Problem Information was 0 [MQTT5-3.1.2-29].
     pub(crate) no_problem_information: bool,
     pub(crate) allow_anonymous: bool,
+    pub(crate) native: bool,
+    /// What stream it is; none: it is the connection, which its first stream stands for.
+    pub(crate) stream: Option<StreamKind>,
     pub(crate) session: u32,
     /// The account in the messaging rooms; none for anonymous clients.
     pub(crate) im_account: Option<AccountNo>,
@@ -118,6 +139,10 @@ pub(crate) struct Extra {
     /// Rate limit: messages that may be sent now, in thousandths (negative: sent on credit), and when that was computed.
     pub(crate) tokens: i64,
     pub(crate) tokens_at_ms: u64,
+    /// Of a connection: the places of its further streams.
+    pub(crate) streams: Vec<u32>,
+    /// Of a stream: the place of its connection, or its own once that has ended.
+    pub(crate) parent: u32,
 }
 
 /// A route a publisher used before.
@@ -151,6 +176,8 @@ impl Link {
             paused: 0,
             no_problem_information: false,
             allow_anonymous: peer.allow_anonymous,
+            native: peer.native,
+            stream: None,
             session: u32::MAX,
             im_account: None,
             im_admin: false,
@@ -168,6 +195,40 @@ impl Link {
             out_sent: 0,
             address: peer.address,
             extra,
+        }
+    }
+
+    /// A further stream of this connection, which is in the place `parent`. What CONNECT settled holds for it as well;
+    /// what changes (credit, keep alive, aliases, rate) is kept with the connection.
+    pub(crate) fn new_stream(&self, generation: u32, parent: u32, kind: StreamKind) -> Self {
+        Self {
+            generation,
+            phase: Phase::Open,
+            version: self.version,
+            dirty: false,
+            paused: 0,
+            no_problem_information: self.no_problem_information,
+            allow_anonymous: self.allow_anonymous,
+            native: self.native,
+            stream: Some(kind),
+            session: self.session,
+            im_account: self.im_account,
+            im_admin: self.im_admin,
+            im_in_flight: 0,
+            keep_alive_ms: 0,
+            packet_max: self.packet_max,
+            receive_max: self.receive_max,
+            // Between streams there is no order, so an alias could be used before it is known.
+            alias_out_max: 0,
+            announced_receive_max: self.announced_receive_max,
+            announced_alias_max: self.announced_alias_max,
+            unanswered: 0,
+            deferred: 0,
+            last_packet_ms: self.last_packet_ms,
+            out: Vec::new(),
+            out_sent: 0,
+            address: self.address,
+            extra: Some(Box::new(Extra { parent, ..Extra::default() })),
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::access::ProfileId;
 use crate::limits::Limits;
 use crate::message::Message;
+use crate::roads::Roads;
 use crate::router::Options;
 use crate::store::SessionNo;
 use parlor_protocol::mqtt::{PacketId, Version};
@@ -209,6 +210,8 @@ pub(crate) struct Flow {
     pub(crate) wishes: BTreeMap<Box<str>, RetainedWish>,
     /// A deadline is set to go on with them.
     pub(crate) wishes_armed: bool,
+    /// Which stream a delivery takes, if the client uses more than one.
+    pub(crate) roads: Option<Box<Roads>>,
 }
 
 /// A subscription whose retained messages are to be sent.
@@ -233,6 +236,33 @@ impl Flow {
     /// [MQTT5-4.9.0-3].
     pub(crate) fn has_credit(&self, receive_max: u16) -> bool {
         self.in_flight < receive_max && self.has_room()
+    }
+
+    /// The stream of a delivery; `None`: the connection's first.
+    pub(crate) fn road(&self, topic: &str, qos: u8) -> Option<u32> {
+        self.roads.as_ref().and_then(|roads| roads.find(topic, qos))
+    }
+
+    /// Whether something waits in memory for a stream.
+    pub(crate) fn has_waiting(&self, road: Option<u32>) -> bool {
+        match (road, &self.roads) {
+            (Some(stream), Some(roads)) => roads.has_waiting(stream),
+            _ => !self.waiting.is_empty(),
+        }
+    }
+
+    /// How many messages wait in memory.
+    pub(crate) fn waiting_count(&self) -> usize {
+        self.waiting.len() + self.roads.as_ref().map_or(0, |roads| roads.waiting())
+    }
+
+    /// Makes a message wait for a stream.
+    pub(crate) fn wait(&mut self, road: Option<u32>, ready: Ready) {
+        self.waiting_bytes += ready.message.cost();
+        match (road, &mut self.roads) {
+            (Some(stream), Some(roads)) => roads.wait(stream, ready),
+            _ => self.waiting.push_back(ready),
+        }
     }
 
     /// Whether there is an identifier for another delivery.

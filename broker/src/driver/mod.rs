@@ -132,7 +132,7 @@ impl Driver {
         let _ = socket2::SockRef::from(&stream).set_keepalive(true);
         let now = self.now();
         let arrival = Arrival { peer, listener, since_ms: now.wall_ms };
-        let peer = Peer { address: peer.ip().to_canonical(), allow_anonymous, certificate };
+        let peer = Peer { address: peer.ip().to_canonical(), allow_anonymous, certificate, native: false };
         let Some(link) = self.hub.borrow_mut().open(now, &peer) else { return };
         let conn = Rc::new(Conn::new(link, stream, layer, early, arrival));
         let slot = link.slot as usize;

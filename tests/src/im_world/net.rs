@@ -79,7 +79,12 @@ impl World<'_> {
         self.model.connecting(number);
         let mut hub = None;
         if self.broker.as_ref().is_some_and(|b| !b.stopping) {
-            let peer = Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), allow_anonymous: true, certificate: None };
+            let peer = Peer {
+                address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                allow_anonymous: true,
+                certificate: None,
+                native: false,
+            };
             hub = self.with_broker(|b, now| b.hub.open(now, &peer)).flatten();
         }
         self.conns.push(Conn {

@@ -32,7 +32,8 @@ impl Bench {
     }
 
     fn open(&mut self) -> LinkId {
-        let peer = Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), allow_anonymous: true, certificate: None };
+        let peer =
+            Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), allow_anonymous: true, certificate: None, native: false };
         self.hub.open(NOW, &peer).expect("there is room for a connection")
     }
 

@@ -179,7 +179,8 @@ impl Bench {
     /// A connection with a new session.
     fn connect(&mut self, account: &str, device: &str) -> LinkId {
         let client_id = &format!("{account}-{device}");
-        let peer = Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), allow_anonymous: true, certificate: None };
+        let peer =
+            Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), allow_anonymous: true, certificate: None, native: false };
         let link = self.hub.open(self.now, &peer).expect("there is room");
         self.send(
             link,

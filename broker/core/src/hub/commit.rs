@@ -39,6 +39,8 @@ pub(super) enum After {
         session: u32,
         generation: u32,
         index: u64,
+        /// Where PUBREC came.
+        link: LinkId,
     },
     Stored(u64),
     /// As `Ack`, with the seq of a message.
@@ -118,35 +120,39 @@ impl Hub {
         }
     }
 
-    /// An answer of this link need not wait any more. False: nobody is there to hear it, or has been told to go, after
-    /// which nothing may be said [MQTT5-3.14.4-1].
-    pub(super) fn undefer(&mut self, now: Now, link: LinkId) -> bool {
+    /// An answer of this link need not wait any more: where it goes. `None`: nobody is there to hear it, or has been told
+    /// to go, after which nothing may be said [MQTT5-3.14.4-1].
+    pub(super) fn undefer(&mut self, now: Now, link: LinkId) -> Option<u32> {
         if !self.is_current(link) {
-            return false;
+            return None;
         }
         let l = &mut self.links[link.slot as usize];
         l.deferred = l.deferred.saturating_sub(1);
         if l.paused & pause::IN_FLIGHT != 0 && l.deferred <= l.announced_receive_max / 2 {
             self.resume(now, link.slot, pause::IN_FLIGHT);
         }
-        self.is_open(link.slot)
+        let outlet = self.outlet_of(link.slot);
+        self.retire(link.slot);
+        outlet
     }
 
     pub(super) fn run_after(&mut self, now: Now, after: After) {
         match after {
             After::Ack { link, kind, packet_id, reason } => {
-                if self.undefer(now, link) {
-                    self.answer(link.slot, kind, packet_id, reason);
+                if let Some(slot) = self.undefer(now, link) {
+                    self.answer(slot, kind, packet_id, reason);
                 }
             }
             After::Bytes { link, bytes } => {
-                if self.undefer(now, link) {
-                    self.send_answer(now, link.slot, &bytes);
+                if let Some(slot) = self.undefer(now, link) {
+                    self.send_answer(now, slot, &bytes);
                 }
             }
             After::SubAck { link, bytes, retained } => {
-                if self.undefer(now, link) && self.send_answer(now, link.slot, &bytes) {
-                    self.send_retained(now, link.slot, retained);
+                if let Some(slot) = self.undefer(now, link)
+                    && self.send_answer(now, slot, &bytes)
+                {
+                    self.send_retained(now, slot, retained);
                 }
             }
             After::ConnAck { link, bytes } => {
@@ -164,20 +170,20 @@ impl Hub {
                     self.pump(now, session);
                 }
             }
-            After::PubRel { session, generation, index } => {
+            After::PubRel { session, generation, index, link } => {
                 if self.sessions.get(session as usize).is_some_and(|s| s.generation == generation) {
-                    self.release_pubrel(session, index);
+                    self.release_pubrel(session, index, link);
                 }
             }
             After::Stored(token) => self.effects.push_back(Effect::Stored(token)),
             After::ImAck { link, kind, packet_id, seq, dup } => {
-                if self.undefer(now, link) {
-                    self.answer_im(link.slot, kind, packet_id, seq, dup);
+                if let Some(slot) = self.undefer(now, link) {
+                    self.answer_im(slot, kind, packet_id, seq, dup);
                 }
             }
             After::ImRefused { link, kind, packet_id, reason, text } => {
-                if self.undefer(now, link) {
-                    self.answer_refusal(link.slot, kind, packet_id, reason, &text);
+                if let Some(slot) = self.undefer(now, link) {
+                    self.answer_refusal(slot, kind, packet_id, reason, &text);
                 }
             }
             After::ImTold { asker, reply } => self.told_im(now, &asker, reply),

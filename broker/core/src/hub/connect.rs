@@ -8,7 +8,7 @@ use crate::im::PAIRING_ACCOUNT;
 use crate::link::{PendingConnect, Phase, pause};
 use crate::message::Message;
 use crate::session::{Durable, NO_LINK, Session, Who, WillState};
-use crate::store::{Fact, SessionNo};
+use crate::store::SessionNo;
 use parlor_protocol::mqtt::{
     ConnAck, Connect, DecodeError, Disconnect, Packet, Properties, Property, ReasonCode, Version, Will,
 };
@@ -41,7 +41,7 @@ impl Hub {
                 "the server is shutting down",
             );
         }
-        if self.links.len() as u64 > self.limits.connections_max {
+        if self.connections() > self.limits.connections_max {
             return self.refuse_connect(now, slot, ReasonCode::SERVER_BUSY, "connections_max", "too many connections");
         }
         // All of 1 to 23 letters and digits pass [MQTT5-3.1.3-5] [MQTT3-3.1.3-5]; a longer identifier is refused
@@ -565,6 +565,7 @@ impl Hub {
 
     /// Ends a connection with a reason, if there is a way to say it, and counts why [MQTT5-4.13.1-1] [MQTT3-4.8.0-1].
     pub(super) fn refuse(&mut self, now: Now, slot: u32, reason: ReasonCode, label: &'static str, text: &str) {
+        let slot = self.main_of(slot);
         self.counters.refused.add(label);
         if self.limits.value(label).is_some() {
             self.counters.limits.add(label);
@@ -629,7 +630,7 @@ impl Hub {
                 self.end(now, slot, WithWill::Yes);
             }
             Phase::Opening => self.abort(now, slot, error.kind()),
-            Phase::Closing => {}
+            Phase::Closing | Phase::Ending | Phase::Gone => {}
         }
     }
 
@@ -655,46 +656,5 @@ impl Hub {
     pub(super) fn name_of(&self, slot: u32) -> String {
         let key = self.links[slot as usize].session;
         self.sessions.get(key as usize).map_or_else(String::new, |s| super::inbound::shorten(&s.client_id).to_owned())
-    }
-
-    /// Writes the session's own row, if it is persistent.
-    pub(super) fn store_session(&mut self, key: u32) {
-        let s = &self.sessions[key as usize];
-        if let Some(d) = &s.durable {
-            self.batch.push(&Fact::Session {
-                no: d.no,
-                client_id: &s.client_id,
-                account: &s.who.account,
-                version: s.version as u8,
-                expiry_secs: s.expiry_secs,
-                disconnected_at_ms: d.disconnected_at_ms,
-                sent: crate::store::QueueIndex(d.sent),
-            });
-        }
-    }
-
-    /// Writes the will of a session whose connection lives, or clears what was written before.
-    fn store_will(&mut self, key: u32, had_will: bool) {
-        let s = &self.sessions[key as usize];
-        match &s.will {
-            Some(will) => Self::push_will(&mut self.batch, s, will, 0),
-            None if had_will => self.batch.push(&Fact::WillClear { client_id: &s.client_id }),
-            None => {}
-        }
-    }
-
-    pub(super) fn push_will(batch: &mut crate::store::Batch, s: &Session, will: &WillState, due_at_ms: u64) {
-        let mut message = will.message.view();
-        message.expires_at_ms = will.expiry_ms;
-        batch.push(&Fact::Will {
-            client_id: &s.client_id,
-            account: &s.who.account,
-            qos: will.qos,
-            retain: will.retain,
-            delay_secs: will.delay_secs,
-            due_at_ms,
-            session: s.durable.as_ref().map(|d| d.no),
-            message,
-        });
     }
 }

@@ -3,7 +3,7 @@
 use super::Now;
 use super::send::{Form, Sent};
 use super::{After, Effect, Hub, narrow};
-use crate::link::CachedRoute;
+use crate::link::{CachedRoute, LinkId};
 use crate::message::Message;
 use crate::router::{NoLocal, Recipient, Retained, Route, SessionKey};
 use crate::session::{Flow, PageCursor, Ready, Slot, packet_id_of};
@@ -232,9 +232,15 @@ impl Hub {
             return;
         }
         let l = &self.links[link as usize];
-        let waits = s.flow.as_ref().is_some_and(|f| !f.waiting.is_empty());
+        let flow = s.flow.as_deref();
+        let road = flow.and_then(|f| f.road(m.message.topic, qos));
+        let waits = flow.is_some_and(|f| f.has_waiting(road));
+        let (outlet, unsent) = match road {
+            None => (link, l.unsent()),
+            Some(stream) => (stream, self.links[stream as usize].unsent()),
+        };
         // An empty output takes any one packet.
-        let room = l.unsent() == 0 || l.unsent() + m.message.cost() + 64 <= output_max;
+        let room = unsent == 0 || unsent + m.message.cost() + 64 <= output_max;
         // [MQTT5-3.3.4-9] [MQTT5-4.9.0-2]
         let credit = qos == 0 || s.flow.as_ref().map_or(l.queue_credit() > 0, |f| f.has_credit(l.queue_credit()));
         if waits || !credit || !room {
@@ -247,14 +253,14 @@ impl Hub {
                 });
                 return;
             }
-            self.wait_in_memory(now, key, m, qos, retain, recipient, spread);
+            self.wait_in_memory(now, key, road, m, qos, retain, recipient, spread);
             return;
         }
         // Sent for the first time: DUP is 0, whatever the publisher's was [MQTT5-3.3.1-3] [MQTT5-4.3.1-1] [MQTT5-4.3.2-2]
         // [MQTT5-4.3.3-2] [MQTT3-3.3.1-3] [MQTT3-4.3.1-1] [MQTT3-4.3.2-1].
         let packet_id = (qos > 0).then(|| packet_id_of(s.flow.get_or_insert_default().next()));
         let form = Form { qos, retain, dup: false, packet_id, subscription_ids: &recipient.subscription_ids };
-        match self.send_message(link, &m.message, form, now.wall_ms, spread.shared) {
+        match self.send_message(outlet, &m.message, form, now.wall_ms, spread.shared) {
             Sent::Yes => {
                 if qos > 0
                     && let Some(flow) = &mut self.sessions[key as usize].flow
@@ -291,6 +297,7 @@ impl Hub {
         &mut self,
         now: Now,
         key: u32,
+        road: Option<u32>,
         m: &Incoming<'_>,
         qos: u8,
         retain: bool,
@@ -299,16 +306,15 @@ impl Hub {
     ) {
         let (count, bytes) = (self.limits.memory_queue_messages_max, self.limits.memory_queue_bytes_max);
         let flow = self.sessions[key as usize].flow.get_or_insert_default();
-        if flow.waiting.len() as u64 >= count {
+        if flow.waiting_count() as u64 >= count {
             return self.drop_queue_full(now, key, "memory_queue_messages_max", spread);
         }
         if (flow.waiting_bytes + m.message.cost()) as u64 > bytes {
             return self.drop_queue_full(now, key, "memory_queue_bytes_max", spread);
         }
-        flow.waiting_bytes += m.message.cost();
         let message = Rc::clone(spread.copy.get_or_insert_with(|| copy_of(&m.message)));
         let subscription_ids = recipient.subscription_ids.clone();
-        flow.waiting.push_back(Ready { index: 0, message, qos, retain, subscription_ids });
+        flow.wait(road, Ready { index: 0, message, qos, retain, subscription_ids });
         spread.outcome.accepted += 1;
     }
 
@@ -392,8 +398,11 @@ impl Hub {
         if (s.flow.is_none() && s.durable.is_none()) || !self.is_open(link) {
             return;
         }
-        let low = self.output_low();
         let mut budget = RETAINED_NODES;
+        if s.flow.as_ref().is_some_and(|f| f.roads.is_some()) {
+            return self.pump_roads(now, key, link, budget);
+        }
+        let low = self.output_low();
         while self.links[link as usize].unsent() < low {
             if !self.pump_waiting(now, key, link)
                 && !self.pump_queue(now, key, link)
@@ -405,7 +414,7 @@ impl Hub {
     }
 
     /// Sends the first message that waits in memory; false if there is none or it may not go yet.
-    fn pump_waiting(&mut self, now: Now, key: u32, link: u32) -> bool {
+    pub(super) fn pump_waiting(&mut self, now: Now, key: u32, link: u32) -> bool {
         let receive_max = self.links[link as usize].queue_credit();
         let Some(flow) = &mut self.sessions[key as usize].flow else { return false };
         let Some(first) = flow.waiting.front() else { return false };
@@ -413,14 +422,21 @@ impl Hub {
             return false;
         }
         let Some(ready) = flow.waiting.pop_front() else { return false };
-        flow.waiting_bytes = flow.waiting_bytes.saturating_sub(ready.message.cost());
         if flow.waiting.is_empty() {
             flow.waiting = std::collections::VecDeque::new();
         }
+        self.send_waiting(now, key, link, &ready);
+        true
+    }
+
+    /// Sends a message that waited in memory.
+    pub(super) fn send_waiting(&mut self, now: Now, key: u32, outlet: u32, ready: &Ready) {
+        let Some(flow) = self.flow_of(key) else { return };
+        flow.waiting_bytes = flow.waiting_bytes.saturating_sub(ready.message.cost());
         let packet_id = (ready.qos > 0).then(|| packet_id_of(flow.next()));
         let message = ready.message.view();
         if !self.is_deliverable(now, key, &message) {
-            return true;
+            return;
         }
         let form = Form {
             qos: ready.qos,
@@ -429,7 +445,7 @@ impl Hub {
             packet_id,
             subscription_ids: &ready.subscription_ids,
         };
-        match self.send_message(link, &message, form, now.wall_ms, false) {
+        match self.send_message(outlet, &message, form, now.wall_ms, false) {
             Sent::Yes if ready.qos > 0 => {
                 if let Some(flow) = &mut self.sessions[key as usize].flow {
                     flow.push(if ready.qos == 1 { Slot::PubAck(0) } else { Slot::PubRec(0) });
@@ -438,7 +454,6 @@ impl Hub {
             Sent::Yes => {}
             Sent::TooLarge => self.drop_too_large(now, key),
         }
-        true
     }
 
     /// Neither expired [MQTT5-3.3.2-5] nor hidden from the client by the rules of today.
@@ -455,8 +470,8 @@ impl Hub {
     }
 
     /// Moves the queue on disk one step; false if there is nothing to do now.
-    fn pump_queue(&mut self, now: Now, key: u32, link: u32) -> bool {
-        let receive_max = self.links[link as usize].queue_credit();
+    pub(super) fn pump_queue(&mut self, now: Now, key: u32, link: u32) -> bool {
+        let (receive_max, low) = (self.links[link as usize].queue_credit(), self.output_low());
         let s = &mut self.sessions[key as usize];
         let Some(d) = &mut s.durable else { return false };
         let flow = s.flow.get_or_insert_default();
@@ -503,6 +518,14 @@ impl Hub {
             d.ready_bytes -= stale.map_or(0, |r| ready_cost(r.message.cost()));
             return true;
         }
+        if flow.roads.is_some()
+            && let Some(first) = d.ready.front().filter(|r| r.index == next)
+        {
+            let outlet = flow.road(first.message.topic(), first.qos).unwrap_or(link);
+            if self.links[outlet as usize].unsent() >= low {
+                return false;
+            }
+        }
         if d.ready.front().is_some_and(|r| r.index == next)
             && let Some(ready) = d.ready.pop_front()
         {
@@ -528,7 +551,15 @@ impl Hub {
     fn pump_page(&mut self, now: Now, key: u32, link: u32, next: u64, mut page: PageCursor) -> bool {
         let bytes = core::mem::take(&mut page.bytes);
         let decoded = if page.at < bytes.len() { PageEntry::decode(&bytes[page.at..]).ok() } else { None };
+        let mut moved = true;
         match decoded {
+            Some((entry, _))
+                if entry.index.0 == next
+                    && !entry.received
+                    && !self.is_road_free(key, link, entry.message.topic, entry.qos) =>
+            {
+                moved = false;
+            }
             Some((entry, used)) if entry.index.0 <= next => {
                 page.at += used;
                 if entry.index.0 == next {
@@ -549,7 +580,7 @@ impl Hub {
         if let Some(d) = &mut self.sessions[key as usize].durable {
             d.page = Some(page);
         }
-        true
+        moved
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -573,7 +604,8 @@ impl Hub {
         // if its client may still see it.
         let finish = begun && self.may_deliver(key, message.topic);
         let slot = if finish || self.is_deliverable(now, key, message) {
-            match self.send_message(link, message, form, now.wall_ms, false) {
+            let outlet = self.outlet_for(key, link, message.topic, qos);
+            match self.send_message(outlet, message, form, now.wall_ms, false) {
                 Sent::Yes if qos == 1 => Slot::PubAck(cost),
                 Sent::Yes => Slot::PubRec(cost),
                 Sent::TooLarge => {
@@ -602,10 +634,11 @@ impl Hub {
         self.send(link, &Packet::PubRel(ack));
     }
 
-    /// PUBREC of this delivery is on disk.
-    pub(super) fn release_pubrel(&mut self, key: u32, index: u64) {
+    /// PUBREC of this delivery, which came on `from`, is on disk.
+    pub(super) fn release_pubrel(&mut self, key: u32, index: u64, from: LinkId) {
+        let is_there = self.is_current(from) && self.is_open(from.slot);
         let s = &mut self.sessions[key as usize];
-        let link = s.link;
+        let link = if is_there && self.links[from.slot as usize].session == key { from.slot } else { s.link };
         if let Some(flow) = &mut s.flow
             && flow.slot(index) == Slot::Storing
         {

@@ -34,7 +34,7 @@ impl Hub {
         // [MQTT5-3.3.2-12].
         let alias;
         let name = if let Some(number) = if p.properties.is_empty() { None } else { p.properties.topic_alias() } {
-            let Some(known) = self.resolve_alias(slot, number, p.topic) else {
+            let Some(known) = self.resolve_alias(self.main_of(slot), number, p.topic) else {
                 return self.refuse(
                     now,
                     slot,
@@ -66,7 +66,8 @@ impl Hub {
             self.acknowledge(now, slot, AckKind::PubRec, id, ReasonCode::SUCCESS, false);
             return;
         }
-        let l = &mut self.links[slot as usize];
+        let main = self.main_of(slot);
+        let l = &mut self.links[main as usize];
         if qos > 0 {
             if l.version == Version::V5 && l.unanswered >= l.announced_receive_max {
                 // [MQTT5-3.3.4-7]
@@ -80,12 +81,12 @@ impl Hub {
             }
             l.unanswered = l.unanswered.saturating_add(1);
         }
-        if self.limits.publish_rate_max != 0 && !self.within_rate(now, slot) {
+        if self.limits.publish_rate_max != 0 && !self.within_rate(now, main) {
             let l = &self.links[slot as usize];
             if l.version == Version::V5 && qos > 0 {
                 return self.reject(now, slot, p, ReasonCode::QUOTA_EXCEEDED, "publish_rate_max");
             }
-            self.throttle(now, slot);
+            self.throttle(now, slot, main);
         }
         self.accept(now, slot, key, p, name);
     }
@@ -228,8 +229,7 @@ impl Hub {
         let properties = self.reason_property(slot, text);
         let ack = Ack { packet_id, reason, properties: Properties::from_validated(&properties) };
         self.send(slot, &if kind == AckKind::PubAck { Packet::PubAck(ack) } else { Packet::PubRec(ack) });
-        let l = &mut self.links[slot as usize];
-        l.unanswered = l.unanswered.saturating_sub(1);
+        self.answered_finally(slot);
     }
 
     /// Whether a message may not be retained, and why.
@@ -314,11 +314,11 @@ impl Hub {
         true
     }
 
-    /// Lets a message through on credit, and stops reading its client until that is paid back.
-    fn throttle(&mut self, now: Now, slot: u32) {
+    /// Lets a message through on credit, and stops reading the stream it came on until that is paid back.
+    fn throttle(&mut self, now: Now, slot: u32, main: u32) {
         self.counters.limits.add("publish_rate_max");
         self.pause(slot, pause::RATE);
-        let extra = self.links[slot as usize].extra();
+        let extra = self.links[main as usize].extra();
         extra.tokens -= 1000;
         let owed = u64::try_from(1000 - extra.tokens).unwrap_or(0);
         let wait_ms = owed.div_ceil(self.limits.publish_rate_max.max(1));
@@ -389,7 +389,8 @@ impl Hub {
         d.forget(cost);
         self.batch.push(&Fact::Received { no: d.no, index: QueueIndex(index) });
         let generation = s.generation;
-        self.after_commit(now, After::PubRel { session: key, generation, index });
+        let link = self.id_of(slot);
+        self.after_commit(now, After::PubRel { session: key, generation, index, link });
     }
 
     /// Only PUBCOMP ends what PUBREL began [MQTT5-4.3.3-5] [MQTT3-4.3.3-1].
@@ -414,7 +415,8 @@ impl Hub {
             }
             self.batch.push(&Fact::Acked { no: d.no, index: QueueIndex(index) });
         }
-        let idle = s.durable.is_none() && s.flow.as_ref().is_some_and(|f| f.waiting.is_empty() && f.wishes.is_empty());
+        let is_idle = |f: &crate::session::Flow| f.waiting.is_empty() && f.wishes.is_empty() && f.roads.is_none();
+        let idle = s.durable.is_none() && s.flow.as_deref().is_some_and(is_idle);
         if !idle {
             self.pump(now, key);
         }
@@ -439,7 +441,8 @@ impl Hub {
             let known = version == Version::V311;
             let reason = if known { ReasonCode::SUCCESS } else { ReasonCode::PACKET_IDENTIFIER_NOT_FOUND };
             // It answers no PUBLISH that is still counted.
-            let l = &mut self.links[slot as usize];
+            let main = self.main_of(slot);
+            let l = &mut self.links[main as usize];
             l.unanswered = l.unanswered.saturating_add(1);
             self.acknowledge(now, slot, AckKind::PubComp, ack.packet_id, reason, false);
         }

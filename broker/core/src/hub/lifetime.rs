@@ -5,7 +5,7 @@ use super::{Effect, Hub, Now, Timer};
 use crate::link::{LinkId, Phase, pause};
 use crate::message::Message;
 use crate::session::{Durable, NO_LINK, Session, Slot, Who, WillState};
-use crate::store::{Fact, QueueState, SessionRecord, WillRecord};
+use crate::store::{Batch, Fact, QueueIndex, QueueState, SessionRecord, WillRecord};
 use parlor_protocol::mqtt::{Disconnect, ReasonCode, Version};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -54,6 +54,7 @@ impl Hub {
     /// Parts a session from its connection; the session goes on if it has an expiry interval. Safe to call twice.
     pub(super) fn end(&mut self, now: Now, slot: u32, with_will: WithWill) {
         self.answered(slot);
+        self.end_streams(slot);
         let l = &mut self.links[slot as usize];
         l.paused = 0;
         let key = core::mem::replace(&mut l.session, u32::MAX);
@@ -219,6 +220,47 @@ impl Hub {
         self.spread(now, None, &Incoming { message, qos: will.qos, retain, from, publisher: &who.account });
     }
 
+    /// Writes the session's own row, if it is persistent.
+    pub(super) fn store_session(&mut self, key: u32) {
+        let s = &self.sessions[key as usize];
+        if let Some(d) = &s.durable {
+            self.batch.push(&Fact::Session {
+                no: d.no,
+                client_id: &s.client_id,
+                account: &s.who.account,
+                version: s.version as u8,
+                expiry_secs: s.expiry_secs,
+                disconnected_at_ms: d.disconnected_at_ms,
+                sent: QueueIndex(d.sent),
+            });
+        }
+    }
+
+    /// Writes the will of a session whose connection lives, or clears what was written before.
+    pub(super) fn store_will(&mut self, key: u32, had_will: bool) {
+        let s = &self.sessions[key as usize];
+        match &s.will {
+            Some(will) => Self::push_will(&mut self.batch, s, will, 0),
+            None if had_will => self.batch.push(&Fact::WillClear { client_id: &s.client_id }),
+            None => {}
+        }
+    }
+
+    pub(super) fn push_will(batch: &mut Batch, s: &Session, will: &WillState, due_at_ms: u64) {
+        let mut message = will.message.view();
+        message.expires_at_ms = will.expiry_ms;
+        batch.push(&Fact::Will {
+            client_id: &s.client_id,
+            account: &s.who.account,
+            qos: will.qos,
+            retain: will.retain,
+            delay_secs: will.delay_secs,
+            due_at_ms,
+            session: s.durable.as_ref().map(|d| d.no),
+            message,
+        });
+    }
+
     // ---- Time --------------------------------------------------------------------------------------------------
 
     pub(super) fn connect_timeout(&mut self, now: Now, link: LinkId) {
@@ -235,11 +277,12 @@ impl Hub {
         if !self.is_current(link) {
             return;
         }
+        let is_stream_unread = self.is_stream_unread(link.slot);
         let l = &mut self.links[link.slot as usize];
         if l.phase != Phase::Open {
             return;
         }
-        if l.paused & !pause::OUTPUT != 0 {
+        if is_stream_unread || l.paused & !pause::OUTPUT != 0 {
             // It is we who do not read.
             l.last_packet_ms = now.ms;
         }
@@ -385,7 +428,8 @@ impl Hub {
     /// The broker stops in an orderly way: clients are told 0x8B, wills are not published, sessions stay.
     pub fn stop(&mut self, now: Now) {
         self.stopping = true;
-        let slots: Vec<usize> = self.links.iter().map(|(slot, _)| slot).collect();
+        // Streams end with their connections.
+        let slots: Vec<usize> = self.links.iter().filter(|(_, l)| l.stream.is_none()).map(|(slot, _)| slot).collect();
         for slot in slots {
             let slot = super::narrow(slot);
             self.dismiss(slot, ReasonCode::SERVER_SHUTTING_DOWN, "the server is shutting down");

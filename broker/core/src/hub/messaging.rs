@@ -4,7 +4,7 @@ use super::deliver::Incoming;
 use super::{AckKind, After, Effect, Hub, Now};
 use crate::im::{AccountNo, shorten};
 use crate::im::{Code, Done, Greeting, ImCounters, Origin, Out, PAIRING_ACCOUNT, Refusal, Verdict};
-use crate::link::LinkId;
+use crate::link::{LinkId, StreamKind};
 use crate::message::Message;
 use crate::session::NO_LINK;
 use crate::store::{Answer, Fact};
@@ -115,7 +115,7 @@ impl Hub {
         }
         if path == HELLO {
             // It may come before the first subscription.
-            self.attach_im(slot, key, account, false);
+            self.attach_im(self.main_of(slot), key, account, false);
         }
         let s = &self.sessions[key as usize];
         let (client_id, generation) =
@@ -141,7 +141,8 @@ impl Hub {
                 _ => None,
             });
         }
-        let code = self.links[slot as usize].extra.as_ref().and_then(|e| e.pairing_code.clone());
+        let main = self.main_of(slot);
+        let code = self.links[main as usize].extra.as_ref().and_then(|e| e.pairing_code.clone());
         if is_pairing {
             origin.id = code.as_deref();
         }
@@ -236,8 +237,7 @@ impl Hub {
         let packet = if kind == AckKind::PubRec { Packet::PubRec(ack) } else { Packet::PubAck(ack) };
         self.send(slot, &packet);
         if kind != AckKind::PubRec || reason.is_error() {
-            let l = &mut self.links[slot as usize];
-            l.unanswered = l.unanswered.saturating_sub(1);
+            self.answered_finally(slot);
         }
     }
 
@@ -317,11 +317,8 @@ impl Hub {
         if !self.is_current(link) {
             return;
         }
-        let slot = link.slot;
+        let Some(slot) = self.outlet_of(link.slot) else { return };
         let key = self.links[slot as usize].session;
-        if !self.is_open(slot) {
-            return;
-        }
         match (verdict, packet) {
             (Ok(Verdict::Done(done)), Some((kind, packet_id))) => {
                 self.acknowledge_im(now, slot, key, kind, packet_id, &done);
@@ -334,7 +331,8 @@ impl Hub {
                 }
             }
         }
-        self.resume(now, slot, crate::link::pause::LOOKUP);
+        self.resume(now, link.slot, crate::link::pause::LOOKUP);
+        self.retire(link.slot);
     }
 
     // ---- Sessions --------------------------------------------------------------------------------------------
@@ -403,7 +401,7 @@ impl Hub {
             return Err((ReasonCode::NOT_AUTHORIZED, "not_authorized"));
         }
         let is_new = self.sessions[key as usize].place_of(filter).is_err();
-        let at = self.attach_im(slot, key, account, false);
+        let at = self.attach_im(self.main_of(slot), key, account, false);
         let greeting = match options.to_bits() >> 4 & 3 {
             0 => Greeting::Retained,
             1 if is_new => Greeting::Retained,
@@ -429,7 +427,8 @@ impl Hub {
             self.counters.refused.add("unknown_packet_id");
             return;
         }
-        self.links[slot as usize].im_in_flight = narrow16(self.im.in_flight(key));
+        let main = self.main_of(slot);
+        self.links[main as usize].im_in_flight = narrow16(self.im.in_flight(key));
         self.settle_im(now);
         // Its credit may be what the queue waits for.
         self.pump_queues(now, key);
@@ -445,19 +444,20 @@ impl Hub {
         let low = self.output_low();
         loop {
             let l = &self.links[slot as usize];
-            if l.unsent() >= low {
+            if l.unsent() >= low || self.is_messaging_road_full(key) {
                 // `wrote` goes on from here.
                 break;
             }
             let used = self.sessions[key as usize].flow.as_ref().map_or(0, |f| usize::from(f.in_flight));
             let credit = usize::from(l.receive_max).saturating_sub(used + usize::from(l.im_in_flight));
             let Some(sending) = self.im.next(now, key, credit) else { break };
-            self.send_im(now, slot, sending);
+            self.send_im(now, key, slot, sending);
             self.links[slot as usize].im_in_flight = narrow16(self.im.in_flight(key));
         }
     }
 
-    fn send_im(&mut self, now: Now, slot: u32, sending: crate::im::Sending) {
+    fn send_im(&mut self, now: Now, key: u32, main: u32, sending: crate::im::Sending) {
+        let slot = self.outlet_for(key, main, &self.im.wire().topic, sending.qos);
         let l = &self.links[slot as usize];
         let (version, packet_max) = (l.version, l.packet_max as usize);
         let wire = self.im.wire();
@@ -474,10 +474,14 @@ impl Hub {
         if len > packet_max {
             // [MQTT5-3.1.2-24]: it counts as sent and done.
             self.counters.dropped.add("packet_too_large");
-            let key = l.session;
             if let Some(id) = sending.packet_id {
                 self.im.give_up(now, key, id);
             }
+            return;
+        }
+        if l.stream == Some(StreamKind::Datagrams) && l.unsent() != 0 && l.unsent() + len > self.output_max() {
+            self.counters.dropped.add("slow_reader");
+            self.counters.limits.add("output_bytes_max");
             return;
         }
         let mut bytes = core::mem::take(&mut self.scratch);

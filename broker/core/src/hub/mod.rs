@@ -14,10 +14,15 @@ mod lifetime;
 mod messaging;
 mod operator;
 mod send;
+mod streams;
 mod subscribe;
 mod sys;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_roads;
+#[cfg(test)]
+mod tests_streams;
 
 pub(crate) use messaging::Hello;
 pub use operator::{LinkView, RetainedView, SessionBrief, SessionView, Totals};
@@ -67,7 +72,8 @@ pub struct Settings {
 
 /// Something the driver must do.
 pub enum Effect {
-    /// Write what is left for this link, then close it. The link is forgotten by the hub once the driver calls [`Hub::closed`].
+    /// Write what is left for this link, which may be one stream of a connection, then close it. The link is forgotten by
+    /// the hub once the driver calls [`Hub::closed`].
     Close(LinkId),
     /// Find out who a client is and call [`Hub::authenticated`].
     Authenticate(LinkId, Box<AuthRequest>),
@@ -144,6 +150,8 @@ pub struct Hub {
     boot: u64,
     started: Now,
     links: Slab<Link>,
+    /// How many of them are further streams.
+    streams: usize,
     sessions: Slab<Session>,
     generation: u32,
     by_client_id: HashTable<u32>,
@@ -204,6 +212,7 @@ impl Hub {
             boot: snapshot.boot,
             started: now,
             links: Slab::new(),
+            streams: 0,
             sessions: Slab::new(),
             generation: 0,
             by_client_id: HashTable::new(),
@@ -268,7 +277,7 @@ impl Hub {
     /// A connection was accepted. `None`: there are far too many; close it.
     pub fn open(&mut self, now: Now, peer: &Peer) -> Option<LinkId> {
         // Some connections above the bound are let in to be told so; a flood of them is not.
-        if self.links.len() as u64 >= self.limits.connections_max.saturating_mul(2).max(64) {
+        if self.connections() >= self.limits.connections_max.saturating_mul(2).max(64) {
             self.counters.limits.add("connections_max");
             return None;
         }
@@ -280,9 +289,12 @@ impl Hub {
         Some(link)
     }
 
-    /// The connection is gone (or the driver has closed it).
+    /// The connection is gone, and its streams are over with it; or one stream is. (Or the driver has closed it.)
     pub fn closed(&mut self, now: Now, link: LinkId) {
         if self.is_current(link) {
+            if self.links[link.slot as usize].stream.is_some() {
+                return self.stream_closed(now, link.slot);
+            }
             self.end(now, link.slot, lifetime::WithWill::Yes);
             self.set_phase(link.slot, Phase::Closing);
             let gone = self.links.remove(link.slot as usize);
@@ -298,9 +310,13 @@ impl Hub {
         let slot = link.slot;
         let l = &mut self.links[slot as usize];
         l.last_packet_ms = now.ms;
+        let (phase, is_stream) = (l.phase, l.stream.is_some());
         self.counters.packets_received += 1;
         self.counters.bytes_received += size as u64;
-        match (l.phase, packet) {
+        if is_stream && !self.heard_on_stream(now, slot, packet) {
+            return;
+        }
+        match (phase, packet) {
             (Phase::Open, Packet::Publish(publish)) => self.on_publish(now, slot, publish),
             (Phase::Open, Packet::PubAck(ack)) => self.on_puback(now, slot, ack),
             (Phase::Open, Packet::PubRec(ack)) => self.on_pubrec(now, slot, ack),
@@ -316,7 +332,7 @@ impl Hub {
             // The first packet must be CONNECT [MQTT5-3.1.0-1] [MQTT3-3.1.0-1].
             (Phase::Connecting, _) => self.abort(now, slot, "first_packet_not_connect"),
             // Nothing behind a refused CONNECT, or a DISCONNECT [MQTT5-3.1.4-6] [MQTT5-3.14.4-1] [MQTT3-3.1.4-5].
-            (Phase::Closing, _) => {}
+            (Phase::Closing | Phase::Ending | Phase::Gone, _) => {}
             // A second CONNECT [MQTT5-3.1.0-2] [MQTT3-3.1.0-2], a packet only a server sends, or one that is too early
             // [MQTT5-3.1.2-30].
             (Phase::Open | Phase::Opening | Phase::Authenticating, _) => {
@@ -530,9 +546,10 @@ impl Hub {
         let was = l.paused;
         l.paused &= !why;
         if was != 0 && l.paused == 0 {
-            // What it said meanwhile was not read: its keep alive counts from here.
-            l.last_packet_ms = now.ms;
             let link = LinkId { slot, generation: l.generation };
+            // What it said meanwhile was not read: its keep alive counts from here.
+            let main = self.main_of(slot);
+            self.links[main as usize].last_packet_ms = now.ms;
             self.effects.push_back(Effect::Resume(link));
         }
     }

@@ -1,7 +1,7 @@
 //! What the operator sees and does.
 
 use super::lifetime::WithWill;
-use super::{After, Hub, Now, Settings};
+use super::{After, Hub, Now, Settings, narrow};
 use crate::counters::Counters;
 use crate::link::LinkId;
 use crate::session::{NO_LINK, Who};
@@ -85,6 +85,8 @@ pub struct LinkView {
     pub keep_alive_ms: u32,
     /// Bytes it has not read.
     pub unsent_bytes: u64,
+    /// Further streams it has, beside its first.
+    pub streams: u32,
 }
 
 /// One retained message.
@@ -117,12 +119,12 @@ impl Hub {
                 bytes += d.queued_bytes;
             }
             if let Some(f) = &s.flow {
-                messages += f.waiting.len() as u64;
+                messages += f.waiting_count() as u64;
                 bytes += f.waiting_bytes as u64;
             }
         }
         Totals {
-            connections: self.links.len() as u64,
+            connections: self.connections(),
             online: self.online,
             sessions: self.sessions.len() as u64,
             persistent_sessions: self.persistent,
@@ -164,8 +166,9 @@ impl Hub {
             address: l.address,
             keep_alive_ms: l.keep_alive_ms,
             unsent_bytes: l.unsent() as u64,
+            streams: narrow(self.streams_of(s.link).len()),
         });
-        let waiting = s.flow.as_ref().map_or((0, 0), |f| (f.waiting.len() as u64, f.waiting_bytes as u64));
+        let waiting = s.flow.as_ref().map_or((0, 0), |f| (f.waiting_count() as u64, f.waiting_bytes as u64));
         let queued = s.durable.as_ref().map_or((0, 0), |d| (d.queued, d.queued_bytes));
         SessionView {
             client_id: s.client_id.to_string(),
@@ -178,7 +181,7 @@ impl Hub {
             queue_messages: waiting.0 + queued.0,
             queue_bytes: waiting.1 + queued.1,
             in_flight: s.flow.as_ref().map_or(0, |f| f.in_flight.into()),
-            inbound: super::narrow(s.inbound.len()),
+            inbound: narrow(s.inbound.len()),
             has_will: s.will.is_some(),
         }
     }

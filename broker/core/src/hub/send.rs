@@ -91,9 +91,15 @@ impl Hub {
         };
         self.send(slot, &packet);
         if kind != AckKind::PubRec || reason.is_error() {
-            let l = &mut self.links[slot as usize];
-            l.unanswered = l.unanswered.saturating_sub(1);
+            self.answered_finally(slot);
         }
+    }
+
+    /// A QoS 1 or 2 PUBLISH counts against Receive Maximum no more.
+    pub(super) fn answered_finally(&mut self, slot: u32) {
+        let main = self.main_of(slot);
+        let l = &mut self.links[main as usize];
+        l.unanswered = l.unanswered.saturating_sub(1);
     }
 
     /// Readies the output of a link for `len` more bytes and marks it for the driver.

@@ -4,7 +4,7 @@ use super::messaging::is_messaging;
 use super::{After, Hub, Now, Timer, inbound::shorten};
 use crate::im::PAIRING_ACCOUNT;
 use crate::router::{Options, Retained};
-use crate::session::{Ready, RetainedWish, Subscription};
+use crate::session::{Flow, Ready, RetainedWish, Subscription};
 use crate::store::Fact;
 use parlor_protocol::mqtt::{
     Packet, Properties, ReasonCode, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe, Version,
@@ -157,6 +157,7 @@ impl Hub {
             Ok(at) => s.subscriptions[at] = entry,
             Err(at) => s.subscriptions.insert(at, entry),
         }
+        self.lay_road(slot, key, filter);
         Ok((place.is_err(), qos))
     }
 
@@ -178,6 +179,7 @@ impl Hub {
                 }
                 // Nothing new is queued from now on, what is queued is sent [MQTT5-3.10.4-2] [MQTT5-3.10.4-3] [MQTT3-3.10.4-2]
                 // [MQTT3-3.10.4-3].
+                self.remove_road(key, filter);
                 if is_messaging(filter) {
                     self.unsubscribe_im(key, filter);
                 } else {
@@ -211,7 +213,7 @@ impl Hub {
     pub(super) fn pump_wishes(&mut self, now: Now, key: u32, budget: &mut usize) -> bool {
         let s = &mut self.sessions[key as usize];
         let Some(flow) = &mut s.flow else { return false };
-        if flow.wishes.is_empty() || !flow.waiting.is_empty() {
+        if flow.wishes.is_empty() || (flow.roads.is_none() && !flow.waiting.is_empty()) {
             return false;
         }
         if s.durable.as_ref().is_some_and(|d| d.queued >= RETAINED_QUEUED.min(self.limits.queue_messages_max)) {
@@ -224,7 +226,7 @@ impl Hub {
             }
             return false;
         }
-        let Some((filter, mut wish)) = flow.wishes.pop_first() else { return false };
+        let Some((filter, mut wish)) = first_wish(flow) else { return false };
         let mut found: Vec<Retained> = vec![];
         wish.after = self.retained.visit_after(&filter, wish.after.as_deref(), budget, |r| {
             found.push(r.clone());
@@ -235,7 +237,7 @@ impl Hub {
             crate::router::put_subscription_id(&mut ids, wish.id);
         }
         for retained in found {
-            self.take_retained(now, key, &retained, wish.options, &ids);
+            self.take_retained(now, key, &filter, &retained, wish.options, &ids);
         }
         if wish.after.is_some()
             && let Some(flow) = &mut self.sessions[key as usize].flow
@@ -246,7 +248,7 @@ impl Hub {
     }
 
     /// Takes one retained message to a session's queue.
-    fn take_retained(&mut self, now: Now, key: u32, retained: &Retained, options: Options, ids: &[u8]) {
+    fn take_retained(&mut self, now: Now, key: u32, filter: &str, retained: &Retained, options: Options, ids: &[u8]) {
         let topic = retained.message.topic();
         let expires_at_ms = retained.message.expires_at_ms;
         if expires_at_ms != 0 && expires_at_ms <= now.wall_ms {
@@ -266,7 +268,15 @@ impl Hub {
         }
         let flow = s.flow.get_or_insert_default();
         let message = Rc::clone(&retained.message);
-        flow.waiting_bytes += message.cost();
-        flow.waiting.push_back(Ready { index: 0, message, qos, retain: true, subscription_ids: ids.into() });
+        let road = flow.roads.as_ref().and_then(|roads| roads.of_filter(filter, qos));
+        flow.wait(road, Ready { index: 0, message, qos, retain: true, subscription_ids: ids.into() });
     }
+}
+
+/// Takes the first wish for whose stream nothing waits.
+fn first_wish(flow: &mut Flow) -> Option<(Box<str>, RetainedWish)> {
+    let Some(roads) = &flow.roads else { return flow.wishes.pop_first() };
+    let is_next = |filter: &str| [0, 1].into_iter().all(|qos| !flow.has_waiting(roads.of_filter(filter, qos)));
+    let filter = flow.wishes.keys().find(|filter| is_next(filter))?.clone();
+    flow.wishes.remove_entry(&filter)
 }

@@ -11,21 +11,21 @@ use parlor_protocol::mqtt::{
     Subscribe, SubscribeFilters, SubscriptionOptions, Version, Will, decode,
 };
 
-struct House {
-    hub: Hub,
-    store: MemoryStore,
-    now: Now,
+pub(super) struct House {
+    pub(super) hub: Hub,
+    pub(super) store: MemoryStore,
+    pub(super) now: Now,
     /// The disk answers at once.
-    quick: bool,
-    asked: Vec<(LinkId, Box<AuthRequest>)>,
+    pub(super) quick: bool,
+    pub(super) asked: Vec<(LinkId, Box<AuthRequest>)>,
 }
 
 impl House {
-    fn new(change: impl FnOnce(&mut Limits)) -> Self {
+    pub(super) fn new(change: impl FnOnce(&mut Limits)) -> Self {
         Self::with_rules(vec![], MemoryStore::new(), change)
     }
 
-    fn with_rules(rules: Vec<Rule>, mut store: MemoryStore, change: impl FnOnce(&mut Limits)) -> Self {
+    pub(super) fn with_rules(rules: Vec<Rule>, mut store: MemoryStore, change: impl FnOnce(&mut Limits)) -> Self {
         let mut limits = Limits::default();
         change(&mut limits);
         let now = Now { ms: 1_000, wall_ms: 1_700_000_000_000 };
@@ -36,11 +36,12 @@ impl House {
     }
 
     /// Does what the hub wants done.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         loop {
             if let Some(effect) = self.hub.poll_effect() {
                 match effect {
                     Effect::Load(load) => self.store.load(load),
+                    Effect::Query(query) => self.store.query(query),
                     Effect::Authenticate(link, request) => self.asked.push((link, request)),
                     _ => {}
                 }
@@ -61,25 +62,25 @@ impl House {
         }
     }
 
-    fn pass(&mut self, ms: u64) {
+    pub(super) fn pass(&mut self, ms: u64) {
         self.now.ms += ms;
         self.now.wall_ms += ms;
         self.hub.tick(self.now);
         self.settle();
     }
 
-    fn open(&mut self) -> LinkId {
-        let peer = Peer { address: [127, 0, 0, 1].into(), allow_anonymous: true, certificate: None };
+    pub(super) fn open(&mut self) -> LinkId {
+        let peer = Peer { address: [127, 0, 0, 1].into(), allow_anonymous: true, certificate: None, native: false };
         self.hub.open(self.now, &peer).unwrap()
     }
 
-    fn say(&mut self, link: LinkId, packet: &Packet<'_>) {
+    pub(super) fn say(&mut self, link: LinkId, packet: &Packet<'_>) {
         self.hub.packet(self.now, link, packet, 10);
         self.settle();
     }
 
     /// What the broker has to say to a link, as debug texts.
-    fn hear(&mut self, link: LinkId) -> Vec<String> {
+    pub(super) fn hear(&mut self, link: LinkId) -> Vec<String> {
         let bytes = self.hub.output(link).to_vec();
         self.hub.wrote(self.now, link, bytes.len());
         let (mut at, mut heard) = (0, vec![]);
@@ -97,7 +98,7 @@ impl House {
     }
 
     /// Everything, as often as there is more.
-    fn hear_all(&mut self, link: LinkId) -> Vec<String> {
+    pub(super) fn hear_all(&mut self, link: LinkId) -> Vec<String> {
         let mut all = vec![];
         loop {
             let more = self.hear(link);
@@ -108,25 +109,25 @@ impl House {
         }
     }
 
-    fn join(&mut self, id: &str, expiry_secs: u32) -> LinkId {
+    pub(super) fn join(&mut self, id: &str, expiry_secs: u32) -> LinkId {
         let link = self.open();
         self.say(link, &Packet::Connect(connect(id, &expiry(expiry_secs))));
         link
     }
 
-    fn gone(&mut self, link: LinkId) {
+    pub(super) fn gone(&mut self, link: LinkId) {
         self.hub.closed(self.now, link);
         self.settle();
     }
 }
 
-fn expiry(secs: u32) -> Vec<u8> {
+pub(super) fn expiry(secs: u32) -> Vec<u8> {
     let mut bytes = vec![];
     Property::SessionExpiryInterval(secs).encode(&mut bytes);
     bytes
 }
 
-fn connect<'a>(client_id: &'a str, properties: &'a [u8]) -> Connect<'a> {
+pub(super) fn connect<'a>(client_id: &'a str, properties: &'a [u8]) -> Connect<'a> {
     Connect {
         version: Version::V5,
         clean_start: false,
@@ -139,17 +140,17 @@ fn connect<'a>(client_id: &'a str, properties: &'a [u8]) -> Connect<'a> {
     }
 }
 
-fn id(value: u16) -> PacketId {
+pub(super) fn id(value: u16) -> PacketId {
     PacketId::new(value).unwrap()
 }
 
-fn publish<'a>(topic: &'a str, qos: u8, packet_id: u16, payload: &'a [u8]) -> Publish<'a> {
+pub(super) fn publish<'a>(topic: &'a str, qos: u8, packet_id: u16, payload: &'a [u8]) -> Publish<'a> {
     let qos = QoS::from_bits(qos).unwrap();
     let packet_id = PacketId::new(packet_id);
     Publish { dup: false, qos, retain: false, topic, packet_id, properties: Properties::EMPTY, payload }
 }
 
-fn subscribe(house: &mut House, link: LinkId, filter: &str, qos: u8) {
+pub(super) fn subscribe(house: &mut House, link: LinkId, filter: &str, qos: u8) {
     let options = SubscriptionOptions {
         qos: QoS::from_bits(qos).unwrap(),
         no_local: false,
@@ -161,7 +162,7 @@ fn subscribe(house: &mut House, link: LinkId, filter: &str, qos: u8) {
     house.say(link, &Packet::Subscribe(Subscribe { packet_id: id(1), properties: Properties::EMPTY, filters }));
 }
 
-fn ack(packet_id: u16) -> Ack<'static> {
+pub(super) fn ack(packet_id: u16) -> Ack<'static> {
     Ack { packet_id: id(packet_id), reason: ReasonCode::SUCCESS, properties: Properties::EMPTY }
 }
 
@@ -262,7 +263,7 @@ fn a_clock_put_back_keeps_neither_session_nor_will() {
     assert_eq!(house.hub.totals().sessions, 0);
 }
 
-fn retain(house: &mut House, link: LinkId, topic: &str) {
+pub(super) fn retain(house: &mut House, link: LinkId, topic: &str) {
     house.say(link, &Packet::Publish(Publish { retain: true, ..publish(topic, 0, 0, b"x") }));
 }
 
@@ -357,7 +358,7 @@ fn staff_only() -> Vec<Rule> {
     vec![Rule::parse("group:staff", "all", "allow", "#").unwrap()]
 }
 
-fn join_as(house: &mut House, client_id: &str, account: &str, groups: &[&str]) -> LinkId {
+pub(super) fn join_as(house: &mut House, client_id: &str, account: &str, groups: &[&str]) -> LinkId {
     let link = house.open();
     let properties = expiry(1_000);
     house.say(link, &Packet::Connect(Connect { username: Some(account), ..connect(client_id, &properties) }));
