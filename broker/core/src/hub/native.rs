@@ -2,11 +2,14 @@
 //! client has the same session as one of MQTT, so what is decided is decided elsewhere.
 
 use super::lifetime::WithWill;
+use super::messaging::is_messaging;
 use super::send::Sent;
 use super::{AckKind, Hub, Now};
 use crate::im::{Code, PAIRING_ACCOUNT, Refusal, Sending};
 use crate::link::{LinkId, Phase, StreamKind};
 use crate::native::{PAIRED, SUBSCRIPTIONS, bulk_topic, down, options, up};
+use crate::router::Options;
+use crate::session::Subscription;
 use parlor_protocol::link::{Code as FrameCode, Down, LEVEL, LinkError, SCHEMA, SIZE_MAX, Up, wants};
 use parlor_protocol::mqtt::{Packet, PacketId, ReasonCode, SubscriptionOptions, Version, decode};
 
@@ -127,7 +130,7 @@ impl Hub {
         if self.wants_datagrams(parent) {
             let mut filters: Vec<Box<str>> = DATAGRAM_ROADS.into_iter().map(Into::into).collect();
             let subscriptions = &self.sessions[key as usize].subscriptions;
-            let is_light = |s: &&crate::session::Subscription| s.options & 3 == 0 && !s.filter.starts_with("im/");
+            let is_light = |s: &&Subscription| is_light(&s.filter, s.options);
             filters.extend(subscriptions.iter().filter(is_light).map(|s| s.filter.clone()));
             for filter in filters {
                 self.set_road(stream, &filter);
@@ -148,7 +151,7 @@ impl Hub {
 
     /// An ordinary subscription at QoS 0 was made: its messages take the datagrams, if there are any.
     fn lay_datagram_road(&mut self, slot: u32, filter: &str, options: u8) {
-        if options & 3 != 0 || filter.starts_with("im/") {
+        if !is_light(filter, options) {
             return;
         }
         let main = self.main_of(slot);
@@ -407,6 +410,11 @@ impl Hub {
             self.finish(now, link);
         }
     }
+}
+
+/// An ordinary subscription at QoS 0.
+fn is_light(filter: &str, options: u8) -> bool {
+    Options(options).qos() == 0 && !is_messaging(filter)
 }
 
 /// A refusal's code as frames have it.

@@ -66,7 +66,7 @@ fn first(reasons: &[u8]) -> u8 {
     reasons.first().copied().unwrap_or(ReasonCode::UNSPECIFIED_ERROR.0)
 }
 
-fn close<'a>(reason: ReasonCode, properties: Properties<'a>) -> Down<'a> {
+fn close(reason: ReasonCode, properties: Properties<'_>) -> Down<'_> {
     Down::Close { code: reason.0, text: properties.reason_string().unwrap_or(reason.name()) }
 }
 
@@ -146,32 +146,31 @@ impl<'a> Told<'a> {
     fn put_typed(&self, to: To, out: &mut Vec<u8>) -> Put {
         let path = self.topic.strip_prefix("im/v1/")?;
         let mut levels = path.split('/');
-        let mut next = || levels.next().unwrap_or_default();
-        let (a, b, c, d, e, end) = (next(), next(), next(), next(), next(), next());
-        if !end.is_empty() {
+        let place: [&str; 5] = core::array::from_fn(|_| levels.next().unwrap_or_default());
+        if levels.next().is_some() {
             return None;
         }
         let Self { packet_id, dup, payload, .. } = *self;
-        if let ("me", "in", address, "stream", name) = (a, b, c, d, e) {
+        if let ["me", "in", address, "stream", name] = place {
             // It has no packet identifier, whatever was subscribed with.
             return (packet_id == 0).then(|| to.put(&Down::Stream { address, name, payload }, out));
         }
         let text = core::str::from_utf8(payload).ok()?;
         let mut put = |frame: Down<'_>| to.knows(frame.level()).then(|| to.put(&frame, out));
-        match (a, b, c, d, e) {
-            ("me", "in", address, word, "") if !word.is_empty() => self.put_in(address, word, text, to, out),
-            ("me", "sent", "", "", "") => {
+        match place {
+            ["me", "in", address, word, ""] if !word.is_empty() => self.put_in(address, word, text, to, out),
+            ["me", "sent", "", "", ""] => {
                 let said: json::Message<'_> = serde_json::from_str(text).ok()?;
                 if !said.by.is_empty() {
                     return None;
                 }
                 said.with(|message| put(Down::Sent { packet_id, dup, to: &said.to, message }))
             }
-            ("me", "head", "", "", "") => {
+            ["me", "head", "", "", ""] => {
                 let json::Head { pos, floor, unread, by } = serde_json::from_str(text).ok()?;
                 put(Down::Head { packet_id, dup, pos, floor, unread, by: by.get() })
             }
-            ("me", "err", "", "", "") => {
+            ["me", "err", "", "", ""] => {
                 let said: json::Refusal<'_> = serde_json::from_str(text).ok()?;
                 if (said.pos, said.seq) != (0, 0) {
                     return None;
@@ -179,27 +178,27 @@ impl<'a> Told<'a> {
                 let code = Code::parse(&said.code)?;
                 put(Down::Error { packet_id, dup, re: &said.re, id: &said.id, code, text: &said.text })
             }
-            ("me", "cmd", id, "$cancel", "") if text == "{}" => put(Down::CommandCanceled { packet_id, dup, id }),
-            ("me", "cmd", id, name, "") if !name.is_empty() => {
+            ["me", "cmd", id, "$cancel", ""] if text == "{}" => put(Down::CommandCanceled { packet_id, dup, id }),
+            ["me", "cmd", id, name, ""] if !name.is_empty() => {
                 let json::Command { args, from, left_ms, once } = serde_json::from_str(text).ok()?;
                 put(Down::Command { packet_id, dup, id, name, from: &from, args: args.get(), left_ms, once })
             }
-            ("me", "delta", "", "", "") => {
+            ["me", "delta", "", "", ""] => {
                 let json::Delta { version, desired } = serde_json::from_str(text).ok()?;
                 put(Down::Delta { packet_id, dup, version, desired: desired.get() })
             }
-            ("me", "res", id, "", "") if !id.is_empty() => {
+            ["me", "res", id, "", ""] if !id.is_empty() => {
                 self.put_result(text, to, out).or_else(|| self.put_answer(path, text, to, out))
             }
-            ("me", _, "res", "", "") | ("me", "paired", "", "", "") => self.put_answer(path, text, to, out),
-            ("me", "conv", address, "", "") if !address.is_empty() => {
+            ["me", _, "res", "", ""] | ["me", "paired", "", "", ""] => self.put_answer(path, text, to, out),
+            ["me", "conv", address, "", ""] if !address.is_empty() => {
                 put(Down::Conversation { packet_id, dup, address, json: text })
             }
-            ("presence", address, "", "", "") => self.put_presence(address, text, to, out),
-            ("state", device, "", "", "") if text.is_empty() => {
+            ["presence", address, "", "", ""] => self.put_presence(address, text, to, out),
+            ["state", device, "", "", ""] if text.is_empty() => {
                 put(Down::State { packet_id, dup, device, version: 0, reported: "", desired: "", by: "", ts: 0 })
             }
-            ("state", device, "", "", "") => {
+            ["state", device, "", "", ""] => {
                 let json::State { version, reported, desired, by, ts } = serde_json::from_str(text).ok()?;
                 let (reported, desired, by) = (reported.get(), desired.get(), by.as_deref().unwrap_or_default());
                 put(Down::State { packet_id, dup, device, version, reported, desired, by, ts })
@@ -272,7 +271,12 @@ impl<'a> Told<'a> {
 
     fn put_result(&self, text: &str, to: To, out: &mut Vec<u8>) -> Put {
         let Self { packet_id, dup, .. } = *self;
-        let json::CommandResult { id, pos, device, name, state, result, text, ts } = serde_json::from_str(text).ok()?;
+        let json::CommandResult { re, id, pos, device, name, state, result, text, ts } =
+            serde_json::from_str(text).ok()?;
+        let of_it = || re.strip_prefix("to/")?.strip_prefix(&*device)?.strip_prefix("/cmd/")?.strip_prefix(&*name);
+        if !re.is_empty() && of_it() != Some("") {
+            return None;
+        }
         let result = result.map_or("", |result| result.get());
         let frame = Down::CommandResult {
             packet_id,

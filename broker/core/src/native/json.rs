@@ -182,6 +182,9 @@ pub(super) struct Command<'a> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CommandResult<'a> {
+    /// `to/{device}/cmd/{name}`, or absent.
+    #[serde(borrow, default)]
+    pub(super) re: Text<'a>,
     #[serde(borrow)]
     pub(super) id: Text<'a>,
     #[serde(default)]
