@@ -17,7 +17,7 @@ mod dedup;
 mod deliver;
 mod flood;
 mod group;
-mod json;
+pub(crate) mod json;
 mod latest;
 mod look;
 mod model;
