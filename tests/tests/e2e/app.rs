@@ -74,8 +74,11 @@ impl App {
 
     /// Sends a message: its id.
     #[track_caller]
-    pub fn send(&self, to: &str, text: &str) -> String {
-        self.wait(self.client.send(to, text)).unwrap_or_else(|why| panic!("{}: {why}", self.name))
+    pub fn send(&mut self, to: &str, text: &str) -> String {
+        match self.wait(self.client.send(to, text)) {
+            Ok(id) => id,
+            Err(why) => self.until(&format!("an id, and not {why:?},"), |_| None),
+        }
     }
 
     /// Sends a message, and the broker has it: its seq.
