@@ -6,9 +6,7 @@ use crate::model::up::{Effort, Publish};
 use crate::options::{Filter, Listen, Options};
 use crate::store::tests::Directory;
 use crate::target::Target;
-use parlor_protocol::mqtt::{
-    Ack, ConnAck, Packet, Properties, PropertyPlace, ReasonCode, SubAck, Version, decode,
-};
+use parlor_protocol::mqtt::{Ack, ConnAck, Packet, Properties, PropertyPlace, ReasonCode, SubAck, Version, decode};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, RecvStream, SendStream, ServerConfig};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -219,7 +217,8 @@ async fn only_who_is_known_is_trusted() {
 #[tokio::test]
 async fn nobody_there_is_no_reason_to_give_up() {
     let directory = Directory::new("nobody");
-    let mut login = Server::start().login(&directory, Options { attempt: Duration::from_millis(50), ..Options::default() });
+    let mut login =
+        Server::start().login(&directory, Options { attempt: Duration::from_millis(50), ..Options::default() });
     // Nothing answers on the port that discards everything.
     login.target.port = 9;
     let mut roads = RealRoads::new(login).unwrap();
