@@ -137,7 +137,7 @@ async fn until_answered(road: &mut Road, token: u64) -> Vec<&'static str> {
     }
 }
 
-async fn open(roads: &mut RealRoads) -> Road {
+fn open(roads: &mut RealRoads) -> Road {
     roads.open(vec![Filter::at_least_once("home/#")])
 }
 
@@ -150,18 +150,18 @@ async fn leave(mut road: Road) {
 async fn the_second_connection_begins_early_and_one_that_is_not_accepted_begins_again() {
     let (server, directory) = (Server::start(), Directory::new("early"));
     let mut roads = RealRoads::new(server.login(&directory, Options::default())).unwrap();
-    let mut road = open(&mut roads).await;
+    let mut road = open(&mut roads);
     assert!(matches!(next(&mut road).await, Down::Connected), "the first one knows nothing yet");
     road.up.send(message(1)).await.unwrap();
     assert!(until_answered(&mut road, 1).await.is_empty());
     leave(road).await;
-    let mut road = open(&mut roads).await;
+    let mut road = open(&mut roads);
     assert!(matches!(next(&mut road).await, Down::Early));
     road.up.send(message(2)).await.unwrap();
     assert_eq!(until_answered(&mut road, 2).await, ["connected"]);
     leave(road).await;
     server.forget();
-    let mut road = open(&mut roads).await;
+    let mut road = open(&mut roads);
     assert!(matches!(next(&mut road).await, Down::Early));
     road.up.send(message(3)).await.unwrap();
     assert_eq!(until_answered(&mut road, 3).await, ["connected"]);
@@ -175,7 +175,7 @@ async fn the_second_connection_begins_early_and_one_that_is_not_accepted_begins_
 async fn a_connection_goes_on_from_another_address() {
     let (server, directory) = (Server::start(), Directory::new("move"));
     let mut roads = RealRoads::new(server.login(&directory, Options::default())).unwrap();
-    let mut road = open(&mut roads).await;
+    let mut road = open(&mut roads);
     road.up.send(message(1)).await.unwrap();
     until_answered(&mut road, 1).await;
     road.up.send(Up::Rebind).await.unwrap();
@@ -195,22 +195,22 @@ async fn only_who_is_known_is_trusted() {
     let digest = ring::digest::digest(&ring::digest::SHA256, server.certificate.cert.der());
     let pin: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     let mut roads = RealRoads::new(server.login(&directory, Options { pin: Some(pin), ..Options::default() })).unwrap();
-    assert!(matches!(next(&mut open(&mut roads).await).await, Down::Connected));
+    assert!(matches!(next(&mut open(&mut roads)).await, Down::Connected));
     let wrong = Options { pin: Some("00".repeat(32)), ..Options::default() };
     let mut roads = RealRoads::new(server.login(&directory, wrong)).unwrap();
-    let end = next(&mut open(&mut roads).await).await;
+    let end = next(&mut open(&mut roads)).await;
     assert!(matches!(end, Down::Ended(End::Fatal(ConnectError::Tls { .. }))), "{end:?}");
     let other = Server::start();
     let mut login = server.login(&directory, Options::default());
     std::fs::write(directory.0.join("ca.pem"), other.certificate.cert.pem()).unwrap();
     let mut roads = RealRoads::new(login.clone()).unwrap();
-    let end = next(&mut open(&mut roads).await).await;
+    let end = next(&mut open(&mut roads)).await;
     assert!(matches!(end, Down::Ended(End::Fatal(ConnectError::Tls { .. }))), "{end:?}");
     // Nobody speaks the native link there.
     login.target.scheme = crate::target::Scheme::Parlor;
     login = Login { target: login.target, ..server.login(&directory, Options::default()) };
     let mut roads = RealRoads::new(login).unwrap();
-    let end = next(&mut open(&mut roads).await).await;
+    let end = next(&mut open(&mut roads)).await;
     assert!(matches!(&end, Down::Ended(End::Fatal(error)) if error.to_string().contains("nobody speaks")), "{end:?}");
 }
 
@@ -222,6 +222,6 @@ async fn nobody_there_is_no_reason_to_give_up() {
     // Nothing answers on the port that discards everything.
     login.target.port = 9;
     let mut roads = RealRoads::new(login).unwrap();
-    let end = next(&mut open(&mut roads).await).await;
+    let end = next(&mut open(&mut roads)).await;
     assert!(matches!(end, Down::Ended(End::Lost(_))), "{end:?}");
 }
