@@ -11,6 +11,7 @@ pub mod im_world;
 pub mod kill;
 mod kill_talk;
 pub mod link;
+pub mod native;
 pub mod operator;
 pub mod quic;
 pub mod raw;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parlor_protocol::link::{Decoded, Down, LEVEL, SCHEMA, Secret, Up, decode_frame, encode, encode_datagram};
+use parlor_protocol::link::{Decoded, Down, LEVEL, SCHEMA, Secret, Up, decode_frame, encode, encode_datagram, wants};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::QuicError;
@@ -55,7 +55,7 @@ pub(super) async fn run(site: &Site, certificate: &Path, duration: Duration) -> 
         receive_max: 100,
         frame_max: 0,
         clean: true,
-        wants: 0,
+        wants: wants::DATAGRAMS,
         core_level: 0,
         platform: "",
         app: "bench",
