@@ -455,6 +455,10 @@ fn pages_are_followed_by_their_entries() {
     let all = told("im/v1/me/bulk-7-9/res", page);
     assert_eq!(all.iter().map(Down::name).collect::<Vec<_>>(), ["HistoryPage", "Deliver", "Deliver"]);
     assert!(matches!(all[0], Down::HistoryPage { id: "", with: "g-home", more: true, next: 3, count: 2, .. }));
+    let line = only("im/v1/me/conv/res", r#"{"addr":"res","seq":1}"#);
+    assert!(matches!(line, Down::Conversation { address: "res", .. }));
+    let answer = only("im/v1/me/conv/res", r#"{"addr":"bob","re":"me/conv/bob"}"#);
+    assert!(matches!(answer, Down::Answer { topic: "me/conv/res", re: "me/conv/bob", .. }));
     // The topic of an answer is the one it has elsewhere, also on a stream of its own.
     let answer = only("im/v1/me/bulk-7-9/res", r#"{"re":"me/whois/bob","id":"w"}"#);
     assert!(matches!(answer, Down::Answer { topic: "me/whois/res", re: "me/whois/bob", id: "w", .. }), "{answer:?}");
