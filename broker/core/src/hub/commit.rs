@@ -131,6 +131,9 @@ impl Hub {
         if l.paused & pause::IN_FLIGHT != 0 && l.deferred <= l.announced_receive_max / 2 {
             self.resume(now, link.slot, pause::IN_FLIGHT);
         }
+        if self.links[link.slot as usize].stream.is_none() {
+            return self.is_open(link.slot).then_some(link.slot);
+        }
         let outlet = self.outlet_of(link.slot);
         self.retire(link.slot);
         outlet

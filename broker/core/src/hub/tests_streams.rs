@@ -410,3 +410,171 @@ fn a_link_is_native_if_its_driver_says_so() {
     house.gone(link);
     assert!(!house.hub.is_native(link) && house.hub.is_native(stream));
 }
+
+/// A client that does anything, with what it has been promised.
+struct Wild {
+    house: House,
+    seed: u64,
+    main: LinkId,
+    streams: Vec<LinkId>,
+    next_id: u16,
+    /// Its messages that are not answered finally.
+    open: std::collections::BTreeSet<u16>,
+    /// Those of QoS 2 it may release.
+    received: Vec<u16>,
+    /// Deliveries to it that it has not acknowledged.
+    deliveries: Vec<Packet<'static>>,
+}
+
+impl Wild {
+    fn draw(&mut self, n: usize) -> usize {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        usize::try_from(self.seed % n as u64).unwrap()
+    }
+
+    fn any(&mut self) -> LinkId {
+        let at = self.draw(self.streams.len() + 1);
+        self.streams.get(at).copied().unwrap_or(self.main)
+    }
+
+    fn read(&mut self, link: LinkId) {
+        while !self.house.hub.output(link).is_empty() {
+            self.read_once(link);
+        }
+    }
+
+    fn read_once(&mut self, link: LinkId) {
+        let bytes = self.house.hub.output(link).to_vec();
+        self.house.hub.wrote(self.house.now, link, bytes.len());
+        let mut at = 0;
+        while let Some((packet, size)) = decode(&bytes[at..], Version::V5, u32::MAX).unwrap() {
+            at += size;
+            match packet {
+                Packet::PubAck(a) | Packet::PubComp(a) => assert!(self.open.remove(&a.packet_id.value())),
+                Packet::PubRec(a) => self.received.push(a.packet_id.value()),
+                Packet::PubRel(a) => self.deliveries.push(Packet::PubComp(ack(a.packet_id.value()))),
+                Packet::Publish(p) => {
+                    let Some(number) = p.packet_id.map(PacketId::value) else { continue };
+                    let is_last = p.qos == parlor_protocol::mqtt::QoS::AtLeastOnce;
+                    let answer = if is_last { Packet::PubAck(ack(number)) } else { Packet::PubRec(ack(number)) };
+                    self.deliveries.push(answer);
+                }
+                Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        self.house.settle();
+    }
+
+    fn step(&mut self) {
+        let link = self.any();
+        let topic = ["a", "b", "a/b", "c"][self.draw(4)];
+        let filter = ["a", "+", "a/#", "c"][self.draw(4)];
+        let qos = [0, 1, 2][self.draw(3)];
+        match self.draw(12) {
+            0 => {
+                if let Some(stream) = self.house.hub.open_stream(self.house.now, self.main, StreamKind::Data) {
+                    self.streams.push(stream);
+                }
+            }
+            // What a client does not read before it lets go of a stream is its own loss.
+            1 | 2 if link != self.main => {
+                self.read(link);
+                if self.draw(2) == 0 {
+                    self.house.hub.finish(self.house.now, link);
+                    self.house.settle();
+                    self.read(link);
+                }
+                self.streams.retain(|s| *s != link);
+                self.house.gone(link);
+            }
+            3 => subscribe(&mut self.house, link, filter, qos),
+            4 => unsubscribe(&mut self.house, link, filter),
+            5 => self.house.quick = !self.house.quick,
+            6 if !self.received.is_empty() => {
+                let at = self.draw(self.received.len());
+                let number = self.received.swap_remove(at);
+                self.house.say(link, &Packet::PubRel(ack(number)));
+            }
+            7 | 8 if !self.deliveries.is_empty() => {
+                let at = self.draw(self.deliveries.len());
+                let answer = self.deliveries.swap_remove(at);
+                self.house.say(link, &answer);
+            }
+            9 => self.read(link),
+            10 if self.house.hub.may_read(link) && self.open.len() < 30 => {
+                self.next_id = self.next_id % 60_000 + 1;
+                let number = if qos == 0 { 0 } else { self.next_id };
+                if qos > 0 {
+                    self.open.insert(number);
+                }
+                self.house.say(link, &Packet::Publish(publish(topic, qos, number, &[0; 1_000])));
+            }
+            _ => {}
+        }
+    }
+
+    fn check(&self) {
+        let hub = &self.house.hub;
+        assert_eq!(hub.streams, hub.links.iter().filter(|(_, l)| l.stream.is_some()).count());
+        assert_eq!(hub.connections(), 1);
+        let of_main = hub.streams_of(self.main.slot);
+        for (slot, l) in hub.links.iter().filter(|(_, l)| l.stream.is_some()) {
+            assert!(of_main.contains(&super::narrow(slot)), "{:?}", l.phase);
+        }
+        let key = hub.find_session("c").unwrap();
+        if let Some(roads) = hub.sessions[key as usize].flow.as_ref().and_then(|f| f.roads.as_ref()) {
+            assert!(!roads.is_empty());
+            for topic in ["a", "b", "a/b", "c"] {
+                assert!(roads.find(topic, 1).is_none_or(|stream| hub.is_open(stream)));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_that_does_anything_is_answered_once_for_everything() {
+    for round in 1..=40 {
+        let mut house = House::new(|l| {
+            l.quic_streams_max = 4;
+            l.output_bytes_max = 16_384;
+        });
+        let expiry_secs = if round % 2 == 0 { 100 } else { 0 };
+        let main = house.join("c", expiry_secs);
+        let mut wild = Wild {
+            house,
+            seed: 0x9E37_79B9_7F4A_7C15 ^ round,
+            main,
+            streams: vec![],
+            next_id: 0,
+            open: std::collections::BTreeSet::new(),
+            received: vec![],
+            deliveries: vec![],
+        };
+        for _ in 0..2_000 {
+            wild.step();
+            wild.check();
+        }
+        // Then it does its duty until nothing is left.
+        wild.house.quick = true;
+        wild.house.settle();
+        for _ in 0..2_000 {
+            for link in wild.streams.clone().into_iter().chain([main]) {
+                wild.read(link);
+            }
+            while let Some(number) = wild.received.pop() {
+                wild.house.say(main, &Packet::PubRel(ack(number)));
+            }
+            while let Some(answer) = wild.deliveries.pop() {
+                let link = wild.any();
+                wild.house.say(link, &answer);
+            }
+        }
+        assert_eq!((wild.open.len(), wild.house.unanswered(main)), (0, 0), "round {round}");
+        let view = wild.house.hub.session("c").unwrap();
+        assert_eq!((view.in_flight, view.queue_messages), (0, 0), "round {round}");
+        assert_eq!(wild.house.hub.counters().refused.count("unknown_packet_id"), 0);
+    }
+}
