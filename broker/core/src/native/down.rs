@@ -191,7 +191,7 @@ impl<'a> Told<'a> {
                 self.put_result(text, to, out).or_else(|| self.put_answer(path, text, to, out))
             }
             // An account may be called `res`: what is no answer is the line of a conversation.
-            ["me", "conv", address, "", ""] if !address.is_empty() && !(address == "res" && is_answer(text)) => {
+            ["me", "conv", address, "", ""] if address != "res" || !is_answer(text) => {
                 put(Down::Conversation { packet_id, dup, address, json: text })
             }
             ["me", _, "res", "", ""] | ["me", "paired", "", "", ""] => self.put_answer(path, text, to, out),
