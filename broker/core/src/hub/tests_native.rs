@@ -1,8 +1,10 @@
 //! Native clients and clients of MQTT in one house.
 
+use super::Effect;
 use super::tests::*;
 use crate::auth::AuthAnswer;
 use crate::link::{LinkId, Peer};
+use crate::native::down;
 use parlor_protocol::link::{
     Body, Code, CommandState, Decoded, Down, LEVEL, Message, PresenceState, SCHEMA, SIZE_MAX, Secret, Up, decode_frame,
     flags, wants,
@@ -110,6 +112,11 @@ impl House {
             let mut at = 0;
             while let Some((packet, size)) = decode(&bytes[at..], Version::V5, u32::MAX).unwrap() {
                 if let Packet::Publish(p) = packet {
+                    // Whatever an account is told has a frame of its own.
+                    let mut bytes = vec![];
+                    down::publish(&p, down::To { level: LEVEL, frame_max: SIZE_MAX }, &mut bytes).unwrap();
+                    let Ok(Some((Decoded::Frame(frame), _))) = decode_frame::<Down>(&bytes, SIZE_MAX) else { panic!() };
+                    assert!(frame.name() != "Publish" || p.topic.ends_with("/avail"), "{p:?}");
                     let payload = serde_json::from_slice(p.payload).unwrap_or_default();
                     all.push((p.topic.strip_prefix("im/v1/").unwrap_or(p.topic).to_owned(), payload));
                     if let Some(id) = p.packet_id {
@@ -486,8 +493,64 @@ fn ordinary_messages_of_every_qos_reach_a_native_link() {
 #[test]
 fn a_device_is_paired_natively() {
     let mut house = House::new(|_| ());
+    let alice = house.native("alice", "phone", 0);
+    let group = br#"{"op":"create","name":"Home","household":true}"#;
+    house.tell(alice, &Up::Request { packet_id: 1, path: "me/group/g-home", payload: group });
+    house.tell(alice, &Up::Request { packet_id: 2, path: "me/pair", payload: br#"{"household":"g-home","id":"p"}"# });
+    let heard = house.frames(alice);
+    let json = heard.iter().find_map(|f| match *f {
+        Down::Answer { topic: "me/pair/res", re: "me/pair", id: "p", json, .. } => Some(json),
+        _ => None,
+    });
+    let answer: serde_json::Value = serde_json::from_str(json.unwrap_or_else(|| panic!("{heard:?}"))).unwrap();
+    let code = answer["code"].as_str().unwrap();
+
+    let device = |secret| {
+        let Up::Hello { level, schema, terminal, receive_max, .. } = hello("", "new", 0) else { panic!() };
+        Up::Hello {
+            level,
+            schema,
+            account: "pair",
+            secret,
+            terminal,
+            keep_alive_s: 0,
+            expiry_s: 0,
+            receive_max,
+            frame_max: 0,
+            clean: true,
+            wants: wants::ALL,
+            core_level: 0,
+            platform: "",
+            app: "",
+        }
+    };
     let link = house.open_native();
-    house.tell(link, &hello("pair", "new", wants::ALL));
-    // The code is wrong.
+    house.tell(link, &device(Secret(b"0000-0000")));
     assert!(matches!(house.frames(link)[..], [Down::Close { code: 0x86, .. }]));
+
+    // The one subscription of such a device is made for it, and it can do nothing else.
+    let link = house.open_native();
+    house.tell(link, &device(Secret(code.as_bytes())));
+    house.tell(link, &send(1, "alice", "", "let me in"));
+    let heard = house.frames(link);
+    assert!(matches!(heard[0], Down::Welcome { account: "pair", .. }), "{heard:?}");
+    assert!(matches!(heard[1], Down::Refused { packet_id: 1, code: Code::Forbidden, .. }), "{heard:?}");
+    house.hub.frame(
+        house.now,
+        link,
+        &Up::Request { packet_id: 2, path: "me/paired", payload: br#"{"name":"lamp2"}"# },
+        9,
+    );
+    let request = core::iter::from_fn(|| house.hub.poll_effect()).find_map(|effect| match effect {
+        Effect::Pair(request) => Some(request),
+        _ => None,
+    });
+    house.hub.paired(house.now, request.unwrap().exchange, b"record", "secret");
+    house.settle();
+    let heard = house.frames(link);
+    let is_paired = |f: &Down<'_>| {
+        let Down::Answer { topic: "me/paired", packet_id: 1.., json, .. } = *f else { return false };
+        json.contains(r#""account":"lamp2""#) && json.contains(r#""password":"secret""#)
+    };
+    assert!(heard.iter().any(is_paired), "{heard:?}");
 }
