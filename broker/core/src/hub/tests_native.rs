@@ -9,7 +9,7 @@ use parlor_protocol::link::{
     Body, Code, CommandState, Decoded, Down, LEVEL, Message, PresenceState, SCHEMA, SIZE_MAX, Secret, Up, decode_frame,
     flags, wants,
 };
-use parlor_protocol::mqtt::{Packet, Version, decode};
+use parlor_protocol::mqtt::{Packet, Properties, Property, Publish, Version, decode};
 
 const PUSHED: u16 = wants::PUSH | wants::SENT;
 
@@ -553,4 +553,44 @@ fn a_device_is_paired_natively() {
         json.contains(r#""account":"lamp2""#) && json.contains(r#""password":"secret""#)
     };
     assert!(heard.iter().any(is_paired), "{heard:?}");
+}
+
+/// A client that lost its connection before the answer came tries again by another way in.
+#[test]
+fn the_same_message_by_another_way_in_is_one() {
+    let mut house = House::new(|_| ());
+    house.friends();
+    let mut property = vec![];
+    Property::UserProperty("im-id", "raw").encode(&mut property);
+    let properties = Properties::from_validated(&property);
+    let link = join_as(&mut house, "desk", "bob", &[]);
+    for (packet_id, payload) in
+        [(1, &br#"{"text":"a \"b\"","id":"a1"}"#[..]), (2, br#"{"id":"a2","body":{"t": 1},"kind":"k","re":1}"#)]
+    {
+        house.say(link, &Packet::Publish(publish("im/v1/to/alice/msg", 1, packet_id, payload)));
+    }
+    let raw = Publish { properties, ..publish("im/v1/to/alice/msg", 1, 3, b"\xFF\xFE") };
+    house.say(link, &Packet::Publish(raw));
+    house.told(link);
+    house.gone(link);
+    let link = house.native("bob", "desk", 0);
+    let with = |packet_id, id, kind, re, body| Up::Send {
+        packet_id,
+        to: "alice",
+        id,
+        kind,
+        ttl_s: 0,
+        re,
+        quiet: false,
+        level: 0,
+        fallback: "",
+        body,
+    };
+    house.tell(link, &with(1, "a1", "", None, Body::Text("a \"b\"")));
+    house.tell(link, &with(2, "a2", "k", Some(1), Body::Json("{\"t\": 1}")));
+    house.tell(link, &with(3, "raw", "", None, Body::Bytes(b"\xFF\xFE")));
+    let heard = house.frames(link);
+    for (packet_id, seq) in [(1, 1), (2, 2), (3, 3)] {
+        assert!(heard.contains(&Down::Accepted { packet_id, seq, dup: true }), "{heard:?}");
+    }
 }

@@ -8,10 +8,15 @@ use parlor_protocol::link::{
 };
 use parlor_protocol::mqtt::{
     Ack, ConnAck, Connect, Disconnect, Packet, PacketId, Properties, Property, Publish, QoS, ReasonCode, SubAck,
-    Subscribe, SubscribeFilters, SubscriptionOptions, UnsubAck, Unsubscribe, UnsubscribeFilters, Version, Will,
+    Subscribe, SubscribeFilters, SubscriptionOptions, UnsubAck, Unsubscribe, UnsubscribeFilters, Version, Will, decode,
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
+
+/// The random frames of the protocol's own tests.
+#[path = "../../../../device-sdk/protocol/tests/link/generate.rs"]
+#[allow(dead_code, reason = "those for the other direction are not used here")]
+mod generate;
 
 const DOCUMENT: &str = include_str!("../../../../docs/protocol.md");
 const TO: To = To { level: LEVEL, frame_max: SIZE_MAX };
@@ -683,4 +688,48 @@ fn early_frames_are_those_whose_packets_are() {
             assert_eq!(as_packet, expect, "{frame:?}");
         }
     }
+}
+
+#[test]
+fn every_frame_becomes_a_legal_packet_or_is_refused() {
+    let mut rng = generate::Rng(0xF4A3);
+    let mut scratch = Scratch::default();
+    let (mut packets, mut refused) = (0, 0);
+    for round in 0..20_000 {
+        let frame = generate::any_up(&mut rng);
+        let answer_to = (round % 3 == 0).then_some("im/v1/me/bulk-1-2/res");
+        let done = up::packet(&frame, answer_to, &mut scratch, |packet| {
+            let mut bytes = vec![];
+            packet.encode(Version::V5, &mut bytes);
+            let read = decode(&bytes, Version::V5, u32::MAX).unwrap_or_else(|error| panic!("{error}: {frame:?}"));
+            assert_eq!(read, Some((*packet, bytes.len())), "{frame:?}");
+            if let Packet::Publish(p) = packet {
+                // What has its JSON from the fields of the frame is JSON.
+                let is_json = p.topic.ends_with("/msg") || p.topic.contains("/cmd/") || p.topic == "im/v1/me/history";
+                assert!(!is_json || serde_json::from_slice::<Value>(p.payload).is_ok(), "{frame:?}");
+            }
+        });
+        *(if done.is_ok() { &mut packets } else { &mut refused }) += 1;
+    }
+    assert!(packets > 10_000 && refused > 1_000, "{packets} {refused}");
+}
+
+#[test]
+fn whatever_the_json_is_frames_come_of_it() {
+    let mut typed = 0;
+    for (_, topic, payload, _) in TOLD {
+        let all = (0..payload.len()).flat_map(|at| {
+            let mut flipped = payload.as_bytes().to_vec();
+            flipped[at] ^= 1;
+            let mut without = payload.as_bytes().to_vec();
+            without.remove(at);
+            [flipped, without, payload.as_bytes()[..at].to_vec()]
+        });
+        for payload in all {
+            let frames = told_to(TO, topic, &payload, 0, &[]).unwrap();
+            assert_eq!(frames.len(), 1);
+            typed += usize::from(frames[0].name() != "Publish");
+        }
+    }
+    assert!(typed > 300, "{typed}");
 }
