@@ -3,7 +3,9 @@
 use crate::samples::{downs, ups};
 use crate::{encoded, hex, whole};
 use core::fmt::Debug;
-use parlor_protocol::link::{Body, Code, CommandState, Decoded, Down, Frame, LEVEL, Message, PresenceState, SCHEMA, Up};
+use parlor_protocol::link::{
+    Body, Code, CommandState, Decoded, Down, Frame, LEVEL, Message, PresenceState, SCHEMA, Up,
+};
 
 const DOCUMENT: &str = include_str!("../../../../docs/protocol.md");
 
