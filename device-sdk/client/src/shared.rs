@@ -98,7 +98,9 @@ impl Core {
         all.retain(|told| !self.answers(told));
         let Some(last) = all.pop() else { return false };
         let item = |told: Told, ack, row| Item { told: Told { is_retained, ..told }, ack, row };
-        all.into_iter().for_each(|told| self.queue.push_back(item(told, None, None)));
+        for told in all {
+            self.queue.push_back(item(told, None, None));
+        }
         self.queue.push_back(item(last, ack, row));
         self.drop_oldest();
         true

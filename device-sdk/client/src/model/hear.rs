@@ -159,7 +159,9 @@ impl Messenger {
             if let Some(after) = conversation.add_pulled(messages, more) {
                 self.pull(with, after);
             }
-            new.into_iter().for_each(|message| self.tell_pulled(with, message, body));
+            for message in new {
+                self.tell_pulled(with, message, body);
+            }
             return false;
         }
         if id.starts_with("older-") {

@@ -177,7 +177,9 @@ pub(super) async fn drive(
     let mut write = pin!(outbound.write(writer));
     let mut clock = Clock::new(engine.keep_alive);
     codec.hello(&mut out);
-    again.into_iter().for_each(|publish| codec.up(Up::Publish(publish), &mut out));
+    for publish in again {
+        codec.up(Up::Publish(publish), &mut out);
+    }
     if early.is_some() {
         downs.push_back(Down::Early);
     }

@@ -5,6 +5,8 @@ mod driver;
 pub(crate) mod mqtt;
 mod native;
 mod quic;
+#[cfg(test)]
+mod quic_tests;
 mod rumqttc;
 mod stream;
 mod tls;

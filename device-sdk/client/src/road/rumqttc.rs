@@ -102,7 +102,7 @@ async fn write(client: AsyncClient, mut ups: mpsc::Receiver<Up>, shared: &Mutex<
         };
     }
     // The engine has left; the reader ends with the connection.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 struct Reader<'a> {

@@ -46,7 +46,7 @@ async fn connect(
             let name = ServerName::try_from(target.bare_host().to_owned()).map_err(|error| fatal(error.to_string()))?;
             let stream = TlsConnector::from(config).connect(name, tcp).await.map_err(|error| {
                 // Only what rustls says is about certificates and versions.
-                let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+                let is_tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some();
                 if is_tls { fatal(error.to_string()) } else { lost(error) }
             })?;
             let (reader, writer) = tokio::io::split(stream);

@@ -17,12 +17,9 @@ pub(super) fn config(login: &Login, alpn: &[&[u8]]) -> Result<ClientConfig, Conn
     let failed = |error: rustls::Error| ConnectError::Tls { target: target.clone(), why: error.to_string() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
-    let builder = match target.scheme.is_quic() {
-        // RFC 9001 s4.2
-        true => builder.with_protocol_versions(&[&rustls::version::TLS13]),
-        false => builder.with_safe_default_protocol_versions(),
-    };
-    let builder = builder.map_err(failed)?;
+    // RFC 9001 s4.2
+    let versions = if target.scheme.is_quic() { &[&rustls::version::TLS13][..] } else { rustls::DEFAULT_VERSIONS };
+    let builder = builder.with_protocol_versions(versions).map_err(failed)?;
     let builder = match &options.pin {
         Some(pin) => {
             let digest = read_pin(pin).ok_or_else(|| ConnectError::Pin(pin.clone()))?;

@@ -57,6 +57,7 @@ impl<'a> Parts<'a> {
         }
     }
 
+    #[allow(clippy::option_option, reason = "the outer one: this frame can say it")]
     fn number(&self, key: &str) -> Option<Option<u64>> {
         match self.object?.get(key) {
             None => Some(None),
