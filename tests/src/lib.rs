@@ -4,6 +4,7 @@ pub mod ca;
 pub mod checkers;
 pub mod cut;
 pub mod disk;
+pub mod fates;
 pub mod faulty;
 pub mod im;
 pub mod im_world;
