@@ -17,7 +17,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut client = Client::start(&url, options).await?;
     let mut reader = tokio::spawn(send_lines(client.handle(), to));
     let (mut sent, mut ended, mut is_all) = (BTreeSet::new(), BTreeSet::new(), false);
-    while !is_all || !sent.is_subset(&ended) {
+    // What an earlier run could not get rid of is waited for too.
+    while !is_all || !sent.is_subset(&ended) || client.with(|messenger| messenger.waiting()) > 0 {
         let event = tokio::select! {
             ids = &mut reader, if !is_all => {
                 (sent, is_all) = (ids?, true);
@@ -26,7 +27,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             event = client.next() => event,
         };
         match event {
-            // Also what an earlier run could not get rid of.
             Some(Event::Received { id, seq, .. }) => {
                 println!("{id}: received, number {}", seq.unwrap_or(0));
                 ended.insert(id);

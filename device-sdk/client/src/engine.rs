@@ -110,7 +110,7 @@ impl<R: Roads> Engine<R> {
                 let core = self.shared.lock();
                 (core.leave, core.queue.len() >= QUEUE_MAX && core.leave.is_none(), core.messenger.waiting() > 0)
             };
-            if leave.is_some_and(|leave| !is_waiting || Instant::now() >= leave || life.stage == Stage::Connecting) {
+            if leave.is_some_and(|leave| !is_waiting || Instant::now() >= leave) {
                 self.say_goodbye(road).await;
                 return Over::Left;
             }
@@ -141,11 +141,11 @@ impl<R: Roads> Engine<R> {
         loop {
             self.give_up();
             self.give_rows();
-            let (is_leaving, is_waiting) = {
+            let (leave, is_waiting) = {
                 let core = self.shared.lock();
-                (core.leave.is_some(), core.messenger.waiting() > 0)
+                (core.leave, core.messenger.waiting() > 0)
             };
-            if is_leaving {
+            if leave.is_some_and(|leave| !is_waiting || Instant::now() >= leave) {
                 return Err(());
             }
             let shared = Arc::clone(&self.shared);
@@ -154,6 +154,7 @@ impl<R: Roads> Engine<R> {
                 done = next_done(self.store.as_mut()) => self.stored(done),
                 () = shared.wake.notified() => {}
                 () = sleep(LOOK), if is_waiting => {}
+                () = until(leave) => {}
             }
         }
     }

@@ -80,6 +80,9 @@ impl Session {
 
     /// Leaves.
     pub async fn close(self) {
-        self.client.close().await;
+        // Without a connection there is nobody to take leave of.
+        if self.client.with(|messenger| messenger.is_connected()) {
+            self.client.close().await;
+        }
     }
 }

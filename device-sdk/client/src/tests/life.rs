@@ -68,6 +68,21 @@ async fn each_message_has_exactly_one_end_however_often_the_connection_breaks() 
 }
 
 #[tokio::test]
+async fn leaving_waits_for_answers_but_not_for_ever() {
+    let broker = Broker::default();
+    let client = in_memory(&broker, &options());
+    client.send("bob", "hello").await.unwrap();
+    assert_eq!(client.close().await, 0, "it is connected and sent first");
+    assert_eq!(broker.lock().taken.len(), 1);
+    broker.lock().is_down = true;
+    let client = in_memory(&broker, &Options { farewell: Duration::from_millis(50), ..options() });
+    let handle = client.handle();
+    client.send("bob", "nobody is there").await.unwrap();
+    assert_eq!(timeout(PATIENCE, client.close()).await, Ok(1));
+    assert_eq!(handle.send("bob", "too late").await, Err(SendError::Closed));
+}
+
+#[tokio::test]
 async fn a_full_outbox_says_so_and_has_room_again() {
     let broker = Broker::default();
     broker.lock().is_down = true;
