@@ -68,7 +68,7 @@ pub fn judge(sent: &[String], ends: &[(String, End)], log: &[Entry]) -> Vec<Stri
         let count = logged.get(id).copied().unwrap_or_default();
         match ends.as_slice() {
             [End::Received] if count != 1 => {
-                problems.push(format!("{id} was received and is {count} times in the log"))
+                problems.push(format!("{id} was received and is {count} times in the log"));
             }
             [End::Lost] if count > 1 => problems.push(format!("{id} is {count} times in the log")),
             [_] => {}

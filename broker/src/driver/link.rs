@@ -559,7 +559,7 @@ impl Future for Task {
                 Ok(_) if conn.socket.borrow().is_further_stream() => {
                     drop(buffer);
                     conn.ended.set(true);
-                    driver.hub.borrow_mut().finish(driver.now(), conn.link);
+                    driver.hub.borrow_mut().hear_no_more(driver.now(), conn.link);
                     driver.wake();
                     return Poll::Pending;
                 }

@@ -396,7 +396,7 @@ fn every_kind_of_client_has_the_same_group() {
         .zip(["mqtt+quic", "parlor"])
         .map(|(member, road)| App::open(&site, &site.url(road), member, &format!("{member}-app")))
         .collect();
-    let mut stock_heard = vec![Heard::new(), Heard::new()];
+    let mut stock_heard = [Heard::new(), Heard::new()];
     let mut app_heard = vec![Heard::new(), Heard::new()];
     let everybody_speaks = |apps: &mut Vec<App>, all: &mut Vec<Heard>, word: &str| {
         std::thread::scope(|scope| {

@@ -30,7 +30,7 @@ fn send<'a>(packet_id: u16, to: &'a str, id: &'a str, text: &'a str) -> Up<'a> {
     Up::Send { packet_id, to, id, kind: "", ttl_s: 0, re: None, quiet: false, level: 0, fallback: "", body }
 }
 
-fn command<'a>(packet_id: u16, id: &'a str) -> Up<'a> {
+fn command(packet_id: u16, id: &str) -> Up<'_> {
     let args = r#"{"on":true}"#;
     Up::Command { packet_id, to: "lamp", name: "set", id, args, deadline_ms: 60_000, persist: false, once: false }
 }
@@ -80,7 +80,8 @@ fn frames_and_packets_are_one_conversation() {
         alice.say(&Up::Bye { will: false });
         let _ = alice.closed();
     }
-    bob.quiet();
+    let doubled = bob.fence().into_iter().find(|p| matches!(p, Packet::Publish(p) if p.topic.ends_with("/msg")));
+    assert_eq!(doubled, None);
 }
 
 /// Typing, streams and telemetry go as datagrams, in both directions.
@@ -129,10 +130,11 @@ fn what_is_not_kept_goes_as_datagrams() {
     // What does not fit comes on the stream.
     let long = "x".repeat(20_000);
     assert_eq!(bob.say(0, "im/v1/to/alice/stream/volume", &long), 0);
-    alice.until("the long one", |down| match down {
-        Down::Stream { name: "volume", payload, .. } => Some(assert_eq!(payload.len(), 20_000)),
+    let length = alice.until("the long one", |down| match down {
+        Down::Stream { name: "volume", payload, .. } => Some(payload.len()),
         _ => None,
     });
+    assert_eq!(length, 20_000);
 }
 
 /// A flood of datagrams of all kinds, good and bad, is bounded and counted; everybody else goes on, and so does its sender.
@@ -229,10 +231,11 @@ fn frames_that_are_unknown_or_wrong() {
     let road = dial(&site);
     let mut alice = Native::enter(&road.open(), &hello("alice", "alice-phone", 0));
     alice.send(&[0, 5, 1, 0xE8, 0x07, 9, 9]);
-    alice.until("Unknown", |down| match *down {
-        Down::Unknown { tag } => Some(assert_eq!(tag, 1_000)),
+    let tag = alice.until("Unknown", |down| match *down {
+        Down::Unknown { tag } => Some(tag),
         _ => None,
     });
+    assert_eq!(tag, 1_000);
     alice.fence();
     let bad: [(&str, &[u8], &[u8]); 5] = [
         ("no length", &[0, 0], &[0x81]),
