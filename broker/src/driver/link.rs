@@ -371,7 +371,9 @@ impl Driver {
             Ok(true) => self.look_for_streams(&conn),
             Ok(false) => {
                 conn.blocked.set(true);
-                conn.wake();
+                if conn.socket.borrow().is_waited_for() {
+                    conn.wake();
+                }
             }
             Err(()) => self.drop_conn(&conn),
         }
