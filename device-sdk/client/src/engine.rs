@@ -338,6 +338,8 @@ impl<R: Roads> Engine<R> {
 
     /// The last things: what was given to the disk gets there.
     async fn finish(mut self, ended: Option<ConnectError>) {
+        // Also of what was told while the client already left.
+        self.give_rows();
         while !self.jobs.is_empty() {
             self.give_jobs();
             let done = next_done(self.store.as_mut()).await;
