@@ -219,10 +219,15 @@ impl<R: Roads> Engine<R> {
 
     /// A publish has its end: first on disk, where it has a row, then told.
     fn answered(&mut self, token: u64, answer: Answer) {
-        let has_row = self.shared.lock().messenger.has_row(token);
-        if has_row && self.store.is_some() {
-            self.give(Job::End(token, answer));
+        let mut core = self.shared.lock();
+        if core.messenger.has_row(token) && self.store.is_some() {
+            let is_first = core.messenger.begin_end(token);
+            drop(core);
+            if is_first {
+                self.give(Job::End(token, answer));
+            }
         } else {
+            drop(core);
             self.tell_end(token, answer, None);
         }
     }
@@ -231,7 +236,7 @@ impl<R: Roads> Engine<R> {
         let mut core = self.shared.lock();
         core.messenger.handle_answer(token, answer);
         if !core.collect(false, None, row) {
-            // Nobody is told of it; the row has done its work.
+            // It is of a kind of which nobody is told; the row has done its work.
             core.told_rows.extend(row);
         }
         drop(core);

@@ -110,8 +110,10 @@ enum Stage {
     Ready,
     /// It has been handed out on this connection.
     Sent,
-    /// It is given up, and that is on the way to the disk.
+    /// It is given up; whoever asked writes that down.
     GivenUp,
+    /// It has its end, which is on the way to the disk: nothing is published and no other end counts any more.
+    Ending,
 }
 
 /// Something in the outbox.
@@ -250,6 +252,17 @@ impl Outbox {
             has_row: true,
             is_hopeless: false,
         });
+    }
+
+    pub fn begin_end(&mut self, token: u64) -> bool {
+        let open = |o: &&mut Outgoing| o.publish.token == token && o.stage != Stage::Ending;
+        match self.all.iter_mut().find(open) {
+            Some(outgoing) => {
+                outgoing.stage = Stage::Ending;
+                true
+            }
+            None => false,
+        }
     }
 
     pub fn has_row(&self, token: u64) -> bool {
