@@ -56,6 +56,11 @@ impl Site {
         Self::make(&["mqtt+quic://127.0.0.1:0"], accounts, extra, &[("client_ca", "clients.pem")])
     }
 
+    /// The same on every road.
+    pub fn all_by_certificate(accounts: &[&str]) -> Option<Self> {
+        Self::make(&LISTENERS, accounts, &[], &[("client_ca", "clients.pem")])
+    }
+
     /// A broker with these listeners besides `mqtt://`.
     pub fn with(listeners: &[&str], accounts: &[&str], extra: &[&str]) -> Option<Self> {
         Self::make(listeners, accounts, extra, &[])

@@ -2,7 +2,7 @@
 
 use crate::app::{App, options, outbox};
 use crate::peer::{Door, Got, Kind, Peer, Running, all_here};
-use parlor_client::{CommandOptions, Event, Outcome};
+use parlor_client::{CommandOptions, Event, Identity, Outcome};
 use parlor_tests::cut::Cutter;
 use parlor_tests::fates::{End, Entry, judge, log, same};
 use parlor_tests::im::PASSWORD;
@@ -11,6 +11,7 @@ use parlor_tests::site::{LISTENERS, Site, url};
 use parlor_tests::udp_proxy::{Faults, UdpProxy};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// The suite over each road.
 macro_rules! over {
@@ -346,6 +347,35 @@ fn a_terminal_takes_its_session_along_every_road() {
     assert_eq!(heard.keys().copied().collect::<Vec<_>>(), (1..=3 * turns).collect::<Vec<_>>(), "no holes");
     let terminals = site.operator().see("/sessions/alice-phone");
     assert_eq!(terminals["account"], "alice");
+}
+
+/// On every road with TLS a certificate is the account, without a password; a stranger's is nobody.
+#[test]
+fn a_certificate_is_the_account_on_every_secure_road() {
+    let Some(site) = Site::all_by_certificate(&["alice", "bob"]) else { return };
+    site.house.befriend("alice", "bob");
+    let mut bob = App::open(&site, &site.url("mqtt"), "bob", "bob-phone");
+    for name in ["alice", "stranger"] {
+        let issued = site.clients.issue(name);
+        site.dir.put(&format!("{name}.pem"), &issued.certificate);
+        site.dir.put(&format!("{name}.key"), &issued.key);
+    }
+    let identified = |name: &str, road: &str| {
+        let mut options = options(&site, name, &format!("{name}-{}", road.replace('+', "-")));
+        let path = |file: String| PathBuf::from(site.dir.name(&file));
+        options.password = None;
+        options.identity =
+            Some(Identity { certificates: path(format!("{name}.pem")), key: path(format!("{name}.key")) });
+        options
+    };
+    for road in ROADS.iter().filter(|road| !["mqtt", "ws", "parlor+tcp"].contains(road)) {
+        let mut alice = App::with(&site.url(road), identified("alice", road));
+        alice.say("bob", &format!("it is me over {road}"));
+        assert_eq!(bob.message("alice").1, format!("it is me over {road}"));
+        alice.close();
+        let mut stranger = App::start(&site.url(road), identified("stranger", road));
+        stranger.until("the end", |event| matches!(event, Event::Ended { .. }).then_some(()));
+    }
 }
 
 /// The group as a stock client has it.
