@@ -128,6 +128,8 @@ struct Outgoing {
     attempts: u32,
     until_ms: u64,
     has_row: bool,
+    /// Its topic is none, and would end every connection.
+    is_illegal: bool,
     /// Nothing is tried any more.
     is_hopeless: bool,
 }
@@ -169,7 +171,8 @@ impl Outbox {
         self.next_token += 1;
         publish.token = token;
         publish.is_idempotent = matches!(purpose, Purpose::Message { .. });
-        let has_row = self.keeps_rows && is_kept(&publish);
+        let is_illegal = parlor_protocol::topic::check_name(&publish.topic).is_err();
+        let has_row = self.keeps_rows && is_kept(&publish) && !is_illegal;
         let stage = if has_row { Stage::New } else { Stage::Ready };
         self.all.push_back(Outgoing {
             publish,
@@ -179,6 +182,7 @@ impl Outbox {
             attempts: 0,
             until_ms,
             has_row,
+            is_illegal,
             is_hopeless: false,
         });
         token
@@ -250,6 +254,7 @@ impl Outbox {
             attempts: 0,
             until_ms,
             has_row: true,
+            is_illegal: false,
             is_hopeless: false,
         });
     }
@@ -279,12 +284,14 @@ impl Outbox {
     }
 
     pub fn poll_given_up(&mut self, now: u64) -> Option<(u64, Answer)> {
-        let hopeless =
-            |o: &Outgoing| o.is_hopeless || o.attempts >= ATTEMPTS_MAX || (o.until_ms != 0 && now > o.until_ms);
+        let is_late = |o: &Outgoing| o.until_ms != 0 && now > o.until_ms;
+        let hopeless = |o: &Outgoing| o.is_illegal || o.is_hopeless || o.attempts >= ATTEMPTS_MAX || is_late(o);
         let outgoing = self.all.iter_mut().find(|o| o.stage == Stage::Ready && hopeless(o))?;
         outgoing.stage = Stage::GivenUp;
         let why = &self.why;
-        let (code, text) = if outgoing.is_hopeless {
+        let (code, text) = if outgoing.is_illegal {
+            ("bad_topic", "this is no topic: it is empty, or has a wildcard or a NUL in it".to_owned())
+        } else if outgoing.is_hopeless {
             ("no_answer", format!("the broker had not answered it at the end: {why}"))
         } else if outgoing.attempts >= ATTEMPTS_MAX {
             ("no_answer", format!("{ATTEMPTS_MAX} connections ended before the broker answered it: {why}"))
@@ -301,7 +308,7 @@ impl Outbox {
         let waits = |o: &Outgoing| matches!(o.stage, Stage::New | Stage::Storing | Stage::Ready);
         let at = self.all.iter().position(waits)?;
         let outgoing = self.all.get_mut(at)?;
-        if outgoing.stage != Stage::Ready || outgoing.attempts >= ATTEMPTS_MAX {
+        if outgoing.stage != Stage::Ready || outgoing.is_illegal || outgoing.attempts >= ATTEMPTS_MAX {
             return None;
         }
         if early && !outgoing.publish.is_idempotent {
