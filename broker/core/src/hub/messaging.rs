@@ -461,7 +461,7 @@ impl Hub {
         let l = &self.links[slot as usize];
         let (version, packet_max) = (l.version, l.packet_max as usize);
         let wire = self.im.wire();
-        let publish = Publish {
+        let mut publish = Publish {
             dup: sending.dup,
             qos: if sending.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce },
             retain: sending.retain,
@@ -470,7 +470,12 @@ impl Hub {
             properties: Properties::from_validated(&wire.properties),
             payload: &wire.payload,
         };
-        let len = publish.encoded_len(version);
+        let mut len = publish.encoded_len(version);
+        let over = len.saturating_sub(packet_max);
+        if over > 0 && publish.payload.len().saturating_sub(over) >= sending.least {
+            publish.payload = publish.payload.get(..publish.payload.len() - over).unwrap_or_default();
+            len = publish.encoded_len(version);
+        }
         if len > packet_max {
             // [MQTT5-3.1.2-24]: it counts as sent and done.
             self.counters.dropped.add("packet_too_large");

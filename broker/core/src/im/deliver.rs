@@ -55,6 +55,8 @@ pub(crate) struct Sending {
     pub(crate) packet_id: Option<u16>,
     pub(crate) retain: bool,
     pub(crate) dup: bool,
+    /// So many bytes of its payload at least must go, and as many of the rest as the client takes.
+    pub(crate) least: usize,
 }
 
 /// What came of a look at the mailbox.
@@ -147,7 +149,8 @@ impl Im {
         }
         let packet_id = (qos > 0).then(|| o.note_id(note.tag));
         self.counters.sent += 1;
-        Some(Sending { qos, packet_id, retain: note.retain, dup: false })
+        let least = if note.tag == Tag::Range { super::blob::LEAST_BYTES } else { usize::MAX };
+        Some(Sending { qos, packet_id, retain: note.retain, dup: false, least })
     }
 
     // ---- The mailbox -----------------------------------------------------------------------------------------
@@ -262,12 +265,12 @@ impl Im {
         if qos == 0 {
             o.flight.push_back(Flight::Done);
             self.advance(at);
-            return Step::Sent(Sending { qos: 0, packet_id: None, retain: false, dup: false });
+            return Step::Sent(Sending { qos: 0, packet_id: None, retain: false, dup: false, least: usize::MAX });
         }
         o.flight.push_back(Flight::Sent(message.filter(|_| !own)));
         o.under_way += 1;
         let dup = pos < o.resent_below;
-        Step::Sent(Sending { qos: 1, packet_id: Some(mail_id(pos)), retain: false, dup })
+        Step::Sent(Sending { qos: 1, packet_id: Some(mail_id(pos)), retain: false, dup, least: usize::MAX })
     }
 
     /// Writes topic, payload and properties of an entry; `None`: there is nothing to say. True: it is the account's own
@@ -546,7 +549,7 @@ impl Im {
         if qos == 0 && !is_backfill {
             self.log_done(at, conv, seq);
         }
-        Some(Sending { qos, packet_id, retain: false, dup: false })
+        Some(Sending { qos, packet_id, retain: false, dup: false, least: usize::MAX })
     }
 
     /// Logs that a session follows: large groups and channels.

@@ -9,6 +9,7 @@ mod ack;
 mod announce;
 mod ask;
 mod batch;
+mod blob;
 mod body;
 mod cache;
 mod command;
@@ -41,6 +42,7 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
+pub use blob::{BlobOrder, NewBlob};
 pub use look::Look;
 pub use name::is_address_of_account;
 pub use pairing::PairRequest;
@@ -133,6 +135,8 @@ pub(crate) enum ImTimer {
     Subscribed(u32),
     /// Pairing codes end.
     Pairing,
+    /// What this device said last of the commands that it runs is to be passed on.
+    Progress(AccountNo),
     /// Days of mailboxes and old commands end.
     Daily,
 }
@@ -171,6 +175,7 @@ pub(crate) enum Pending {
     },
     Query(Box<query::Asked>),
     Recount(Box<recount::Recount>),
+    Blob(Box<blob::Wanted>),
     /// Entries that a client says it has, and messages among them.
     Got(Box<query::Ack>),
     GotBodies(Box<query::Ack>),
@@ -257,6 +262,7 @@ pub(crate) struct Im {
     announcements: announce::Announcements,
     rooms: room::Rooms,
     pairings: pairing::Pairings,
+    blobs: blob::Blobs,
     clock_ms: u64,
     /// Counted, for the operator.
     pub(crate) counters: ImCounters,
@@ -326,6 +332,7 @@ impl Im {
             announcements: announce::Announcements::default(),
             rooms: room::Rooms::default(),
             pairings: pairing::Pairings::default(),
+            blobs: blob::Blobs::default(),
             clock_ms: 0,
             counters: ImCounters::default(),
         }
@@ -402,6 +409,7 @@ impl Im {
             (("me", "profile"), []) => self.on_profile(now, origin, payload),
             (("me", "terminals"), []) => self.on_terminals(now, origin, payload),
             (("me", "pair"), []) => self.on_pair(now, origin, payload),
+            (("me", "blob"), [id]) => self.on_blob(origin, path, id, payload),
             (("me", "paired"), []) => self.on_paired(now, origin, payload),
             (("admin", "ch"), [channel, op]) => self.on_channel(now, origin, channel, op, payload),
             _ => {
@@ -600,6 +608,7 @@ impl Im {
                 ImTimer::Announcement(channel) => self.announcement_due(now, channel),
                 ImTimer::Subscribed(at) => self.wake(at),
                 ImTimer::Pairing => self.pairing_due(now),
+                ImTimer::Progress(device) => self.progress_due(now, device),
                 ImTimer::Daily => self.daily(now),
             }
         }
@@ -619,6 +628,7 @@ impl Im {
             Some(Pending::Read(asked)) => self.counted(now, *asked, answer),
             Some(Pending::Query(asked)) => self.query_answered(now, *asked, answer),
             Some(Pending::Recount(recount)) => self.recount_found(now, *recount, answer),
+            Some(Pending::Blob(wanted)) => self.blob_found(&wanted, answer),
             Some(Pending::Got(ack)) => self.got_entries(*ack, answer),
             Some(Pending::GotBodies(ack)) => self.got_bodies(*ack, answer),
             Some(Pending::Page { online, serial, until }) => self.mail_loaded(online, serial, until, answer),
