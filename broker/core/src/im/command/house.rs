@@ -150,7 +150,7 @@ impl House {
         match self.im.request(self.now, &origin, path, payload.as_bytes())? {
             Verdict::Done(done) => Ok(done),
             Verdict::Later => Ok(Done::default()),
-            other => panic!("{other:?}"),
+            Verdict::Parked(token) => panic!("it waits for {token}"),
         }
     }
 
