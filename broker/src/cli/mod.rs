@@ -1,9 +1,12 @@
 //! The command line of `parlor`: what can be typed, and what it does.
 
+mod blob;
 mod client;
 mod demo_tls;
 mod im;
+mod key;
 mod operate;
+mod progress;
 mod prompt;
 mod serve;
 mod token;
@@ -82,7 +85,7 @@ Exit codes:
   0  done
   1  it failed; the text on standard error says why and what to do
   2  the command line or the configuration is wrong
-  3  the account or session named does not exist, or exists already
+  3  the account, session or blob named does not exist, or exists already
   4  no broker answers
   5  the time given was over; `parlor cmd --help` lists more, for the outcomes of commands
 
@@ -129,6 +132,9 @@ Exit code 2 when the broker could not start with it.")]
     /// Look at sessions of a running broker, and end them.
     #[command(subcommand)]
     Session(SessionCommand),
+    /// Put in firmware images for devices, list and remove them, and make the key that signs them.
+    #[command(subcommand)]
+    Blob(blob::BlobCommand),
     /// Write everything the store holds to a file, also while the broker runs.
     #[command(after_help = "\
 Examples:
@@ -388,6 +394,7 @@ fn run(engine: &dyn Engine, line: impl Iterator<Item = OsString>, environment: V
         Command::CheckConfig(args) => serve::check_config(args, environment),
         Command::Account(command) => operate::account(engine, command, environment),
         Command::Session(command) => operate::session(command, environment),
+        Command::Blob(command) => blob::blob(command, environment),
         Command::Backup(args) => operate::backup(engine, &args, environment),
         Command::Restore(args) => operate::restore(engine, &args, environment),
         Command::Status(args) => operate::status(&args, environment),
