@@ -10,6 +10,7 @@ mod progress;
 mod prompt;
 mod serve;
 mod token;
+mod update;
 
 #[cfg(test)]
 mod tests;
@@ -158,6 +159,8 @@ Examples:
     /// Command a device, and see how it goes.
     #[command(name = "cmd")]
     Cmd(im::command::CommandArgs),
+    /// Update a device over the air: put in the image, let the device fetch it, command it, and see how it goes.
+    Update(update::UpdateArgs),
     /// Print everything that happens: messages, receipts, presence, states, commands.
     Watch(im::watch::WatchArgs),
     /// Be a device that does not exist: a lamp or a thermostat, as an ordinary MQTT client.
@@ -402,6 +405,7 @@ fn run(engine: &dyn Engine, line: impl Iterator<Item = OsString>, environment: V
         Command::Chat(args) => im::chat::chat(&args, &environment),
         Command::Send(args) => im::send::send(&args, &environment),
         Command::Cmd(args) => im::command::command(&args, &environment),
+        Command::Update(args) => update::update(&args, environment),
         Command::Watch(args) => im::watch::watch(&args, &environment),
         Command::Simulate(args) => im::devices::run::simulate(&args, &environment),
         Command::Version => {

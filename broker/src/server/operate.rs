@@ -258,6 +258,8 @@ fn connection(server: &Server, life: &Life, view: &SessionView, link: &LinkView)
         version: view.version,
         since_ms: arrival.since_ms,
         keep_alive_secs: u16::try_from(link.keep_alive_ms / 1500).unwrap_or(u16::MAX),
+        native: life.driver.hub.borrow().is_native(link.link),
+        streams: link.streams,
     })
 }
 

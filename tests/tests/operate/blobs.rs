@@ -183,6 +183,81 @@ fn the_command_line_puts_in_lists_and_removes() {
     assert_eq!(on(&broker, &["blob", "list"]).ends(0).out.lines().count(), 1, "the head of the table");
 }
 
+/// A device that fetches what it is told to, checks it, and says how far it is.
+fn device(broker: &Broker, public: Vec<u8>) -> std::thread::JoinHandle<Vec<u8>> {
+    let mut lamp = Connect::v5("board").username("lamp").password(PASSWORD).to(broker);
+    lamp.subscribe_all(&[("im/v1/me/cmd/#", 1), ("im/v1/me/blob/res", 1)], &[]);
+    std::thread::spawn(move || {
+        let order = loop {
+            let message = lamp.message();
+            if message.topic.ends_with("/update") {
+                break message;
+            }
+        };
+        let id = order.topic.split('/').nth(4).expect("an id").to_owned();
+        let args = serde_json::from_str::<Json>(order.text()).expect("JSON")["args"].clone();
+        let mut say = |lamp: &mut Client, payload: String| {
+            assert_eq!(lamp.say(1, &format!("im/v1/me/cmdres/{id}"), payload), 0);
+        };
+        let size = args["size"].as_u64().expect("a size");
+        let mut got: Vec<u8> = vec![];
+        while (got.len() as u64) < size {
+            let percent = got.len() as u64 * 100 / size;
+            say(&mut lamp, format!(r#"{{"state":"running","result":{{"progress":{percent}}}}}"#));
+            let ask = format!(r#"{{"offset":{}}}"#, got.len());
+            assert_eq!(lamp.say(1, &format!("im/v1/me/blob/{}", args["blob"].as_str().expect("an id")), ask), 0);
+            got.extend_from_slice(&lamp.on("im/v1/me/blob/res").payload[16..]);
+            // As long as flash takes: the requester is told once a second.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
+        let digest = ring::digest::digest(&ring::digest::SHA256, &got);
+        let signature = base64(args["signature"].as_str().expect("a signature"));
+        let public = ring::signature::UnparsedPublicKey::new(&ring::signature::ED25519, public);
+        public.verify(digest.as_ref(), &signature).expect("it is signed");
+        say(&mut lamp, format!(r#"{{"state":"done","result":{{"version":{}}}}}"#, args["version"]));
+        lamp.disconnect();
+        got
+    })
+}
+
+/// One command from the file to the device that runs it.
+#[test]
+fn a_device_is_updated() {
+    let (broker, _) = broker(&[]);
+    let dir = Dir::new();
+    let content = image(110_000);
+    let (file, key) = (dir.put("app.bin", &content).display().to_string(), dir.name("ota.pem"));
+    let made = parlor(&["blob", "key", &key]).ends(0).out;
+    let hex = made.lines().find_map(|line| line.strip_prefix("public key  ")).expect("its public half");
+    let public = (0..64).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex")).collect();
+    let mut alice = Connect::v5("alice-1").username("alice").password(PASSWORD).to(&broker);
+    assert_eq!(alice.say(1, "im/v1/me/contact/lamp", r#"{"op":"request"}"#), 0);
+    let mut lamp = Connect::v5("lamp-1").username("lamp").password(PASSWORD).to(&broker);
+    assert_eq!(lamp.say(1, "im/v1/me/contact/alice", r#"{"op":"accept"}"#), 0);
+    lamp.disconnect();
+    let board = device(&broker, public);
+    let url = format!("mqtt://{}", broker.addr());
+    let (data, home) = (broker.data().display().to_string(), dir.name("home"));
+    let environment = [("PARLOR_PASSWORD", PASSWORD), ("HOME", &*home), ("XDG_STATE_HOME", &*home)];
+    let update = |args: &[&str]| {
+        let base = ["update", "lamp", &file, "--version", "2.0.0", "--user", "alice", "--url", &url, "--data", &data];
+        parlor_in(&[&base, args].concat(), "", &environment)
+    };
+    let said = update(&["--key", &key, "--id", "u1"]).ends(0).complains("110000 bytes put in");
+    let lines: Vec<&str> = said.out.lines().collect();
+    let percents: Vec<u64> =
+        lines.iter().filter_map(|line| line.strip_prefix("running ")?.strip_suffix(" %")?.parse().ok()).collect();
+    assert!(percents.len() >= 2 && percents.is_sorted() && percents.last() > Some(&0), "{said:?}");
+    assert_eq!(lines.last(), Some(&r#"done {"version":"2.0.0"}"#), "{said:?}");
+    assert!(board.join().expect("the device is content") == content);
+    // The next one sleeps: it waits for it, and need not be waited for.
+    let night = update(&["--id", "u2", "--no-wait"]).ends(0).complains("it was there");
+    assert_eq!(night.out, "u2\n");
+    update(&["--deadline", "1"]).ends(7);
+    parlor_in(&["update", "La mp", &file, "--version", "1", "--user", "alice"], "", &environment).ends(2);
+    parlor_in(&["update", "lamp", &file, "--user", "alice"], "", &environment).ends(2);
+}
+
 /// Reads Base64 with padding.
 fn base64(text: &str) -> Vec<u8> {
     use base64ct::{Base64, Encoding};

@@ -494,8 +494,7 @@ impl Hub {
                     return true;
                 }
                 Slot::PubComp => {
-                    flow.push(Slot::PubComp);
-                    self.send_pubrel(link, next);
+                    self.go_on_with_pubrel(key, link, next);
                     return true;
                 }
                 Slot::PubAck(_) | Slot::PubRec(_) => {}
@@ -564,9 +563,7 @@ impl Hub {
                 page.at += used;
                 if entry.index.0 == next {
                     if entry.received {
-                        let flow = self.sessions[key as usize].flow.get_or_insert_default();
-                        flow.push(Slot::PubComp);
-                        self.send_pubrel(link, next);
+                        self.go_on_with_pubrel(key, link, next);
                     } else {
                         let m = entry.message;
                         self.send_queued(now, key, link, next, &m, entry.qos, entry.retain, entry.subscription_ids);
@@ -627,6 +624,21 @@ impl Hub {
         }
     }
 
+    /// The next delivery was received on an earlier connection, and PUBREL is all there is left to say. To a native link,
+    /// which has no such step, nothing is.
+    fn go_on_with_pubrel(&mut self, key: u32, link: u32, index: u64) {
+        let s = &mut self.sessions[key as usize];
+        let flow = s.flow.get_or_insert_default();
+        if !self.links[link as usize].native {
+            flow.push(Slot::PubComp);
+            return self.send_pubrel(link, index);
+        }
+        flow.push(Slot::Done);
+        if let Some(d) = &s.durable {
+            self.batch.push(&Fact::Acked { no: d.no, index: QueueIndex(index) });
+        }
+    }
+
     /// PUBREL, on resumption in place of the PUBLISH [MQTT5-4.3.3-6] [MQTT5-4.4.0-1], in the order of PUBREC
     /// [MQTT3-4.6.0-4].
     pub(super) fn send_pubrel(&mut self, link: u32, index: u64) {
@@ -635,7 +647,7 @@ impl Hub {
     }
 
     /// PUBREC of this delivery, which came on `from`, is on disk.
-    pub(super) fn release_pubrel(&mut self, key: u32, index: u64, from: LinkId) {
+    pub(super) fn release_pubrel(&mut self, now: Now, key: u32, index: u64, from: LinkId) {
         let is_there = self.is_current(from) && self.is_open(from.slot);
         let s = &mut self.sessions[key as usize];
         let link = if is_there && self.links[from.slot as usize].session == key { from.slot } else { s.link };
@@ -643,10 +655,14 @@ impl Hub {
             && flow.slot(index) == Slot::Storing
         {
             flow.set(index, Slot::PubComp);
-            if self.is_open(link) {
-                self.send_pubrel(link, index);
+            if !self.is_open(link) {
+                return;
             }
-            return;
+            return if self.links[link as usize].native {
+                self.done(now, key, index, 0);
+            } else {
+                self.send_pubrel(link, index);
+            };
         }
         if let Some(d) = &mut s.durable {
             d.set_prior(index, Slot::PubComp);

@@ -334,8 +334,13 @@ impl Hub {
         let key = self.links[slot as usize].session;
         let Some(flow) = self.flow_of(key) else { return self.unknown_id() };
         let Some(index) = flow.index_of(ack.packet_id) else { return self.unknown_id() };
-        match flow.slot(index) {
+        let state = flow.slot(index);
+        let native = self.links[slot as usize].native;
+        match state {
             Slot::PubAck(cost) => self.done(now, key, index, cost),
+            // A native link has one acknowledgement for all.
+            Slot::PubRec(cost) if native => self.done(now, key, index, cost),
+            _ if native => self.unknown_id(),
             Slot::Done => self.unknown_id(),
             _ => self.refuse(
                 now,
@@ -404,7 +409,7 @@ impl Hub {
     }
 
     /// A delivery is finished: its credit is free and the queue moves on.
-    fn done(&mut self, now: Now, key: u32, index: u64, cost: u32) {
+    pub(super) fn done(&mut self, now: Now, key: u32, index: u64, cost: u32) {
         let s = &mut self.sessions[key as usize];
         let Some(flow) = &mut s.flow else { return };
         let was = flow.slot(index);

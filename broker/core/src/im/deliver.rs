@@ -11,7 +11,7 @@ use super::online::{Class, Flight, Note, Online, Tag, body_of};
 use super::{Code, Im, Pending, row};
 use crate::hub::Now;
 use crate::store::{Answer, Direction, What};
-use parlor_protocol::mqtt::Property;
+use parlor_protocol::mqtt::{PacketId, Properties, Property, Publish, QoS};
 use std::rc::Rc;
 
 /// Packet identifiers of mailbox entries: `MAIL_IDS + pos % MAIL_ROUND`, so that a retry has the identifier it had.
@@ -40,6 +40,19 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    /// What was made, as a packet.
+    pub(crate) fn publish(&self, sending: Sending) -> Publish<'_> {
+        Publish {
+            dup: sending.dup,
+            qos: if sending.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce },
+            retain: sending.retain,
+            topic: &self.topic,
+            packet_id: sending.packet_id.and_then(PacketId::new),
+            properties: Properties::from_validated(&self.properties),
+            payload: &self.payload,
+        }
+    }
+
     /// Begins another packet: of one that was not sent after all nothing stays.
     fn clear(&mut self) {
         self.topic.clear();
@@ -108,6 +121,11 @@ impl Im {
     /// The packet that [`Im::next`] made.
     pub(crate) fn wire(&self) -> &Wire {
         &self.wire
+    }
+
+    /// To take it out and put it back, so that it need not be copied.
+    pub(crate) fn wire_mut(&mut self) -> &mut Wire {
+        &mut self.wire
     }
 
     /// QoS 1 packets under way to a session.

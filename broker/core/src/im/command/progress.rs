@@ -79,3 +79,6 @@ impl Im {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

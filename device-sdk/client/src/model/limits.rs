@@ -6,9 +6,10 @@ pub const CONVERSATIONS_MAX: usize = 1_024;
 pub const MESSAGES_MAX: usize = 2_000;
 /// Messages asked for at a time.
 pub const PAGE: u64 = 50;
-/// Publishes that wait for the broker's answer; one more is refused with a text.
+/// Publishes that wait for the broker's answer, where nothing else is said; one more is refused with a text.
 pub const OUTBOX_MAX: usize = 512;
-/// Connections on which a publish is tried without an answer; then it is given up, because it may be what ends them.
+/// Connections that ended with a publish as the first without an answer; then it is given up, because it may be what ends
+/// them.
 pub const ATTEMPTS_MAX: u32 = 10;
 /// Events that wait for the one who polls; the oldest are dropped, and how many is said.
 pub const EVENTS_MAX: usize = 4_096;
@@ -26,5 +27,9 @@ pub const PULLS_MAX: u32 = 40;
 pub const TYPING_MS: u64 = 6_000;
 /// How often the own typing is told, milliseconds.
 pub const TYPING_TOLD_MS: u64 = 3_000;
+/// The broker's deadline of a command that names none, milliseconds.
+pub const DEADLINE_MS: u64 = 10_000;
+/// The same of one that waits for a device that is offline.
+pub const PERSIST_DEADLINE_MS: u64 = 7 * 86_400_000;
 /// The `im-level` this client understands, as the day of its protocol: yyMMdd.
 pub const LEVEL: u64 = 261_126;

@@ -1,13 +1,16 @@
 //! A messenger without a network.
 
+use super::command::CommandState;
 use super::conversation::Tick;
+use super::limits::{ATTEMPTS_MAX, EVENTS_MAX, OUTBOX_MAX};
+use super::up::{Draft, Instruction};
 use super::*;
-use crate::cli::im::model::command::CommandState;
+use serde_json::{Value, json};
 
 fn alice() -> Messenger {
     let mut alice = Messenger::new("alice", 0xABC);
     alice.handle_connected();
-    assert_eq!(alice.poll_event(), Some(Event::Connected));
+    assert_eq!(alice.poll_event(), Some(Event::Connected.into()));
     alice
 }
 
@@ -23,7 +26,7 @@ fn published(messenger: &mut Messenger) -> Vec<(String, Value)> {
 
 fn told(messenger: &mut Messenger) -> Vec<String> {
     std::iter::from_fn(|| messenger.poll_event())
-        .map(|event| event.to_json()["event"].as_str().unwrap_or_default().to_owned())
+        .map(|told| told.to_json()["event"].as_str().unwrap_or_default().to_owned())
         .collect()
 }
 
@@ -43,8 +46,8 @@ fn a_message_goes_out_once_and_comes_back_with_its_number() {
     assert_eq!(publish.payload, br#"{"id":"abc-0","text":"hi"}"#);
     assert_eq!(alice.poll_publish(), None);
     alice.handle_answer(publish.token, Answer::Accepted { seq: Some(3), dup: false });
-    let expect = Event::Accepted { re: "to/bob/msg".into(), id: Some(id), seq: Some(3), dup: false };
-    assert_eq!((alice.poll_event(), alice.waiting()), (Some(expect), 0));
+    let expect = Event::Received { re: "to/bob/msg".into(), id, seq: Some(3), dup: false };
+    assert_eq!((alice.poll_event(), alice.waiting()), (Some(expect.into()), 0));
     let bob = alice.conversation("bob").unwrap();
     assert_eq!((bob.message(3).unwrap().shown().as_str(), bob.unsent().count()), ("hi", 0));
     assert_eq!(bob.tick(3), Tick::Accepted);
@@ -59,7 +62,7 @@ fn what_was_not_answered_goes_out_again_with_the_same_id() {
     alice.send("bob", &Draft::text("hi"), 5).unwrap();
     let first = published(&mut alice);
     alice.type_to("bob", 10_000);
-    alice.handle_disconnected("cut");
+    alice.handle_disconnected("cut", Duration::ZERO);
     assert_eq!(alice.poll_publish(), None);
     alice.send("bob", &Draft::text("still here?"), 6).unwrap();
     alice.handle_connected();
@@ -70,30 +73,18 @@ fn what_was_not_answered_goes_out_again_with_the_same_id() {
 }
 
 #[test]
-fn what_the_connection_does_not_take_is_offered_again() {
-    let mut alice = alice();
-    alice.send("bob", &Draft::text("1"), 5).unwrap();
-    alice.send("bob", &Draft::text("2"), 5).unwrap();
-    let first = alice.poll_publish().unwrap();
-    alice.unpoll(first.clone());
-    assert_eq!(alice.poll_publish(), Some(first));
-    assert_eq!(published(&mut alice).len(), 1);
-    alice.type_to("bob", 10_000);
-    let typing = alice.poll_publish().unwrap();
-    alice.unpoll(typing.clone());
-    assert_eq!(alice.poll_publish(), Some(typing));
-}
-
-#[test]
 fn what_ends_every_connection_is_given_up() {
     let mut alice = alice();
     alice.send("bob", &Draft::text("poison"), 5).unwrap();
     for _ in 0..ATTEMPTS_MAX {
         assert!(alice.poll_publish().is_some());
-        alice.handle_disconnected("cut");
+        alice.handle_disconnected("cut", Duration::ZERO);
         alice.handle_connected();
     }
     assert_eq!(alice.poll_publish(), None);
+    let (token, answer) = alice.poll_given_up(6).unwrap();
+    assert_eq!(alice.poll_given_up(6), None);
+    alice.handle_answer(token, answer);
     assert_eq!(told(&mut alice).iter().filter(|event| *event == "refused").count(), 1);
     assert_eq!(alice.conversation("bob").unwrap().unsent().next().unwrap().refused.as_ref().unwrap().code, "no_answer");
 }
@@ -114,7 +105,7 @@ fn a_gap_is_pulled_and_filled() {
     assert!(!bob.is_incomplete());
     assert_eq!(bob.messages().map(|m| m.seq).collect::<Vec<_>>(), [4, 5, 6, 7, 8]);
     hear(&mut alice, "me/in/bob/msg", &from_bob(8, 7));
-    assert_eq!(told(&mut alice), ["message", "message", "message", "answer"], "what is known is not told");
+    assert_eq!(told(&mut alice), ["message", "message", "message", "message", "message"], "what is known is not told");
 }
 
 #[test]
@@ -124,7 +115,7 @@ fn a_pull_whose_answer_was_lost_is_asked_for_again() {
     hear(&mut alice, "me/in/bob/msg", &from_bob(3, 2));
     let publish = alice.poll_publish().unwrap();
     alice.handle_answer(publish.token, DONE);
-    alice.handle_disconnected("cut");
+    alice.handle_disconnected("cut", Duration::ZERO);
     alice.handle_connected();
     let pulls = published(&mut alice);
     assert_eq!((pulls.len(), &pulls[0].1["after"]), (1, &json!(1)));
@@ -300,12 +291,12 @@ fn queues_have_an_end_and_say_so() {
     for _ in 0..OUTBOX_MAX {
         alice.ask("me/convs", json!({})).unwrap();
     }
-    assert_eq!(alice.send("bob", &Draft::text("hi"), 1), Err(OutboxFull));
+    assert_eq!(alice.send("bob", &Draft::text("hi"), 1), Err(OutboxFull(OUTBOX_MAX)));
     for number in 0..EVENTS_MAX as u64 + 2 {
         hear(&mut alice, "me/head", &json!({"pos": number, "unread": number}));
     }
-    assert_eq!(alice.poll_event(), Some(Event::Lost { events: 2 }));
-    assert!(matches!(alice.poll_event(), Some(Event::Heard(_))));
+    assert_eq!(alice.poll_event(), Some(Event::Missed { events: 2 }.into()));
+    assert!(matches!(alice.poll_event(), Some(Told { event: Event::Head { .. }, .. })));
 }
 
 #[test]

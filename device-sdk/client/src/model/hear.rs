@@ -1,9 +1,9 @@
 //! What comes down changes what is known, and is told when it is new.
 
 use super::conversation::Arrival;
-use super::event::Event;
+use super::event::{Event, Told};
 use super::limits::{NAMES_MAX, PAGE, REFUSALS_MAX, TYPING_MS};
-use super::wire::{self, Heard, Message, Refusal, What};
+use super::wire::{self, Message, Refusal};
 use super::{Messenger, Refused, Teller};
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,22 +18,22 @@ impl Messenger {
         }
     }
 
-    fn hear(&mut self, heard: Heard, now: u64) {
+    fn hear(&mut self, heard: Told, now: u64) {
         let me = self.me.clone();
-        let is_news = match &heard.what {
-            What::Message { with, message } => self.take(with, message.clone()),
-            What::Sent { with, message, dup } => {
+        let is_news = match &heard.event {
+            Event::Message { with, message } => self.take(with, message.clone()),
+            Event::Sent { with, message, dup } => {
                 let from = if message.from.is_empty() { me } else { message.from.clone() };
                 // What was there already comes back without its content.
                 *dup || self.take(with, Message { from, ..message.clone() })
             }
-            What::Receipt { with, receipt } => self.conversation_mut(with).receipt(receipt, &me),
-            What::Recall { with, seq, .. } => {
+            Event::Receipt { with, receipt } => self.conversation_mut(with).receipt(receipt, &me),
+            Event::Recall { with, seq, .. } => {
                 self.conversation_mut(with).recall(*seq, &me);
                 true
             }
-            What::Edit { with, message } => self.conversation_mut(with).edit(message),
-            What::Contact { with, op, own, .. } => {
+            Event::Edit { with, message } => self.conversation_mut(with).edit(message),
+            Event::Contact { with, op, own, .. } => {
                 let state = match (op.as_str(), own) {
                     ("request", false) => "asking",
                     ("request", true) => "asked",
@@ -43,7 +43,7 @@ impl Messenger {
                 self.stand(with, state);
                 true
             }
-            What::Typing { with, from, typing } => {
+            Event::Typing { with, from, typing } => {
                 let until = now + TYPING_MS;
                 let typists = &mut self.conversation_mut(with).typing;
                 if *typing {
@@ -53,7 +53,7 @@ impl Messenger {
                 };
                 true
             }
-            What::Bounce { refusal, with, .. } => {
+            Event::Bounce { refusal, with, .. } => {
                 self.conversation_mut(with).refuse(refusal);
                 // A refusal is told once; only what came too late has no other way here.
                 let re = format!("to/{with}/");
@@ -64,37 +64,32 @@ impl Messenger {
                 };
                 !self.refusals.iter().any(told)
             }
-            What::Refused { re, refusal } => {
+            Event::Refused { re, refusal } => {
                 self.refused(&re.clone(), refusal.clone(), Teller::Topic);
                 return;
             }
-            What::Head { unread } => {
+            Event::Head { unread } => {
                 self.unread = *unread;
                 true
             }
-            What::Conversation { with, summary } => {
+            Event::Conversation { with, summary } => {
                 self.conversation_mut(with).summarise(summary);
                 true
             }
-            What::Command { id, report } => self.commands.report(id, report),
-            What::Answer { re, id } => {
-                self.answer(re, id.as_deref(), &heard.body);
-                true
-            }
-            What::Presence { with, presence } => keep(&mut self.presence, with, presence.clone()),
-            What::State { device, state } => {
+            Event::CommandResult { id, report } => self.commands.report(id, report),
+            Event::Answer { re, id } => self.answer(re, id.as_deref(), &heard.body),
+            Event::Presence { with, presence } => keep(&mut self.presence, with, presence.clone()),
+            Event::State { device, state } => {
                 // Retained state comes again with each connection; an older version changes nothing.
                 let known = self.devices.get(device);
                 let is_news = known.is_none_or(|known| known != state);
                 is_news && keep(&mut self.devices, device, state.clone())
             }
-            What::Gone { topic } => self.gone(topic),
-            What::Stream { .. } | What::Gap { .. } | What::Order { .. } | What::Delta { .. } | What::Other { .. } => {
-                true
-            }
+            Event::Gone { topic } => self.gone(topic),
+            _ => true,
         };
         if is_news {
-            self.event(Event::Heard(Box::new(heard)));
+            self.event(heard);
         }
     }
 
@@ -121,9 +116,10 @@ impl Messenger {
         }
     }
 
-    fn answer(&mut self, re: &str, id: Option<&str>, body: &Value) {
+    /// An answer; whether it is to be told. What was pulled to fill a gap is told as the messages it holds.
+    fn answer(&mut self, re: &str, id: Option<&str>, body: &Value) -> bool {
         match re {
-            "history" => self.answer_history(id.unwrap_or_default(), body),
+            "history" => return self.answer_history(id.unwrap_or_default(), body),
             "convs" => {
                 for summary in list(body, "convs") {
                     if let Ok(summary) = wire::Summary::deserialize(summary) {
@@ -148,26 +144,56 @@ impl Messenger {
         {
             self.conversation_mut(with).clear();
         }
+        true
     }
 
-    fn answer_history(&mut self, id: &str, body: &Value) {
-        let Some(with) = body["with"].as_str() else { return };
+    fn answer_history(&mut self, id: &str, body: &Value) -> bool {
+        let Some(with) = body["with"].as_str() else { return true };
         let messages: Vec<Message> =
             list(body, "messages").iter().filter_map(|message| Message::read(message).ok()).collect();
         // Without a word about it, a full page means that there is more.
         let more = body["more"].as_bool().unwrap_or(messages.len() as u64 >= PAGE);
         let conversation = self.conversation_mut(with);
         if id.starts_with("pull-") {
+            let new: Vec<Message> = messages.iter().filter(|m| conversation.lacks(m)).cloned().collect();
             if let Some(after) = conversation.add_pulled(messages, more) {
                 self.pull(with, after);
             }
-        } else if id.starts_with("older-") {
+            for message in new {
+                self.tell_pulled(with, message, body);
+            }
+            return false;
+        }
+        if id.starts_with("older-") {
             conversation.add_older(messages, more);
+        }
+        true
+    }
+
+    fn tell_pulled(&mut self, with: &str, message: Message, answer: &Value) {
+        let is_it = |entry: &&Value| entry["seq"].as_u64() == Some(message.seq);
+        let body = list(answer, "messages").iter().find(is_it).cloned().unwrap_or(Value::Null);
+        let with = with.to_owned();
+        let event = if message.from == self.me {
+            Event::Sent { with, message, dup: false }
+        } else {
+            Event::Message { with, message }
+        };
+        self.event(Told { body, ..event.into() });
+    }
+
+    /// Tells of a refusal once, whichever way it comes first. Of what waits in the outbox the acknowledgement decides.
+    pub(super) fn refused(&mut self, re: &str, refusal: Refusal, told_by: Teller) {
+        if refusal.id.as_ref().is_some_and(|id| self.outbox.waits(re, id)) {
+            return;
+        }
+        if self.remember_refusal(re, &refusal, told_by) {
+            self.event(Event::Refused { re: re.to_owned(), refusal });
         }
     }
 
-    /// Tells of a refusal once, whichever way it comes first.
-    pub(super) fn refused(&mut self, re: &str, refusal: Refusal, told_by: Teller) {
+    /// Notes a refusal; whether it is news.
+    pub(super) fn remember_refusal(&mut self, re: &str, refusal: &Refusal, told_by: Teller) -> bool {
         let again = self.refusals.iter_mut().find(|known| {
             !known.told_by.contains(&told_by)
                 && known.re == re
@@ -176,7 +202,7 @@ impl Messenger {
         });
         if let Some(known) = again {
             known.told_by.push(told_by);
-            return;
+            return false;
         }
         self.refusals.push_back(Refused {
             re: re.to_owned(),
@@ -191,9 +217,9 @@ impl Messenger {
             self.commands.refuse(id, &format!("{}: {}", refusal.code, refusal.text));
         }
         if let Some(with) = re.strip_prefix("to/").and_then(|rest| rest.strip_suffix("/msg")) {
-            self.conversation_mut(with).refuse(&refusal);
+            self.conversation_mut(with).refuse(refusal);
         }
-        self.event(Event::Refused { re: re.to_owned(), refusal });
+        true
     }
 
     fn stand(&mut self, name: &str, state: &str) {

@@ -202,6 +202,12 @@ impl Conversation {
         Arrival::Next
     }
 
+    /// Whether a message that was pulled is not here yet, and is worth telling.
+    pub(super) fn lacks(&self, message: &Message) -> bool {
+        let is_missing = self.have.is_none_or(|have| message.seq > have);
+        is_missing && !message.gone && !self.messages.contains_key(&message.seq)
+    }
+
     /// Takes what was pulled; the seq after which the next page must be asked for, where one is missing.
     pub(super) fn add_pulled(&mut self, messages: Vec<Message>, more: bool) -> Option<u64> {
         let newest = messages.iter().map(|message| message.seq).max();
@@ -308,6 +314,11 @@ impl Conversation {
         while self.unsent.len() > super::limits::OUTBOX_MAX {
             self.unsent.pop_front();
         }
+    }
+
+    /// An own message was never published.
+    pub(super) fn forget(&mut self, id: &str) {
+        self.unsent.retain(|unsent| unsent.id != id);
     }
 
     /// An own message was refused.

@@ -1,14 +1,15 @@
 //! Topics and payloads, read.
 
 use super::*;
+use serde_json::json;
 
-fn heard(topic: &str, payload: &str) -> Heard {
+fn heard(topic: &str, payload: &str) -> Told {
     read(&format!("im/v1/{topic}"), payload.as_bytes()).unwrap()
 }
 
 #[test]
 fn each_topic_has_its_meaning() {
-    let check = |topic: &str, payload: &str, expect: What| assert_eq!(heard(topic, payload).what, expect, "{topic}");
+    let check = |topic: &str, payload: &str, expect: Event| assert_eq!(heard(topic, payload).event, expect, "{topic}");
     let message = Message {
         seq: 12,
         pos: 40,
@@ -20,56 +21,56 @@ fn each_topic_has_its_meaning() {
         ..Message::default()
     };
     let text = r#"{"seq":12,"pos":40,"prev":11,"from":"alice","ts":1790000000000,"id":"a1","text":"hi","new":1}"#;
-    check("me/in/alice/msg", text, What::Message { with: "alice".into(), message });
+    check("me/in/alice/msg", text, Event::Message { with: "alice".into(), message });
     let receipt = Receipt { recv: 9, read: 7, ..Receipt::default() };
     check(
         "me/in/bob/receipt",
         r#"{"pos":1,"recv":9,"read":7,"by":"bob"}"#,
-        What::Receipt { with: "bob".into(), receipt },
+        Event::Receipt { with: "bob".into(), receipt },
     );
     let receipt = Receipt { seq: 4, recv: 3, read: 1, of: Some(5), own: false };
     let counts = r#"{"seq":4,"recv":3,"read":1,"of":5}"#;
-    check("me/in/g-home/receipt", counts, What::Receipt { with: "g-home".into(), receipt });
+    check("me/in/g-home/receipt", counts, Event::Receipt { with: "g-home".into(), receipt });
     let receipt = Receipt { read: 7, own: true, ..Receipt::default() };
-    check("me/in/bob/receipt", r#"{"self":true,"read":7}"#, What::Receipt { with: "bob".into(), receipt });
-    check("me/in/bob/recall", r#"{"seq":3}"#, What::Recall { with: "bob".into(), seq: 3, by: "bob".into() });
+    check("me/in/bob/receipt", r#"{"self":true,"read":7}"#, Event::Receipt { with: "bob".into(), receipt });
+    check("me/in/bob/recall", r#"{"seq":3}"#, Event::Recall { with: "bob".into(), seq: 3, by: "bob".into() });
     check(
         "me/in/g-home/typing",
         r#"{"from":"bob","typing":false}"#,
-        What::Typing { with: "g-home".into(), from: "bob".into(), typing: false },
+        Event::Typing { with: "g-home".into(), from: "bob".into(), typing: false },
     );
     check(
         "me/in/alice/gap",
         r#"{"from":1,"to":9,"why":"overflow"}"#,
-        What::Gap { from: 1, to: 9, why: "overflow".into() },
+        Event::Gap { from: 1, to: 9, why: "overflow".into() },
     );
     check(
         "me/history/res",
         r#"{"re":"history","id":"h1"}"#,
-        What::Answer { re: "history".into(), id: Some("h1".into()) },
+        Event::Answer { re: "history".into(), id: Some("h1".into()) },
     );
-    check("me/contact/res", r#"{"re":"me/contact/bob"}"#, What::Answer { re: "contact/bob".into(), id: None });
+    check("me/contact/res", r#"{"re":"me/contact/bob"}"#, Event::Answer { re: "contact/bob".into(), id: None });
     let report = Report { device: "lamp".into(), name: "set".into(), state: "done".into(), ..Report::default() };
     check(
         "me/res/c1",
         r#"{"id":"c1","device":"lamp","name":"set","state":"done"}"#,
-        What::Command { id: "c1".into(), report },
+        Event::CommandResult { id: "c1".into(), report },
     );
     let order = Order { args: json!({"on": true}), from: "alice".into(), left_ms: Some(9_800), once: true };
     check(
         "me/cmd/c1/set",
         r#"{"args":{"on":true},"from":"alice","left_ms":9800,"once":true}"#,
-        What::Order { id: "c1".into(), name: "set".into(), order },
+        Event::Command { id: "c1".into(), name: "set".into(), order },
     );
-    check("presence/bob/avail", "online", What::Other { topic: "presence/bob/avail".into() });
-    check("presence/bob", "", What::Gone { topic: "presence/bob".into() });
-    check("me/later/thing", "{}", What::Other { topic: "me/later/thing".into() });
+    check("presence/bob/avail", "online", Event::Other { topic: "presence/bob/avail".into() });
+    check("presence/bob", "", Event::Gone { topic: "presence/bob".into() });
+    check("me/later/thing", "{}", Event::Other { topic: "me/later/thing".into() });
 }
 
 #[test]
 fn an_account_may_be_called_res() {
-    assert!(matches!(heard("me/conv/res", r#"{"addr":"res","seq":1}"#).what, What::Conversation { .. }));
-    assert!(matches!(heard("me/conv/res", r#"{"re":"conv/bob"}"#).what, What::Answer { .. }));
+    assert!(matches!(heard("me/conv/res", r#"{"addr":"res","seq":1}"#).event, Event::Conversation { .. }));
+    assert!(matches!(heard("me/conv/res", r#"{"re":"conv/bob"}"#).event, Event::Answer { .. }));
 }
 
 #[test]

@@ -13,6 +13,17 @@ pub struct Publish {
     pub payload: Vec<u8>,
     /// How much it matters.
     pub effort: Effort,
+    /// The broker keeps it as the topic's value.
+    pub retain: bool,
+    /// It may arrive twice and does no harm: a message with a client id.
+    pub is_idempotent: bool,
+}
+
+impl Publish {
+    /// Without a token yet, not retained.
+    pub(super) fn new(topic: String, payload: Vec<u8>, effort: Effort) -> Self {
+        Self { token: 0, topic, payload, effort, retain: false, is_idempotent: false }
+    }
 }
 
 /// How much a publish matters.
@@ -49,6 +60,12 @@ impl Draft {
         Self { text: Some(text.into()), ..Self::default() }
     }
 
+    /// With a client id of one's own.
+    #[must_use]
+    pub fn id(self, id: impl Into<String>) -> Self {
+        Self { id: Some(id.into()), ..self }
+    }
+
     /// Its payload. Even a bare text goes as JSON, because of the id.
     pub fn payload(&self, id: &str) -> Value {
         let mut all = Map::new();
@@ -65,6 +82,18 @@ impl Draft {
         put("re", self.re.map(|re| json!(re)));
         put("notify", self.quiet.then_some(json!(false)));
         Value::Object(all)
+    }
+}
+
+impl From<&str> for Draft {
+    fn from(text: &str) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<String> for Draft {
+    fn from(text: String) -> Self {
+        Self::text(text)
     }
 }
 

@@ -1,66 +1,11 @@
 //! What lies below `im/v1/`: topics and payloads that come down, as types. `docs/protocol.md` sections 3 to 8.
 
+use super::event::{Event, Told};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 #[cfg(test)]
 mod tests;
-
-/// Something that came down, read.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Heard {
-    /// What it is.
-    pub what: What,
-    /// The payload as it came, for those who pass everything on; null where it is not JSON.
-    pub body: Value,
-}
-
-/// What came down. `with` is the address in the topic: the peer, the group, the channel or the room.
-#[derive(Debug, Clone, PartialEq)]
-pub enum What {
-    /// A message.
-    Message { with: String, message: Message },
-    /// Marks of the peer, counts of a group, or the own mark of another terminal.
-    Receipt { with: String, receipt: Receipt },
-    /// A message was wiped.
-    Recall { with: String, seq: u64, by: String },
-    /// A message was replaced.
-    Edit { with: String, message: Message },
-    /// A step towards being contacts, or away; `own`: taken on another terminal of this account.
-    Contact { with: String, op: String, text: Option<String>, own: bool },
-    /// Somebody types, or has stopped.
-    Typing { with: String, from: String, typing: bool },
-    /// The latest value of a stream.
-    Stream { with: String, name: String, payload: Vec<u8> },
-    /// A message or a command did not get there.
-    Bounce { with: String, refusal: Refusal, seq: Option<u64> },
-    /// Mailbox positions that are gone.
-    Gap { from: u64, to: u64, why: String },
-    /// What this account sent, from any of its terminals.
-    Sent { with: String, message: Message, dup: bool },
-    /// The badge.
-    Head { unread: u64 },
-    /// A conversation changed.
-    Conversation { with: String, summary: Summary },
-    /// What this terminal published was refused.
-    Refused { re: String, refusal: Refusal },
-    /// How a command goes that this account gave.
-    Command { id: String, report: Report },
-    /// The answer to a request below `me/`.
-    Answer { re: String, id: Option<String> },
-    /// Presence of a contact.
-    Presence { with: String, presence: Presence },
-    /// State of a device.
-    State { device: String, state: DeviceState },
-    /// Device: something to do.
-    Order { id: String, name: String, order: Order },
-    /// Device: what is desired and not so.
-    Delta { version: u64, desired: Map<String, Value> },
-    /// A retained value was taken back.
-    Gone { topic: String },
-    /// Known to nobody here; a later broker may say more than this client understands.
-    Other { topic: String },
-}
 
 /// A message as it is delivered.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -245,41 +190,41 @@ pub enum Unreadable {
 }
 
 /// Reads what came on a topic.
-pub fn read(topic: &str, payload: &[u8]) -> Result<Heard, Unreadable> {
+pub fn read(topic: &str, payload: &[u8]) -> Result<Told, Unreadable> {
     let below = topic.strip_prefix("im/v1/").ok_or_else(|| Unreadable::Topic(topic.to_owned()))?;
     let levels: Vec<&str> = below.split('/').collect();
     if let ["me", "in", with, "stream", name] = levels[..] {
-        let what = What::Stream { with: with.to_owned(), name: name.to_owned(), payload: payload.to_vec() };
-        return Ok(Heard { what, body: serde_json::from_slice(payload).unwrap_or(Value::Null) });
+        let what = Event::Stream { with: with.to_owned(), name: name.to_owned(), payload: payload.to_vec() };
+        return Ok(Told { body: serde_json::from_slice(payload).unwrap_or(Value::Null), ..what.into() });
     }
     if let ["presence", _, "avail"] = levels[..] {
-        return Ok(Heard { what: What::Other { topic: below.to_owned() }, body: Value::Null });
+        return Ok(Event::Other { topic: below.to_owned() }.into());
     }
     if payload.is_empty() {
-        return Ok(Heard { what: What::Gone { topic: below.to_owned() }, body: Value::Null });
+        return Ok(Event::Gone { topic: below.to_owned() }.into());
     }
     let unreadable = |error| Unreadable::Payload { topic: topic.to_owned(), error };
     let body = Value::Object(serde_json::from_slice(payload).map_err(unreadable)?);
     let what = what(below, &levels, &body).map_err(unreadable)?;
-    Ok(Heard { what, body })
+    Ok(Told { body, ..what.into() })
 }
 
-fn what(below: &str, levels: &[&str], body: &Value) -> Result<What, serde_json::Error> {
+fn what(below: &str, levels: &[&str], body: &Value) -> Result<Event, serde_json::Error> {
     let text = |key: &str| body[key].as_str().map(str::to_owned);
     let number = |key: &str| body[key].as_u64().unwrap_or_default();
     Ok(match *levels {
         ["me", "in", with, kind] => incoming(with, kind, below, body)?,
-        ["me", "sent"] => What::Sent {
+        ["me", "sent"] => Event::Sent {
             with: text("to").unwrap_or_default(),
             message: Message::read(body)?,
             dup: body["dup"].as_bool().unwrap_or_default(),
         },
-        ["me", "head"] => What::Head { unread: number("unread") },
-        ["me", "err"] => What::Refused { re: text("re").unwrap_or_default(), refusal: Refusal::deserialize(body)? },
+        ["me", "head"] => Event::Head { unread: number("unread") },
+        ["me", "err"] => Event::Refused { re: text("re").unwrap_or_default(), refusal: Refusal::deserialize(body)? },
         ["me", "cmd", id, name] => {
-            What::Order { id: id.to_owned(), name: name.to_owned(), order: Order::deserialize(body)? }
+            Event::Command { id: id.to_owned(), name: name.to_owned(), order: Order::deserialize(body)? }
         }
-        ["me", "delta"] => What::Delta {
+        ["me", "delta"] => Event::Delta {
             version: number("version"),
             desired: body["desired"].as_object().cloned().unwrap_or_default(),
         },
@@ -287,48 +232,48 @@ fn what(below: &str, levels: &[&str], body: &Value) -> Result<What, serde_json::
         ["me", .., "res"] if body.get("re").is_some() => {
             // Said with and without the `me/` that all of them have.
             let re = text("re").unwrap_or_default();
-            What::Answer { re: re.strip_prefix("me/").unwrap_or(&re).to_owned(), id: text("id") }
+            Event::Answer { re: re.strip_prefix("me/").unwrap_or(&re).to_owned(), id: text("id") }
         }
-        ["me", "res", id] => What::Command { id: id.to_owned(), report: Report::deserialize(body)? },
-        ["me", "conv", with] => What::Conversation { with: with.to_owned(), summary: Summary::deserialize(body)? },
-        ["presence", with] => What::Presence { with: with.to_owned(), presence: Presence::deserialize(body)? },
-        ["state", device] => What::State { device: device.to_owned(), state: DeviceState::deserialize(body)? },
-        _ => What::Other { topic: below.to_owned() },
+        ["me", "res", id] => Event::CommandResult { id: id.to_owned(), report: Report::deserialize(body)? },
+        ["me", "conv", with] => Event::Conversation { with: with.to_owned(), summary: Summary::deserialize(body)? },
+        ["presence", with] => Event::Presence { with: with.to_owned(), presence: Presence::deserialize(body)? },
+        ["state", device] => Event::State { device: device.to_owned(), state: DeviceState::deserialize(body)? },
+        _ => Event::Other { topic: below.to_owned() },
     })
 }
 
 /// What comes below `me/in/`.
-fn incoming(with: &str, kind: &str, below: &str, body: &Value) -> Result<What, serde_json::Error> {
+fn incoming(with: &str, kind: &str, below: &str, body: &Value) -> Result<Event, serde_json::Error> {
     let text = |key: &str| body[key].as_str().map(str::to_owned);
     let number = |key: &str| body[key].as_u64();
     let with = with.to_owned();
     Ok(match kind {
-        "msg" => What::Message { with, message: Message::read(body)? },
-        "receipt" => What::Receipt { with, receipt: Receipt::deserialize(body)? },
-        "recall" => What::Recall {
+        "msg" => Event::Message { with, message: Message::read(body)? },
+        "receipt" => Event::Receipt { with, receipt: Receipt::deserialize(body)? },
+        "recall" => Event::Recall {
             seq: number("seq").unwrap_or_default(),
             by: text("by").unwrap_or_else(|| with.clone()),
             with,
         },
-        "edit" => What::Edit { with, message: Message::read(body)? },
-        "contact" => What::Contact {
+        "edit" => Event::Edit { with, message: Message::read(body)? },
+        "contact" => Event::Contact {
             with,
             op: text("op").unwrap_or_default(),
             text: text("text"),
             own: body["self"].as_bool().unwrap_or_default(),
         },
-        "typing" => What::Typing {
+        "typing" => Event::Typing {
             from: text("from").unwrap_or_else(|| with.clone()),
             with,
             typing: body["typing"].as_bool().unwrap_or(true),
         },
-        "bounce" => What::Bounce { with, refusal: Refusal::deserialize(body)?, seq: number("seq") },
-        "gap" => What::Gap {
+        "bounce" => Event::Bounce { with, refusal: Refusal::deserialize(body)?, seq: number("seq") },
+        "gap" => Event::Gap {
             from: number("from").unwrap_or_default(),
             to: number("to").unwrap_or_default(),
             why: text("why").unwrap_or_default(),
         },
-        _ => What::Other { topic: below.to_owned() },
+        _ => Event::Other { topic: below.to_owned() },
     })
 }
 
@@ -372,66 +317,5 @@ fn membership(body: &Value) -> String {
         "rename" => format!("called this `{}`", word("name")),
         "dissolve" => "dissolved this group".to_owned(),
         _ => body.to_string(),
-    }
-}
-
-impl Heard {
-    /// One JSON object that says it all: `event`, `with` where there is an address, and the keys of the payload.
-    pub fn to_json(&self) -> Value {
-        let (event, with): (&str, Option<&str>) = match &self.what {
-            What::Message { with, .. } => ("message", Some(with)),
-            What::Receipt { with, .. } => ("receipt", Some(with)),
-            What::Recall { with, .. } => ("recall", Some(with)),
-            What::Edit { with, .. } => ("edit", Some(with)),
-            What::Contact { with, .. } => ("contact", Some(with)),
-            What::Typing { with, .. } => ("typing", Some(with)),
-            What::Stream { with, .. } => ("stream", Some(with)),
-            What::Bounce { with, .. } => ("bounce", Some(with)),
-            What::Gap { .. } => ("gap", None),
-            What::Sent { with, .. } => ("sent", Some(with)),
-            What::Head { .. } => ("head", None),
-            What::Conversation { with, .. } => ("conversation", Some(with)),
-            What::Refused { .. } => ("refused", None),
-            What::Command { report, .. } => ("command", Some(&report.device)),
-            What::Answer { .. } => ("answer", None),
-            What::Presence { with, .. } => ("presence", Some(with)),
-            What::State { device, .. } => ("state", Some(device)),
-            What::Order { order, .. } => ("order", Some(&order.from)),
-            What::Delta { .. } => ("delta", None),
-            What::Gone { topic } => ("gone", Some(topic)),
-            What::Other { topic } => ("other", Some(topic)),
-        };
-        let mut all = Map::new();
-        all.insert("event".to_owned(), json!(event));
-        if let Some(with) = with {
-            all.insert("with".to_owned(), json!(with));
-        }
-        match (&self.body, &self.what) {
-            (_, What::Stream { name, payload, .. }) => {
-                all.insert("name".to_owned(), json!(name));
-                let value = match &self.body {
-                    Value::Null => json!(String::from_utf8_lossy(payload)),
-                    value => value.clone(),
-                };
-                all.insert("value".to_owned(), value);
-            }
-            (Value::Object(keys), what) => {
-                for (key, value) in keys {
-                    // A payload never hides what the topic says.
-                    all.entry(key.clone()).or_insert_with(|| value.clone());
-                }
-                if let What::Command { id, .. } | What::Order { id, .. } = what {
-                    all.insert("id".to_owned(), json!(id));
-                }
-                if let What::Order { name, .. } = what {
-                    all.insert("name".to_owned(), json!(name));
-                }
-            }
-            (Value::Null, _) => {}
-            (value, _) => {
-                all.insert("value".to_owned(), value.clone());
-            }
-        }
-        Value::Object(all)
     }
 }
