@@ -51,7 +51,8 @@ impl Api {
         }
         let put = put?;
         let is_new = put["dup"] != true;
-        tracing::info!(id = %put["id"], size = %put["size"], is_new, "operator puts in a blob");
+        let id = put["id"].as_str().unwrap_or_default();
+        tracing::info!(id, size = %put["size"], is_new, "operator puts in a blob");
         Ok(shown(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &put))
     }
 

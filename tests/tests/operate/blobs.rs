@@ -196,7 +196,7 @@ fn device(broker: &Broker, public: Vec<u8>) -> std::thread::JoinHandle<Vec<u8>> 
         };
         let id = order.topic.split('/').nth(4).expect("an id").to_owned();
         let args = serde_json::from_str::<Json>(order.text()).expect("JSON")["args"].clone();
-        let mut say = |lamp: &mut Client, payload: String| {
+        let say = |lamp: &mut Client, payload: String| {
             assert_eq!(lamp.say(1, &format!("im/v1/me/cmdres/{id}"), payload), 0);
         };
         let size = args["size"].as_u64().expect("a size");
@@ -234,6 +234,7 @@ fn a_device_is_updated() {
     assert_eq!(alice.say(1, "im/v1/me/contact/lamp", r#"{"op":"request"}"#), 0);
     let mut lamp = Connect::v5("lamp-1").username("lamp").password(PASSWORD).to(&broker);
     assert_eq!(lamp.say(1, "im/v1/me/contact/alice", r#"{"op":"accept"}"#), 0);
+    assert_eq!(lamp.say(1, "im/v1/me/describe", r#"{"name":"Lamp"}"#), 0);
     lamp.disconnect();
     let board = device(&broker, public);
     let url = format!("mqtt://{}", broker.addr());
