@@ -6,11 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms whose citations are read, and how docs/conformance.md abbreviates them.
-const ROOMS: [(&str, &str); 5] = [
+const ROOMS: [(&str, &str); 6] = [
     ("core/", "broker/core/src/"),
     ("broker/", "broker/src/"),
     ("protocol/", "device-sdk/protocol/src/"),
     ("codec/", "device-sdk/protocol/tests/codec/"),
+    ("client/", "device-sdk/client/src/"),
     ("tests/", "tests/tests/"),
 ];
 

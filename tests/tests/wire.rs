@@ -26,6 +26,7 @@ mod wire {
     mod quic;
     mod quic_early;
     mod quic_life;
+    mod quic_native;
     mod quic_streams;
     mod restart;
     mod retained;

@@ -371,7 +371,9 @@ impl Driver {
             Ok(true) => self.look_for_streams(&conn),
             Ok(false) => {
                 conn.blocked.set(true);
-                conn.wake();
+                if conn.socket.borrow().is_waited_for() {
+                    conn.wake();
+                }
             }
             Err(()) => self.drop_conn(&conn),
         }
@@ -559,7 +561,7 @@ impl Future for Task {
                 Ok(_) if conn.socket.borrow().is_further_stream() => {
                     drop(buffer);
                     conn.ended.set(true);
-                    driver.hub.borrow_mut().finish(driver.now(), conn.link);
+                    driver.hub.borrow_mut().hear_no_more(driver.now(), conn.link);
                     driver.wake();
                     return Poll::Pending;
                 }

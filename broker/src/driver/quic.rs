@@ -20,6 +20,7 @@ impl Driver {
         let Some(link) = self.hub.borrow_mut().open(now, &peer) else {
             return new.connection.close(close_code(ReasonCode::SERVER_BUSY), b"too many connections");
         };
+        let connection = new.connection.clone();
         let stream = QuicStream::new(new.connection, new.send, new.recv);
         let socket = Socket::Control(Box::new(stream), None);
         let mut conn = Conn::new(link, socket, Layer::Plain, vec![], Wire::of(new.native), arrival);
@@ -27,8 +28,14 @@ impl Driver {
             let early = Rc::new(Early::default());
             conn.early = Some(Rc::clone(&early));
             tokio::task::spawn_local(async move {
-                handshake.complete().await;
-                early.complete();
+                if handshake.complete().await {
+                    early.complete();
+                } else {
+                    connection.close(
+                        close_code(ReasonCode::MAXIMUM_CONNECT_TIME),
+                        b"the handshake was not completed in time",
+                    );
+                }
             });
         }
         self.run(Rc::new(conn));

@@ -47,6 +47,12 @@ impl Socket {
         }
     }
 
+    /// Whether the task has to wait for room by [`Self::poll_write_ready`]. A QUIC stream that had none wakes it by itself, as
+    /// [`Self::try_write`] was told.
+    pub(super) fn is_waited_for(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
     /// Whether it is worth trying to write again. A QUIC stream is tried whenever its task is woken.
     pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

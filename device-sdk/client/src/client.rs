@@ -53,6 +53,9 @@ impl Client {
     /// What no attempt could mend: a wrong URL, no account, unreadable certificates, an outbox that cannot be used.
     pub async fn start(url: &str, options: Options) -> Result<Self, ConnectError> {
         let (target, named) = Target::parse(url)?;
+        if let Some(bad) = options.listen.filters().into_iter().find(|filter| !filter.is_legal()) {
+            return Err(ConnectError::Subscription { filter: bad.filter, why: "it is no topic filter".to_owned() });
+        }
         let user = named.user.or_else(|| options.user.clone()).ok_or(ConnectError::NoUser)?;
         let password = named.password.or_else(|| options.password.clone()).unwrap_or_default().0;
         let (store, messenger, ends, terminal) = prepare(&options, &user).await?;

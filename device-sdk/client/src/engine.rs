@@ -53,6 +53,8 @@ struct Life {
     since: Instant,
     /// Publishes without an answer.
     unanswered: usize,
+    /// At most so many.
+    window: usize,
     /// The road had no room; wait for some.
     is_blocked: bool,
     /// What the road subscribes to by itself.
@@ -78,7 +80,8 @@ impl<R: Roads> Engine<R> {
             self.epoch += 1;
             let mut road = self.roads.open(filters.clone());
             let (stage, since) = (Stage::Connecting, Instant::now());
-            let mut life = Life { stage, since, unanswered: 0, is_blocked: false, filters };
+            let window = road.window;
+            let mut life = Life { stage, since, unanswered: 0, window, is_blocked: false, filters };
             let over = self.live(&mut road, &mut life).await;
             drop(road);
             let why = match over {
@@ -171,7 +174,7 @@ impl<R: Roads> Engine<R> {
                 life.is_blocked = !road.up.is_closed();
                 return;
             };
-            match next_up(&mut core, self.epoch, life, road.window) {
+            match next_up(&mut core, self.epoch, life) {
                 Some(up) => permit.send(up),
                 None => return,
             }
@@ -184,6 +187,7 @@ impl<R: Roads> Engine<R> {
         let mut core = shared.lock();
         match down {
             Down::Early => life.stage = Stage::Early,
+            Down::Window(window) => life.window = life.window.min(usize::from(window)),
             Down::Connected => {
                 life.stage = Stage::Connected;
                 core.first.get_or_insert(Ok(()));
@@ -219,10 +223,15 @@ impl<R: Roads> Engine<R> {
 
     /// A publish has its end: first on disk, where it has a row, then told.
     fn answered(&mut self, token: u64, answer: Answer) {
-        let has_row = self.shared.lock().messenger.has_row(token);
-        if has_row && self.store.is_some() {
-            self.give(Job::End(token, answer));
+        let mut core = self.shared.lock();
+        if core.messenger.has_row(token) && self.store.is_some() {
+            let is_first = core.messenger.begin_end(token);
+            drop(core);
+            if is_first {
+                self.give(Job::End(token, answer));
+            }
         } else {
+            drop(core);
             self.tell_end(token, answer, None);
         }
     }
@@ -231,7 +240,7 @@ impl<R: Roads> Engine<R> {
         let mut core = self.shared.lock();
         core.messenger.handle_answer(token, answer);
         if !core.collect(false, None, row) {
-            // Nobody is told of it; the row has done its work.
+            // It is of a kind of which nobody is told; the row has done its work.
             core.told_rows.extend(row);
         }
         drop(core);
@@ -333,6 +342,8 @@ impl<R: Roads> Engine<R> {
 
     /// The last things: what was given to the disk gets there.
     async fn finish(mut self, ended: Option<ConnectError>) {
+        // Also of what was told while the client already left.
+        self.give_rows();
         while !self.jobs.is_empty() {
             self.give_jobs();
             let done = next_done(self.store.as_mut()).await;
@@ -351,7 +362,7 @@ impl<R: Roads> Engine<R> {
 }
 
 /// The next thing for the road.
-fn next_up(core: &mut Core, epoch: u64, life: &mut Life, window: usize) -> Option<Up> {
+fn next_up(core: &mut Core, epoch: u64, life: &mut Life) -> Option<Up> {
     while let Some((of, number)) = core.acks.pop_front() {
         // On a connection that is gone there is nothing to acknowledge: it comes again.
         if of == epoch {
@@ -363,7 +374,7 @@ fn next_up(core: &mut Core, epoch: u64, life: &mut Life, window: usize) -> Optio
     {
         return Some(up);
     }
-    if life.unanswered >= window {
+    if life.unanswered >= life.window {
         return None;
     }
     let publish: Publish = match life.stage {

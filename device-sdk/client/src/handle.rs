@@ -201,14 +201,19 @@ impl Handle {
         self.say(|messenger| messenger.cancel(device, id)).await
     }
 
-    /// Says that everything up to `seq` was read.
+    /// Says that everything up to `seq` was read. To what is no address nothing is said.
     pub fn read(&self, with: &str, seq: u64) {
-        self.with(|messenger| messenger.read(with, seq));
+        if is_address(with) {
+            self.with(|messenger| messenger.read(with, seq));
+        }
     }
 
-    /// Says that somebody types. Told every few seconds at most, and only to those who are there.
+    /// Says that somebody types. Told every few seconds at most, and only to those who are there. To what is no address nothing
+    /// is said.
     pub fn typing(&self, with: &str) {
-        self.with(|messenger| messenger.type_to(with, now_ms()));
+        if is_address(with) {
+            self.with(|messenger| messenger.type_to(with, now_ms()));
+        }
     }
 
     /// Sends the latest value of a stream to those who are there. Without a connection it is nothing.
@@ -372,7 +377,7 @@ impl Handle {
     /// Subscribes to ordinary topics, also on later connections. What comes is told as [`crate::Event::Published`], and a
     /// refusal as [`crate::Event::Refused`] of the filter.
     pub fn subscribe(&self, filter: Filter) -> Result<(), SendError> {
-        if filter.filter.is_empty() || filter.filter.starts_with("im/") || filter.filter.contains('\0') {
+        if filter.filter.starts_with("im/") || !filter.is_legal() {
             return Err(SendError::Topic(filter.filter));
         }
         let mut core = self.shared.lock();

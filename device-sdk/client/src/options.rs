@@ -100,6 +100,11 @@ impl Filter {
         Self { filter: filter.into(), quality: Quality::AtLeastOnce }
     }
 
+    /// Whether a broker could take it: others end the connection.
+    pub fn is_legal(&self) -> bool {
+        parlor_protocol::topic::check_filter(&self.filter).is_ok()
+    }
+
     /// Delivered once or never. Of messages so delivered nobody is told that they arrived.
     pub fn at_most_once(filter: impl Into<String>) -> Self {
         Self { filter: filter.into(), quality: Quality::AtMostOnce }

@@ -199,6 +199,9 @@ impl Disk {
                 let _ = done.blocking_send(done_job);
             }
         }
+        // What was only removed goes to disk with this.
+        let last = self.database.begin_write().map(redb::WriteTransaction::commit);
+        drop(last);
     }
 
     fn commit(&self, batch: &[Job]) -> Result<(), OutboxError> {
@@ -219,6 +222,7 @@ impl Disk {
                     Job::Put(Row { token, topic, payload, retain, id, until_ms }) => {
                         let id = id.as_deref().unwrap_or_default();
                         rows.insert(token, (topic.as_str(), payload.as_slice(), *retain, id, *until_ms))?;
+                        ends.remove(token)?;
                     }
                     Job::End(token, Answer::Accepted { seq, dup }) => {
                         ends.insert(token, (true, seq.unwrap_or_default(), *dup, "", ""))?;

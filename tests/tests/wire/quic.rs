@@ -276,6 +276,7 @@ fn a_flood_of_datagrams_costs_nobody_else() {
     }
     let grown = resident_bytes(&site.house.broker).saturating_sub(before);
     assert!(sent > 100_000_000 && grown < 32 * 1024 * 1024, "{grown} bytes after {sent}");
+    assert!(refused(&site.operator().metrics(), "quic_datagram_unasked") > 1_000);
 }
 
 /// RFC 9000 s8.1.2: with many handshakes under way a client shows first that it receives at its address. Good clients do

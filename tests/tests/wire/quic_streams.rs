@@ -195,4 +195,9 @@ fn a_stream_nobody_reads_holds_up_no_other() {
     }
     one.quiet();
     control.quiet();
+    // Nor does the broker try again and again: what it cannot write waits until QUIC says that there is room.
+    let before = site.house.broker.cpu_seconds();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let used = site.house.broker.cpu_seconds() - before;
+    assert!(used < 0.2, "{used} s of CPU in a second in which nothing happened");
 }

@@ -21,6 +21,8 @@ mod sys;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_frames;
+#[cfg(test)]
 mod tests_native;
 #[cfg(test)]
 mod tests_roads;

@@ -103,9 +103,11 @@ impl Hub {
             Phase::Connecting => self.abort(now, slot, "first_packet_not_connect"),
             Phase::Open => {
                 self.counters.refused.add("frame_unknown");
-                self.put_frame(slot, &Down::Unknown { tag });
+                let stream = self.links[slot as usize].stream;
+                let outlet = if stream == Some(StreamKind::Datagrams) { self.main_of(slot) } else { slot };
+                self.put_frame(outlet, &Down::Unknown { tag });
                 self.stop_unless_it_reads(slot);
-                if self.links[slot as usize].stream == Some(StreamKind::Bulk) {
+                if stream == Some(StreamKind::Bulk) {
                     self.finish(now, link);
                 }
             }
@@ -245,6 +247,9 @@ impl Hub {
             None => {
                 self.counters.refused.add(refusal.code.text());
                 self.tell_error(slot, frame.name(), frame_code(code), &refusal.text);
+                if self.links[slot as usize].stream == Some(StreamKind::Bulk) {
+                    self.native.answered.push(self.id_of(slot));
+                }
             }
         }
         self.stop_unless_it_reads(slot);
@@ -406,6 +411,8 @@ impl Hub {
                 self.notices.push(now.ms, label, || {
                     format!("what the Hello of client {client:?} wants is refused: {filter} ({label})")
                 });
+                let text = format!("{filter} is not subscribed to: {label}");
+                self.tell_error(slot, "Hello", FrameCode::Quota, &text);
             }
         }
         self.settle_im(now);

@@ -2,19 +2,20 @@
 
 mod blob;
 
+use super::Effect;
 use super::tests::*;
 use crate::auth::AuthAnswer;
-use crate::limits::Limits;
-use crate::link::{LinkId, Peer, StreamKind};
+use crate::link::{LinkId, Peer};
+use crate::native::down;
 use parlor_protocol::link::{
-    Body, Code, CommandState, Decoded, Down, LEVEL, LinkError, Message, PresenceState, SCHEMA, SIZE_MAX, Secret, Up,
-    decode_frame, flags, wants,
+    Body, Code, CommandState, Decoded, Down, LEVEL, Message, PresenceState, SCHEMA, SIZE_MAX, Secret, Up, decode_frame,
+    flags, wants,
 };
-use parlor_protocol::mqtt::{Packet, Version, decode};
+use parlor_protocol::mqtt::{Packet, Properties, Property, Publish, Version, decode};
 
 const PUSHED: u16 = wants::PUSH | wants::SENT;
 
-fn hello<'a>(account: &'a str, terminal: &'a str, wants: u16) -> Up<'a> {
+pub(super) fn hello<'a>(account: &'a str, terminal: &'a str, wants: u16) -> Up<'a> {
     Up::Hello {
         level: LEVEL,
         schema: SCHEMA,
@@ -34,18 +35,18 @@ fn hello<'a>(account: &'a str, terminal: &'a str, wants: u16) -> Up<'a> {
 }
 
 impl House {
-    fn open_native(&mut self) -> LinkId {
+    pub(super) fn open_native(&mut self) -> LinkId {
         let peer = Peer { address: [127, 0, 0, 1].into(), allow_anonymous: true, certificate: None, native: true };
         self.hub.open(self.now, &peer).unwrap()
     }
 
-    fn tell(&mut self, link: LinkId, frame: &Up<'_>) {
+    pub(super) fn tell(&mut self, link: LinkId, frame: &Up<'_>) {
         self.hub.frame(self.now, link, frame, 20);
         self.settle();
     }
 
     /// Lets in whoever has said Hello or CONNECT with a user name.
-    fn admit(&mut self) {
+    pub(super) fn admit(&mut self) {
         let (link, request) = self.asked.pop().unwrap();
         let account = request.username.unwrap();
         let answer = AuthAnswer::Accept { account, groups: vec![], expires_at_ms: None, data: None };
@@ -53,7 +54,7 @@ impl House {
         self.settle();
     }
 
-    fn greet(&mut self, frame: &Up<'_>) -> LinkId {
+    pub(super) fn greet(&mut self, frame: &Up<'_>) -> LinkId {
         let link = self.open_native();
         self.tell(link, frame);
         self.admit();
@@ -61,14 +62,14 @@ impl House {
     }
 
     /// A native terminal that is in.
-    fn native(&mut self, account: &str, terminal: &str, wants: u16) -> LinkId {
+    pub(super) fn native(&mut self, account: &str, terminal: &str, wants: u16) -> LinkId {
         let link = self.greet(&hello(account, terminal, wants));
         assert!(matches!(self.frames(link)[0], Down::Welcome { .. }));
         link
     }
 
     /// What the broker says to a native link now.
-    fn frames_once(&mut self, link: LinkId) -> Vec<Down<'static>> {
+    pub(super) fn frames_once(&mut self, link: LinkId) -> Vec<Down<'static>> {
         let bytes: &'static [u8] = self.hub.output(link).to_vec().leak();
         self.hub.wrote(self.now, link, bytes.len());
         self.settle();
@@ -83,7 +84,7 @@ impl House {
     }
 
     /// Everything, as often as there is more, acknowledged.
-    fn frames(&mut self, link: LinkId) -> Vec<Down<'static>> {
+    pub(super) fn frames(&mut self, link: LinkId) -> Vec<Down<'static>> {
         let mut all = vec![];
         loop {
             let more = self.frames_once(link);
@@ -100,12 +101,12 @@ impl House {
         }
     }
 
-    fn names(&mut self, link: LinkId) -> Vec<&'static str> {
+    pub(super) fn names(&mut self, link: LinkId) -> Vec<&'static str> {
         self.frames(link).iter().map(Down::name).collect()
     }
 
     /// What a client of MQTT is sent, acknowledged: topic below `im/v1/`, and payload.
-    fn told(&mut self, link: LinkId) -> Vec<(String, serde_json::Value)> {
+    pub(super) fn told(&mut self, link: LinkId) -> Vec<(String, serde_json::Value)> {
         let mut all = vec![];
         loop {
             let bytes = self.hub.output(link).to_vec();
@@ -113,6 +114,11 @@ impl House {
             let mut at = 0;
             while let Some((packet, size)) = decode(&bytes[at..], Version::V5, u32::MAX).unwrap() {
                 if let Packet::Publish(p) = packet {
+                    // Whatever an account is told has a frame of its own.
+                    let mut bytes = vec![];
+                    down::publish(&p, down::To { level: LEVEL, frame_max: SIZE_MAX }, &mut bytes).unwrap();
+                    let Ok(Some((Decoded::Frame(frame), _))) = decode_frame::<Down>(&bytes, SIZE_MAX) else { panic!() };
+                    assert!(frame.name() != "Publish" || p.topic.ends_with("/avail"), "{p:?}");
                     let payload = serde_json::from_slice(p.payload).unwrap_or_default();
                     all.push((p.topic.strip_prefix("im/v1/").unwrap_or(p.topic).to_owned(), payload));
                     if let Some(id) = p.packet_id {
@@ -129,7 +135,7 @@ impl House {
     }
 
     /// Alice and Bob may write to each other.
-    fn friends(&mut self) {
+    pub(super) fn friends(&mut self) {
         for name in ["alice", "bob"] {
             self.hub.describe_account(self.now, name, "person", None, 1);
         }
@@ -145,7 +151,7 @@ impl House {
 }
 
 /// Under which a frame is to be acknowledged.
-fn packet_id(frame: &Down<'_>) -> u16 {
+pub(super) fn packet_id(frame: &Down<'_>) -> u16 {
     match *frame {
         Down::Deliver { packet_id, .. }
         | Down::Sent { packet_id, .. }
@@ -170,7 +176,7 @@ fn packet_id(frame: &Down<'_>) -> u16 {
     }
 }
 
-fn send<'a>(packet_id: u16, to: &'a str, id: &'a str, text: &'a str) -> Up<'a> {
+pub(super) fn send<'a>(packet_id: u16, to: &'a str, id: &'a str, text: &'a str) -> Up<'a> {
     let body = Body::Text(text);
     Up::Send { packet_id, to, id, kind: "", ttl_s: 0, re: None, quiet: false, level: 0, fallback: "", body }
 }
@@ -279,81 +285,6 @@ fn a_terminal_that_changes_its_way_in_keeps_its_place() {
 }
 
 #[test]
-fn levels_may_differ_and_schemas_of_one_level_may_not() {
-    let mut house = House::new(|_| ());
-    let with = |new_level, new_schema| {
-        let Up::Hello { account, secret, terminal, receive_max, .. } = hello("alice", "", 0) else { panic!() };
-        Up::Hello {
-            level: new_level,
-            schema: new_schema,
-            account,
-            secret,
-            terminal,
-            keep_alive_s: 0,
-            expiry_s: 0,
-            receive_max,
-            frame_max: 0,
-            clean: true,
-            wants: 0,
-            core_level: 0,
-            platform: "",
-            app: "",
-        }
-    };
-    for (level, schema) in [(LEVEL, SCHEMA), (LEVEL + 1, 5), (LEVEL - 1, 5), (0, 0)] {
-        let link = house.greet(&with(level, schema));
-        let heard = house.frames(link);
-        let Down::Welcome { level, schema, terminal, .. } = heard[0] else { panic!("{heard:?}") };
-        assert_eq!((level, schema), (LEVEL, SCHEMA));
-        assert!(terminal.starts_with("auto-"));
-    }
-    let link = house.open_native();
-    house.tell(link, &with(LEVEL, SCHEMA + 1));
-    assert!(house.asked.is_empty(), "nobody is asked about it");
-    let heard = house.frames(link);
-    assert!(matches!(heard[..], [Down::Close { code: 0x84, text }] if text.starts_with("schema: ")), "{heard:?}");
-    assert_eq!(house.hub.counters().refused.count("frame_schema"), 1);
-}
-
-#[test]
-fn a_hello_that_is_refused_hears_why() {
-    let mut house = House::new(|l| l.client_id_bytes_max = 8);
-    let link = house.open_native();
-    house.tell(link, &hello("alice", "much too long", 0));
-    let text = "the client identifier is too long";
-    assert_eq!(house.frames(link), [Down::Close { code: 0x85, text }]);
-    // Before Hello nothing is said to.
-    let link = house.open_native();
-    house.tell(link, &Up::Ping {});
-    assert_eq!(house.frames(link), []);
-    assert_eq!(house.hub.counters().refused.count("first_packet_not_connect"), 1);
-    let link = house.open_native();
-    house.hub.unknown_frame(house.now, link, 200, 4);
-    assert_eq!(house.hub.counters().refused.count("first_packet_not_connect"), 2);
-    // Nor is there a second one.
-    let link = house.native("alice", "phone", 0);
-    house.tell(link, &hello("alice", "phone", 0));
-    assert!(matches!(house.frames(link)[..], [Down::Close { code: 0x82, .. }]));
-}
-
-#[test]
-fn malformed_frames_end_a_connection_and_unknown_ones_do_not() {
-    let mut house = House::new(|_| ());
-    let link = house.native("alice", "phone", 0);
-    house.hub.unknown_frame(house.now, link, 200, 4);
-    house.tell(link, &Up::Ping {});
-    assert_eq!(house.frames(link), [Down::Unknown { tag: 200 }, Down::Pong {}]);
-    let text = LinkError::TrailingBytes.to_string();
-    house.hub.malformed_frame(house.now, link, &LinkError::TrailingBytes);
-    assert!(matches!(house.frames(link)[..], [Down::Close { code: 0x81, text: told }] if told == text));
-    let link = house.open_native();
-    house.hub.malformed_frame(house.now, link, &LinkError::BadVersion(2));
-    assert!(matches!(house.frames(link)[..], [Down::Close { code: 0x84, .. }]));
-    let count = |label| house.hub.counters().refused.count(label);
-    assert_eq!((count("frame_unknown"), count("frame_trailing_bytes"), count("frame_version")), (1, 1, 1));
-}
-
-#[test]
 fn a_hello_wants_what_it_wants_and_no_more() {
     let mut house = House::new(|_| ());
     let filters = |house: &House, id: &str| {
@@ -401,171 +332,6 @@ fn a_hello_wants_what_it_wants_and_no_more() {
     assert!(matches!(heard[0], Down::Welcome { account: "anonymous", .. }), "{heard:?}");
     assert!(matches!(heard[1], Down::Refused { packet_id: 1, code: Code::NoAccount, .. }), "{heard:?}");
     assert!(filters(&house, "nobody").is_empty());
-}
-
-#[test]
-fn a_terminal_that_pulls_does_so_on_a_stream_of_its_own() {
-    let mut house = House::new(|_| ());
-    house.friends();
-    let phone = house.native("alice", "phone", wants::HEAD);
-    let bob = house.native("bob", "desk", 0);
-    for n in 1..=3 {
-        house.tell(bob, &send(n, "alice", "", "x"));
-    }
-    let heads = house.frames(phone);
-    let pos = heads.iter().find_map(|f| match *f {
-        Down::Head { pos, unread, by, .. } if unread > 0 => Some((pos, by)),
-        _ => None,
-    });
-    assert!(matches!(pos, Some((_, "{\"bob\":1}" | "{\"bob\":3}"))), "{heads:?}");
-    let bulk = house.hub.open_stream(house.now, phone, StreamKind::Bulk).unwrap();
-    house.tell(bulk, &Up::Sync { packet_id: 0, id: "s1", after: Some(0), max: 2 });
-    let page = house.frames_once(bulk);
-    let names: Vec<_> = page.iter().map(Down::name).collect();
-    assert_eq!(names, ["Accepted", "SyncPage", "Contact", "Deliver"], "{page:?}");
-    let Down::SyncPage { id: "s1", pos, more: true, count: 2, .. } = page[1] else { panic!("{page:?}") };
-    assert_eq!(house.frames(phone), [], "and nothing of it on the first stream");
-    assert!(!house.hub.is_open(bulk.slot), "its end follows");
-    house.gone(bulk);
-    // History in the same way, and a refusal too.
-    for (with, names) in
-        [("bob", &["Accepted", "HistoryPage", "Deliver", "Deliver", "Deliver"][..]), ("eve", &["Refused"])]
-    {
-        let bulk = house.hub.open_stream(house.now, phone, StreamKind::Bulk).unwrap();
-        let (before, after, since, until) = (None, Some(0), None, None);
-        house.tell(bulk, &Up::History { packet_id: 7, id: "h", with, before, after, since, until, max: 0 });
-        let page = house.frames_once(bulk);
-        assert_eq!(page.iter().map(Down::name).collect::<Vec<_>>(), names, "{page:?}");
-        assert!(!house.hub.is_open(bulk.slot));
-        house.gone(bulk);
-    }
-    house.frames(phone);
-    // On the first stream the same works.
-    house.tell(phone, &Up::Sync { packet_id: 8, id: "s2", after: Some(pos), max: 0 });
-    house.tell(phone, &Up::Synced { packet_id: 9, pos });
-    let names = house.names(phone);
-    for name in ["SyncPage", "Deliver", "Accepted"] {
-        assert!(names.contains(&name), "{names:?}");
-    }
-}
-
-#[test]
-fn only_requests_with_an_answer_have_a_stream_of_their_own_and_each_one() {
-    let mut house = House::new(|_| ());
-    let phone = house.native("alice", "phone", 0);
-    for frame in
-        [Up::Ping {}, send(1, "bob", "", "x"), Up::Request { packet_id: 1, path: "me/profile", payload: b"{}" }]
-    {
-        let bulk = house.hub.open_stream(house.now, phone, StreamKind::Bulk).unwrap();
-        house.tell(bulk, &frame);
-        let heard = house.frames_once(bulk);
-        assert!(matches!(heard[..], [Down::Error { code: Code::NotHere, .. }]), "{heard:?}");
-        assert!(!house.hub.is_open(bulk.slot));
-        house.gone(bulk);
-    }
-    let bulk = house.hub.open_stream(house.now, phone, StreamKind::Bulk).unwrap();
-    house.hub.frame(house.now, bulk, &Up::Request { packet_id: 0, path: "me/convs", payload: b"{}" }, 9);
-    house.settle();
-    let heard = house.frames_once(bulk);
-    assert!(
-        matches!(
-            heard[..],
-            [Down::Accepted { packet_id: 1, .. }, Down::Answer { topic: "me/convs/res", re: "me/convs", .. }]
-        ),
-        "{heard:?}"
-    );
-    assert_eq!(house.hub.counters().refused.count("frame_not_here"), 3);
-    house.tell(phone, &Up::Ping {});
-    assert_eq!(house.frames(phone), [Down::Pong {}]);
-}
-
-#[test]
-fn datagrams_carry_what_may_be_lost_and_nothing_else() {
-    let mut house = House::new(|_| ());
-    house.friends();
-    let alice = house.native("alice", "phone", wants::PUSH | wants::DATAGRAMS);
-    let bob = house.native("bob", "desk", wants::PUSH);
-    assert!(house.hub.wants_datagrams(alice) && !house.hub.wants_datagrams(bob));
-    house.tell(alice, &Up::Subscribe { packet_id: 1, filter: "before/+", options: 0 });
-    let out = house.hub.open_datagrams(house.now, alice, 100).unwrap();
-    house.tell(alice, &Up::Subscribe { packet_id: 2, filter: "after/+", options: 0 });
-    house.tell(alice, &Up::Subscribe { packet_id: 3, filter: "sure/+", options: 1 });
-    house.frames(alice);
-    let up = house.hub.open_datagrams(house.now, bob, 1_200).unwrap();
-    house.tell(up, &Up::Typing { to: "alice", on: true });
-    house.tell(up, &Up::Stream { to: "alice", name: "position", payload: b"1,2" });
-    for topic in ["before/x", "after/x", "sure/x"] {
-        house.tell(up, &Up::Telemetry { topic, payload: b"21.5" });
-    }
-    let names: Vec<_> = house.frames_once(out).iter().map(Down::name).collect();
-    assert_eq!(names, ["Typing", "Stream", "Publish", "Publish"]);
-    assert!(matches!(house.frames(alice)[..], [Down::Publish { topic: "sure/x", packet_id: 0, .. }]));
-    // What is too long for one goes on the first stream, and what must not be lost as well.
-    house.tell(up, &Up::Stream { to: "alice", name: "position", payload: &[0; 200] });
-    house.tell(bob, &send(1, "alice", "", "x"));
-    assert_eq!(house.frames_once(out), []);
-    assert_eq!(house.names(alice), ["Stream", "Deliver"]);
-    // Nothing else is taken from a datagram, and a broken one harms nobody.
-    house.frames(bob);
-    house.tell(up, &send(2, "alice", "", "x"));
-    house.tell(up, &Up::Ack { packet_id: 40_000 });
-    house.tell(up, &Up::Telemetry { topic: "im/v1/to/alice/msg", payload: b"x" });
-    house.hub.malformed_frame(house.now, up, &LinkError::Truncated);
-    house.settle();
-    let codes: Vec<_> = house
-        .frames(bob)
-        .iter()
-        .map(|f| match *f {
-            Down::Error { code, re, .. } => (re, code),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    let expect =
-        [("Send", Code::NotHere), ("Ack", Code::NotHere), ("Telemetry", Code::BadTopic), ("", Code::BadRequest)];
-    assert_eq!(codes, expect);
-    assert_eq!(house.frames(alice), []);
-    assert_eq!(house.hub.counters().refused.count("frame_not_here"), 2);
-}
-
-#[test]
-fn a_frame_with_wrong_fields_is_refused_and_no_more() {
-    let mut house = House::new(|_| ());
-    house.friends();
-    let alice = house.native("alice", "phone", 0);
-    house.tell(alice, &Up::Reported { packet_id: 5, patch: "{} {}" });
-    house.tell(alice, &Up::Reported { packet_id: 0, patch: "{} {}" });
-    let unknown = Up::CommandState { packet_id: 6, id: "c1", state: CommandState::Unknown(77), result: "", text: "" };
-    house.tell(alice, &unknown);
-    house.tell(alice, &Up::Status { packet_id: 7, state: PresenceState::Hidden, for_s: 0 });
-    let body = Body::Json("1,\"id\":\"x\"");
-    house.tell(
-        alice,
-        &Up::Send {
-            packet_id: 8,
-            to: "bob",
-            id: "",
-            kind: "",
-            ttl_s: 0,
-            re: None,
-            quiet: false,
-            level: 0,
-            fallback: "",
-            body,
-        },
-    );
-    house.tell(alice, &Up::Ping {});
-    let heard = house.frames(alice);
-    let refused: Vec<_> = heard
-        .iter()
-        .filter_map(|f| match *f {
-            Down::Refused { packet_id, code, .. } => Some((packet_id, code)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(refused, [5, 6, 7, 8].map(|id| (id, Code::BadRequest)), "{heard:?}");
-    assert!(heard.iter().any(|f| matches!(f, Down::Error { re: "Reported", code: Code::BadRequest, .. })));
-    assert_eq!(heard.last(), Some(&Down::Pong {}));
-    assert_eq!(house.unanswered(alice), 0);
 }
 
 #[test]
@@ -729,22 +495,104 @@ fn ordinary_messages_of_every_qos_reach_a_native_link() {
 #[test]
 fn a_device_is_paired_natively() {
     let mut house = House::new(|_| ());
+    let alice = house.native("alice", "phone", 0);
+    let group = br#"{"op":"create","name":"Home","household":true}"#;
+    house.tell(alice, &Up::Request { packet_id: 1, path: "me/group/g-home", payload: group });
+    house.tell(alice, &Up::Request { packet_id: 2, path: "me/pair", payload: br#"{"household":"g-home","id":"p"}"# });
+    let heard = house.frames(alice);
+    let json = heard.iter().find_map(|f| match *f {
+        Down::Answer { topic: "me/pair/res", re: "me/pair", id: "p", json, .. } => Some(json),
+        _ => None,
+    });
+    let answer: serde_json::Value = serde_json::from_str(json.unwrap_or_else(|| panic!("{heard:?}"))).unwrap();
+    let code = answer["code"].as_str().unwrap();
+
+    let device = |secret| {
+        let Up::Hello { level, schema, terminal, receive_max, .. } = hello("", "new", 0) else { panic!() };
+        Up::Hello {
+            level,
+            schema,
+            account: "pair",
+            secret,
+            terminal,
+            keep_alive_s: 0,
+            expiry_s: 0,
+            receive_max,
+            frame_max: 0,
+            clean: true,
+            wants: wants::ALL,
+            core_level: 0,
+            platform: "",
+            app: "",
+        }
+    };
     let link = house.open_native();
-    house.tell(link, &hello("pair", "new", wants::ALL));
-    // The code is wrong.
+    house.tell(link, &device(Secret(b"0000-0000")));
     assert!(matches!(house.frames(link)[..], [Down::Close { code: 0x86, .. }]));
+
+    // The one subscription of such a device is made for it, and it can do nothing else.
+    let link = house.open_native();
+    house.tell(link, &device(Secret(code.as_bytes())));
+    house.tell(link, &send(1, "alice", "", "let me in"));
+    let heard = house.frames(link);
+    assert!(matches!(heard[0], Down::Welcome { account: "pair", .. }), "{heard:?}");
+    assert!(matches!(heard[1], Down::Refused { packet_id: 1, code: Code::Forbidden, .. }), "{heard:?}");
+    house.hub.frame(
+        house.now,
+        link,
+        &Up::Request { packet_id: 2, path: "me/paired", payload: br#"{"name":"lamp2"}"# },
+        9,
+    );
+    let request = core::iter::from_fn(|| house.hub.poll_effect()).find_map(|effect| match effect {
+        Effect::Pair(request) => Some(request),
+        _ => None,
+    });
+    house.hub.paired(house.now, request.unwrap().exchange, b"record", "secret");
+    house.settle();
+    let heard = house.frames(link);
+    let is_paired = |f: &Down<'_>| {
+        let Down::Answer { topic: "me/paired", packet_id: 1.., json, .. } = *f else { return false };
+        json.contains(r#""account":"lamp2""#) && json.contains(r#""password":"secret""#)
+    };
+    assert!(heard.iter().any(is_paired), "{heard:?}");
 }
 
+/// A client that lost its connection before the answer came tries again by another way in.
 #[test]
-fn a_native_client_that_reads_nothing_is_not_read() {
-    let mut house = House::new(|l: &mut Limits| l.output_bytes_max = 16_384);
-    let link = house.native("alice", "phone", 0);
-    for _ in 0..10_000 {
-        if !house.hub.may_read(link) {
-            break;
-        }
-        house.hub.unknown_frame(house.now, link, 200, 4);
+fn the_same_message_by_another_way_in_is_one() {
+    let mut house = House::new(|_| ());
+    house.friends();
+    let mut property = vec![];
+    Property::UserProperty("im-id", "raw").encode(&mut property);
+    let properties = Properties::from_validated(&property);
+    let link = join_as(&mut house, "desk", "bob", &[]);
+    for (packet_id, payload) in
+        [(1, &br#"{"text":"a \"b\"","id":"a1"}"#[..]), (2, br#"{"id":"a2","body":{"t": 1},"kind":"k","re":1}"#)]
+    {
+        house.say(link, &Packet::Publish(publish("im/v1/to/alice/msg", 1, packet_id, payload)));
     }
-    assert!(!house.hub.may_read(link));
-    assert!(house.hub.output(link).len() < 17_000);
+    let raw = Publish { properties, ..publish("im/v1/to/alice/msg", 1, 3, b"\xFF\xFE") };
+    house.say(link, &Packet::Publish(raw));
+    house.told(link);
+    house.gone(link);
+    let link = house.native("bob", "desk", 0);
+    let with = |packet_id, id, kind, re, body| Up::Send {
+        packet_id,
+        to: "alice",
+        id,
+        kind,
+        ttl_s: 0,
+        re,
+        quiet: false,
+        level: 0,
+        fallback: "",
+        body,
+    };
+    house.tell(link, &with(1, "a1", "", None, Body::Text("a \"b\"")));
+    house.tell(link, &with(2, "a2", "k", Some(1), Body::Json("{\"t\": 1}")));
+    house.tell(link, &with(3, "raw", "", None, Body::Bytes(b"\xFF\xFE")));
+    let heard = house.frames(link);
+    for (packet_id, seq) in [(1, 1), (2, 2), (3, 3)] {
+        assert!(heard.contains(&Down::Accepted { packet_id, seq, dup: true }), "{heard:?}");
+    }
 }

@@ -42,6 +42,7 @@ mod state;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use blob::{BlobOrder, NewBlob};
 pub use look::Look;
@@ -50,13 +51,14 @@ pub use pairing::PairRequest;
 
 pub(crate) use ask::{Asker, Done, Origin, Verdict};
 pub(crate) use batch::Marks;
-pub(crate) use deliver::{MAIL_IDS, Sending};
+pub(crate) use deliver::MAIL_IDS;
 pub(crate) use field::{flag, number, object, shorten, text};
 pub(crate) use model::AccountNo;
 pub(crate) use online::may_be_subscribed;
 pub(crate) use pairing::PAIRING_ACCOUNT;
 pub(crate) use refusal::{Code, Refusal};
 pub(crate) use terminal::Greeting;
+pub(crate) use wire::Sending;
 
 use crate::hash::{Map, Secret, map};
 use crate::hub::Now;
@@ -255,7 +257,7 @@ pub(crate) struct Im {
     serial: u32,
     /// Messages that expire and have not: when, who said them, whether they count.
     expiring: std::collections::BTreeMap<(ConvNo, u64), send::Expiring>,
-    wire: deliver::Wire,
+    wire: wire::Wire,
     timers: BinaryHeap<Reverse<(u64, ImTimer)>>,
     /// Rises whenever a right to write may have changed.
     rights: u64,
@@ -326,7 +328,7 @@ impl Im {
             next_token: 1,
             serial: 0,
             expiring: std::collections::BTreeMap::new(),
-            wire: deliver::Wire::default(),
+            wire: wire::Wire::default(),
             timers: BinaryHeap::new(),
             rights: 1,
             commands: command::Commands::default(),

@@ -190,10 +190,11 @@ impl<'a> Told<'a> {
             ["me", "res", id, "", ""] if !id.is_empty() => {
                 self.put_result(text, to, out).or_else(|| self.put_answer(path, text, to, out))
             }
-            ["me", _, "res", "", ""] | ["me", "paired", "", "", ""] => self.put_answer(path, text, to, out),
-            ["me", "conv", address, "", ""] if !address.is_empty() => {
+            // An account may be called `res`: what is no answer is the line of a conversation.
+            ["me", "conv", address, "", ""] if address != "res" || !is_answer(text) => {
                 put(Down::Conversation { packet_id, dup, address, json: text })
             }
+            ["me", _, "res", "", ""] | ["me", "paired", "", "", ""] => self.put_answer(path, text, to, out),
             ["presence", address, "", "", ""] => self.put_presence(address, text, to, out),
             ["state", device, "", "", ""] if text.is_empty() => {
                 put(Down::State { packet_id, dup, device, version: 0, reported: "", desired: "", by: "", ts: 0 })
@@ -383,6 +384,10 @@ impl<'a> Told<'a> {
         }
         Some(Ok(()))
     }
+}
+
+fn is_answer(text: &str) -> bool {
+    serde_json::from_str::<json::Answer<'_>>(text).is_ok_and(|answer| !answer.re.is_empty())
 }
 
 /// One entry of a page: exactly one frame.

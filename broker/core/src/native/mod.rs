@@ -1,5 +1,5 @@
 //! The native link is another form of the same sessions: a frame from a client becomes the packet that an MQTT 5 client
-//! would have sent ([`up`]), and a packet for it becomes frames ([`down`]). Pure; the hub calls both at its edge.
+//! would have sent (`up`), and a packet for it becomes frames (`down`). Pure; the hub calls both at its edge.
 
 pub(crate) mod down;
 mod idempotent;

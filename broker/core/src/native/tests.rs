@@ -2,16 +2,21 @@
 
 use super::down::{To, TooLong};
 use super::up::{Scratch, Wrong};
-use super::{FIRST_LEVEL, down, is_idempotent, is_idempotent_frame, up};
+use super::{FIRST_LEVEL, down, up};
 use parlor_protocol::link::{
     Body, Code, CommandState, Decoded, Down, LEVEL, Message, PresenceState, SIZE_MAX, Secret, Up, decode_frame, flags,
 };
 use parlor_protocol::mqtt::{
-    Ack, ConnAck, Connect, Disconnect, Packet, PacketId, Properties, Property, Publish, QoS, ReasonCode, SubAck,
-    Subscribe, SubscribeFilters, SubscriptionOptions, UnsubAck, Unsubscribe, UnsubscribeFilters, Version, Will,
+    Ack, ConnAck, Disconnect, Packet, PacketId, Properties, Property, Publish, QoS, ReasonCode, SubAck, UnsubAck,
+    Version, decode,
 };
 use serde_json::Value;
 use std::collections::BTreeSet;
+
+/// The random frames of the protocol's own tests.
+#[path = "../../../../device-sdk/protocol/tests/link/generate.rs"]
+#[allow(dead_code, reason = "those for the other direction are not used here")]
+mod generate;
 
 const DOCUMENT: &str = include_str!("../../../../docs/protocol.md");
 const TO: To = To { level: LEVEL, frame_max: SIZE_MAX };
@@ -460,6 +465,10 @@ fn pages_are_followed_by_their_entries() {
     let all = told("im/v1/me/bulk-7-9/res", page);
     assert_eq!(all.iter().map(Down::name).collect::<Vec<_>>(), ["HistoryPage", "Deliver", "Deliver"]);
     assert!(matches!(all[0], Down::HistoryPage { id: "", with: "g-home", more: true, next: 3, count: 2, .. }));
+    let line = only("im/v1/me/conv/res", r#"{"addr":"res","seq":1}"#);
+    assert!(matches!(line, Down::Conversation { address: "res", .. }));
+    let answer = only("im/v1/me/conv/res", r#"{"addr":"bob","re":"me/conv/bob"}"#);
+    assert!(matches!(answer, Down::Answer { topic: "me/conv/res", re: "me/conv/bob", .. }));
     // The topic of an answer is the one it has elsewhere, also on a stream of its own.
     let answer = only("im/v1/me/bulk-7-9/res", r#"{"re":"me/whois/bob","id":"w"}"#);
     assert!(matches!(answer, Down::Answer { topic: "me/whois/res", re: "me/whois/bob", id: "w", .. }), "{answer:?}");
@@ -554,134 +563,45 @@ fn a_client_is_sent_no_frame_that_is_newer_than_it() {
 }
 
 #[test]
-fn only_what_makes_no_difference_the_second_time_is_taken_early() {
-    fn publish<'a>(topic: &'a str, payload: &'a [u8]) -> Publish<'a> {
-        Publish {
-            dup: false,
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            topic,
-            packet_id: PacketId::new(1),
-            properties: Properties::EMPTY,
-            payload,
-        }
+fn every_frame_becomes_a_legal_packet_or_is_refused() {
+    let mut rng = generate::Rng(0xF4A3);
+    let mut scratch = Scratch::default();
+    let (mut packets, mut refused) = (0, 0);
+    for round in 0..20_000 {
+        let frame = generate::any_up(&mut rng);
+        let answer_to = (round % 3 == 0).then_some("im/v1/me/bulk-1-2/res");
+        let done = up::packet(&frame, answer_to, &mut scratch, |packet| {
+            let mut bytes = vec![];
+            packet.encode(Version::V5, &mut bytes);
+            let read = decode(&bytes, Version::V5, u32::MAX).unwrap_or_else(|error| panic!("{error}: {frame:?}"));
+            assert_eq!(read, Some((*packet, bytes.len())), "{frame:?}");
+            if let Packet::Publish(p) = packet {
+                // What has its JSON from the fields of the frame is JSON.
+                let is_json = p.topic.ends_with("/msg") || p.topic.contains("/cmd/") || p.topic == "im/v1/me/history";
+                assert!(!is_json || serde_json::from_slice::<Value>(p.payload).is_ok(), "{frame:?}");
+            }
+        });
+        *(if done.is_ok() { &mut packets } else { &mut refused }) += 1;
     }
-    #[track_caller]
-    fn check(topic: &str, payload: &[u8], expect: bool) {
-        assert_eq!(is_idempotent(&Packet::Publish(publish(topic, payload))), expect, "{topic} {payload:?}");
-    }
-    let said = br#"{"text":"x","id":"a1"}"#;
-    check("im/v1/to/bob/msg", said, true);
-    check("im/v1/to/bob/msg", br#"{"body":{"a":1},"id":"a1","kind":"k"}"#, true);
-    check("im/v1/to/bob/receipt", br#"{"read":3}"#, true);
-    // Without a client id, or where it is none.
-    check("im/v1/to/bob/msg", b"plain text", false);
-    check("im/v1/to/bob/msg", br#"{"text":"x"}"#, false);
-    check("im/v1/to/bob/msg", br#"{"text":"x","id":""}"#, false);
-    check("im/v1/to/bob/msg", br#"{"temp":1,"id":"a1"}"#, false);
-    check("im/v1/to/r-kitchen/msg", said, false);
-    check("im/v1/to/msg", said, false);
-    check("home/x", said, false);
-    for word in ["recall", "edit", "typing", "stream/x", "cmd/set", "cmd/msg", "cmdcancel/c1", "desired", "x/msg"] {
-        check(&format!("im/v1/to/lamp/{word}"), said, false);
-        check(&format!("im/v1/me/{word}"), said, false);
-    }
-    let mut id = vec![];
-    Property::UserProperty("im-id", "a1").encode(&mut id);
-    let properties = Properties::from_validated(&id);
-    let by_property = |topic| Packet::Publish(Publish { properties, ..publish(topic, b"plain text") });
-    assert!(is_idempotent(&by_property("im/v1/to/bob/msg")));
-    assert!(!is_idempotent(&by_property("im/v1/to/lamp/cmd/set")));
-    let qos2 = Publish { qos: QoS::ExactlyOnce, ..publish("im/v1/to/bob/msg", said) };
-    assert!(!is_idempotent(&Packet::Publish(qos2)));
-    let alias = Properties::from_validated(b"\x23\x00\x01");
-    assert!(!is_idempotent(&Packet::Publish(Publish { properties: alias, ..publish("im/v1/to/bob/msg", said) })));
-
-    let properties = Properties::EMPTY;
-    let connect = Connect {
-        version: Version::V5,
-        clean_start: false,
-        keep_alive_secs: 0,
-        properties,
-        client_id: "c",
-        will: None,
-        username: None,
-        password: None,
-    };
-    let will = Will { qos: QoS::AtMostOnce, retain: false, properties, topic: "w", payload: b"" };
-    let ack = Ack { packet_id: PacketId::new(1).unwrap(), reason: ReasonCode::SUCCESS, properties };
-    let filters = [("a", SubscriptionOptions::at_most(QoS::AtLeastOnce))];
-    let filters = SubscribeFilters::from_slice(&filters);
-    let subscribe = Packet::Subscribe(Subscribe { packet_id: ack.packet_id, properties, filters });
-    let filters = UnsubscribeFilters::from_slice(&["a"]);
-    let unsubscribe = Packet::Unsubscribe(Unsubscribe { packet_id: ack.packet_id, properties, filters });
-    let bye = Packet::Disconnect(Disconnect { reason: ReasonCode::SUCCESS, properties });
-    for (packet, expect) in [
-        (Packet::Connect(connect), true),
-        (Packet::Connect(Connect { will: Some(will), ..connect }), false),
-        (Packet::PubAck(ack), true),
-        (subscribe, true),
-        (Packet::PingReq, true),
-        (Packet::PubRec(ack), false),
-        (Packet::PubRel(ack), false),
-        (Packet::PubComp(ack), false),
-        (unsubscribe, false),
-        (bye, false),
-    ] {
-        assert_eq!(is_idempotent(&packet), expect, "{packet:?}");
-    }
+    assert!(packets > 10_000 && refused > 1_000, "{packets} {refused}");
 }
 
 #[test]
-fn early_frames_are_those_whose_packets_are() {
-    let send = |to, id| Up::Send {
-        packet_id: 1,
-        to,
-        id,
-        kind: "",
-        ttl_s: 0,
-        re: None,
-        quiet: false,
-        level: 0,
-        fallback: "",
-        body: Body::Text("x"),
-    };
-    let command = Up::Command {
-        packet_id: 1,
-        to: "lamp",
-        name: "set",
-        id: "c1",
-        args: "",
-        deadline_ms: 0,
-        persist: false,
-        once: true,
-    };
-    let topic = "im/v1/to/lamp/cmd/set";
-    let cases = [
-        (send("bob", "a1"), true),
-        (send("bob", ""), false),
-        (send("r-kitchen", "a1"), false),
-        (Up::Receipt { packet_id: 1, to: "bob", recv: 0, read: 1 }, true),
-        (Up::Ping {}, true),
-        (Up::Ack { packet_id: 1 }, true),
-        (Up::Subscribe { packet_id: 1, filter: "a", options: 0 }, true),
-        (Up::Unsubscribe { packet_id: 1, filter: "a" }, false),
-        (Up::Bye { will: false }, false),
-        (Up::Typing { to: "bob", on: true }, false),
-        (Up::Stream { to: "bob", name: "s", payload: b"" }, false),
-        (Up::Telemetry { topic: "a", payload: b"" }, false),
-        (Up::Publish { packet_id: 1, retain: false, topic, properties: b"", payload: b"" }, false),
-        (Up::Request { packet_id: 1, path: "to/lamp/cmd/set", payload: b"{}" }, false),
-        (command, false),
-        (Up::CancelCommand { packet_id: 1, to: "lamp", id: "c1" }, false),
-        (Up::Desired { packet_id: 1, to: "lamp", patch: "{}" }, false),
-        (Up::Recall { packet_id: 1, to: "bob", seq: 1 }, false),
-        (Up::Synced { packet_id: 1, pos: 1 }, false),
-    ];
-    for (frame, expect) in cases {
-        assert_eq!(is_idempotent_frame(&frame), expect, "{frame:?}");
-        if let Ok(as_packet) = up::packet(&frame, None, &mut Scratch::default(), is_idempotent) {
-            assert_eq!(as_packet, expect, "{frame:?}");
+fn whatever_the_json_is_frames_come_of_it() {
+    let mut typed = 0;
+    for (_, topic, payload, _) in TOLD {
+        let all = (0..payload.len()).flat_map(|at| {
+            let mut flipped = payload.as_bytes().to_vec();
+            flipped[at] ^= 1;
+            let mut without = payload.as_bytes().to_vec();
+            without.remove(at);
+            [flipped, without, payload.as_bytes()[..at].to_vec()]
+        });
+        for payload in all {
+            let frames = told_to(TO, topic, &payload, 0, &[]).unwrap();
+            assert_eq!(frames.len(), 1);
+            typed += usize::from(frames[0].name() != "Publish");
         }
     }
+    assert!(typed > 300, "{typed}");
 }

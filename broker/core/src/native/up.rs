@@ -56,9 +56,6 @@ pub(crate) fn packet<R>(
     properties.clear();
     // A large message must not keep its memory for ever.
     payload.shrink_to(64 * 1024);
-    if let Some(answer_to) = answer_to {
-        Property::ResponseTopic(answer_to).encode(properties);
-    }
     let packet_id = match *frame {
         Up::Hello { .. } => return Ok(then(&Packet::Connect(connect(frame, properties)))),
         Up::Ping {} => return Ok(then(&Packet::PingReq)),
@@ -103,8 +100,14 @@ pub(crate) fn packet<R>(
         }
         _ => request(frame, topic, payload)?,
     };
-    // On a stream of its own a request is always answered.
-    let packet_id = if answer_to.is_some() { packet_id.max(1) } else { packet_id };
+    let packet_id = match answer_to {
+        Some(answer_to) => {
+            Property::ResponseTopic(answer_to).encode(properties);
+            // On a stream of its own a request is always answered.
+            packet_id.max(1)
+        }
+        None => packet_id,
+    };
     Ok(then(&Packet::Publish(publish(topic, payload, properties, packet_id))))
 }
 

@@ -213,6 +213,11 @@ impl Messenger {
         self.outbox.restore(row);
     }
 
+    /// An end is on the way to the disk; `false`: so is another one, or it was told already, and this one does not count.
+    pub fn begin_end(&mut self, token: u64) -> bool {
+        self.outbox.begin_end(token)
+    }
+
     /// Whether there is, or will be, a row for it.
     pub fn has_row(&self, token: u64) -> bool {
         self.outbox.has_row(token)

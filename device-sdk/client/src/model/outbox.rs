@@ -110,8 +110,10 @@ enum Stage {
     Ready,
     /// It has been handed out on this connection.
     Sent,
-    /// It is given up, and that is on the way to the disk.
+    /// It is given up; whoever asked writes that down.
     GivenUp,
+    /// It has its end, which is on the way to the disk: nothing is published and no other end counts any more.
+    Ending,
 }
 
 /// Something in the outbox.
@@ -126,6 +128,8 @@ struct Outgoing {
     attempts: u32,
     until_ms: u64,
     has_row: bool,
+    /// Its topic is none, and would end every connection.
+    is_illegal: bool,
     /// Nothing is tried any more.
     is_hopeless: bool,
 }
@@ -167,7 +171,8 @@ impl Outbox {
         self.next_token += 1;
         publish.token = token;
         publish.is_idempotent = matches!(purpose, Purpose::Message { .. });
-        let has_row = self.keeps_rows && is_kept(&publish);
+        let is_illegal = parlor_protocol::topic::check_name(&publish.topic).is_err();
+        let has_row = self.keeps_rows && is_kept(&publish) && !is_illegal;
         let stage = if has_row { Stage::New } else { Stage::Ready };
         self.all.push_back(Outgoing {
             publish,
@@ -177,6 +182,7 @@ impl Outbox {
             attempts: 0,
             until_ms,
             has_row,
+            is_illegal,
             is_hopeless: false,
         });
         token
@@ -248,8 +254,20 @@ impl Outbox {
             attempts: 0,
             until_ms,
             has_row: true,
+            is_illegal: false,
             is_hopeless: false,
         });
+    }
+
+    pub fn begin_end(&mut self, token: u64) -> bool {
+        let open = |o: &&mut Outgoing| o.publish.token == token && o.stage != Stage::Ending;
+        match self.all.iter_mut().find(open) {
+            Some(outgoing) => {
+                outgoing.stage = Stage::Ending;
+                true
+            }
+            None => false,
+        }
     }
 
     pub fn has_row(&self, token: u64) -> bool {
@@ -266,12 +284,14 @@ impl Outbox {
     }
 
     pub fn poll_given_up(&mut self, now: u64) -> Option<(u64, Answer)> {
-        let hopeless =
-            |o: &Outgoing| o.is_hopeless || o.attempts >= ATTEMPTS_MAX || (o.until_ms != 0 && now > o.until_ms);
+        let is_late = |o: &Outgoing| o.until_ms != 0 && now > o.until_ms;
+        let hopeless = |o: &Outgoing| o.is_illegal || o.is_hopeless || o.attempts >= ATTEMPTS_MAX || is_late(o);
         let outgoing = self.all.iter_mut().find(|o| o.stage == Stage::Ready && hopeless(o))?;
         outgoing.stage = Stage::GivenUp;
         let why = &self.why;
-        let (code, text) = if outgoing.is_hopeless {
+        let (code, text) = if outgoing.is_illegal {
+            ("bad_topic", "this is no topic: it is empty, or has a wildcard or a NUL in it".to_owned())
+        } else if outgoing.is_hopeless {
             ("no_answer", format!("the broker had not answered it at the end: {why}"))
         } else if outgoing.attempts >= ATTEMPTS_MAX {
             ("no_answer", format!("{ATTEMPTS_MAX} connections ended before the broker answered it: {why}"))
@@ -288,7 +308,7 @@ impl Outbox {
         let waits = |o: &Outgoing| matches!(o.stage, Stage::New | Stage::Storing | Stage::Ready);
         let at = self.all.iter().position(waits)?;
         let outgoing = self.all.get_mut(at)?;
-        if outgoing.stage != Stage::Ready || outgoing.attempts >= ATTEMPTS_MAX {
+        if outgoing.stage != Stage::Ready || outgoing.is_illegal || outgoing.attempts >= ATTEMPTS_MAX {
             return None;
         }
         if early && !outgoing.publish.is_idempotent {

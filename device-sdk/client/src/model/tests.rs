@@ -90,6 +90,26 @@ fn what_ends_every_connection_is_given_up() {
 }
 
 #[test]
+fn the_first_end_counts_and_nothing_is_sent_while_it_goes_to_disk() {
+    let mut alice = alice();
+    alice.keep_rows();
+    let id = alice.send("bob", &Draft::text("hi"), 5).unwrap();
+    assert_eq!(alice.poll_publish(), None, "there is no row yet");
+    let row = alice.poll_row().unwrap();
+    assert_eq!((row.id.as_ref(), alice.poll_row()), (Some(&id), None));
+    alice.handle_stored(row.token);
+    assert!(alice.poll_publish().is_some());
+    assert!(alice.begin_end(row.token));
+    // The connection breaks before that is on disk.
+    alice.handle_disconnected("cut", Duration::ZERO);
+    alice.handle_connected();
+    assert_eq!(alice.poll_publish(), None);
+    assert!(!alice.begin_end(row.token), "a second answer would remove the row under an end nobody was told of");
+    alice.handle_answer(row.token, Answer::Accepted { seq: Some(1), dup: false });
+    assert!(!alice.begin_end(row.token));
+}
+
+#[test]
 fn a_gap_is_pulled_and_filled() {
     let mut alice = alice();
     hear(&mut alice, "me/in/bob/msg", &from_bob(4, 3));

@@ -51,6 +51,9 @@ pub(super) trait Codec: Send {
     /// Reads a datagram; one that cannot be read is as good as lost.
     fn datagram(&mut self, bytes: &[u8], downs: &mut VecDeque<Down>);
 
+    /// The keep alive that the other side demands, once it has said so.
+    fn keep_alive(&self) -> Option<Duration>;
+
     /// Asks whether the other side is there.
     fn ping(&mut self, out: &mut Out);
 }
@@ -225,7 +228,9 @@ pub(super) async fn drive(
                     clock.heard = Instant::now();
                     clock.healed = false;
                     inbox.extend_from_slice(chunk.get(..read).unwrap_or_default());
-                    if let Err(end) = codec.feed(&mut inbox, &mut out, &mut downs) {
+                    let fed = codec.feed(&mut inbox, &mut out, &mut downs);
+                    clock.keep_alive = codec.keep_alive().unwrap_or(clock.keep_alive);
+                    if let Err(end) = fed {
                         // What came before the end is told before it.
                         for down in downs.drain(..) {
                             let _ = engine.down.send(down).await;

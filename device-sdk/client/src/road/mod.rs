@@ -49,6 +49,8 @@ pub(crate) enum Up {
 pub(crate) enum Down {
     /// There is no answer yet, but what may arrive twice can go.
     Early,
+    /// So many publishes without an answer the broker takes at a time.
+    Window(u16),
     /// The connection stands, and so do the subscriptions.
     Connected,
     Message(Delivery),

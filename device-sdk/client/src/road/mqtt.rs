@@ -12,6 +12,7 @@ use parlor_protocol::mqtt::{
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is known of one connection.
 pub(super) struct MqttCodec {
@@ -23,12 +24,16 @@ pub(super) struct MqttCodec {
     /// Subscriptions that wait for their SUBACK; the first one is that of the beginning.
     subscribing: BTreeMap<u16, Vec<Filter>>,
     first: Option<u16>,
+    /// Longest packet the broker takes, bytes.
+    packet_max: usize,
+    keep_alive_s: Option<u16>,
 }
 
 impl MqttCodec {
     pub fn new(login: Arc<Login>, filters: Vec<Filter>) -> Self {
         let (unanswered, subscribing) = (BTreeMap::new(), BTreeMap::new());
-        Self { login, filters, next_id: 0, unanswered, subscribing, first: None }
+        let (packet_max, keep_alive_s) = (usize::MAX, None);
+        Self { login, filters, next_id: 0, unanswered, subscribing, first: None, packet_max, keep_alive_s }
     }
 
     /// A packet identifier that is not in use.
@@ -63,13 +68,24 @@ impl MqttCodec {
             Effort::Once => (QoS::AtMostOnce, None),
             Effort::UntilAnswered => {
                 let Some(id) = self.id() else { return };
-                self.unanswered.insert(id.value(), wanted.token);
                 (QoS::AtLeastOnce, Some(id))
             }
         };
         let (topic, payload, retain) = (wanted.topic.as_str(), wanted.payload.as_slice(), wanted.retain);
         let properties = Properties::EMPTY;
-        put(&Packet::Publish(Publish { dup: false, qos, retain, topic, packet_id, properties, payload }), out);
+        let publish = Publish { dup: false, qos, retain, topic, packet_id, properties, payload };
+        if publish.encoded_len(Version::V5) > self.packet_max {
+            // A broker ends the connection for it [MQTT5-3.2.2-15].
+            let (code, text) = ("too_large".to_owned(), format!("the broker takes {} bytes", self.packet_max));
+            if packet_id.is_some() {
+                out.downs.push(Down::Answered { token: wanted.token, answer: Answer::Refused { code, text } });
+            }
+            return;
+        }
+        if let Some(id) = packet_id {
+            self.unanswered.insert(id.value(), wanted.token);
+        }
+        put(&Packet::Publish(publish), out);
     }
 
     fn packet(&mut self, packet: &Packet<'_>, downs: &mut VecDeque<Down>) -> Result<(), End> {
@@ -77,8 +93,17 @@ impl MqttCodec {
             Packet::ConnAck(ack) if ack.reason.is_error() => {
                 return Err(refused(&self.login, ack.reason, ack.properties.reason_string()));
             }
-            Packet::ConnAck(_) if self.filters.is_empty() => downs.push_back(Down::Connected),
-            Packet::ConnAck(_) => {}
+            Packet::ConnAck(ack) => {
+                let properties = ack.properties;
+                self.packet_max = properties.maximum_packet_size().map_or(usize::MAX, |max| max as usize);
+                self.keep_alive_s = properties.server_keep_alive_secs();
+                if let Some(window) = properties.receive_maximum() {
+                    downs.push_back(Down::Window(window));
+                }
+                if self.filters.is_empty() {
+                    downs.push_back(Down::Connected);
+                }
+            }
             Packet::SubAck(ack) => self.subscribed(ack, downs)?,
             Packet::PubAck(ack) => {
                 if let Some(token) = self.unanswered.remove(&ack.packet_id.value()) {
@@ -130,7 +155,7 @@ impl Codec for MqttCodec {
     fn hello(&mut self, out: &mut Out) {
         self.unanswered.clear();
         self.subscribing.clear();
-        (self.next_id, self.first) = (0, None);
+        (self.next_id, self.first, self.packet_max, self.keep_alive_s) = (0, None, usize::MAX, None);
         let login = Arc::clone(&self.login);
         let options = &login.options;
         let mut properties = Vec::new();
@@ -207,6 +232,10 @@ impl Codec for MqttCodec {
     }
 
     fn datagram(&mut self, _: &[u8], _: &mut VecDeque<Down>) {}
+
+    fn keep_alive(&self) -> Option<Duration> {
+        self.keep_alive_s.filter(|secs| *secs != 0).map(|secs| Duration::from_secs(u64::from(secs)))
+    }
 
     fn ping(&mut self, out: &mut Out) {
         put(&Packet::PingReq, out);

@@ -217,6 +217,12 @@ impl Reader<'_> {
                     }
                 }
             }
+            // Only what rustls says is about certificates and versions; a line can break in the midst of a handshake.
+            ConnectionError::Tls(rumqttc::TlsError::Io(error))
+                if !error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) =>
+            {
+                End::Lost(format!("{target}: {error}"))
+            }
             ConnectionError::Tls(error) => End::Fatal(ConnectError::Tls { target, why: error.to_string() }),
             ConnectionError::Timeout(_) => End::Lost(format!("{target} does not answer")),
             ConnectionError::Io(error) => End::Lost(format!("{target}: {error}")),

@@ -226,6 +226,19 @@ async fn subscriptions_stand_on_every_connection() {
 }
 
 #[tokio::test]
+async fn what_is_no_topic_is_refused_and_holds_nothing_up() {
+    let broker = Broker::default();
+    let mut client = in_memory(&broker, &options());
+    client.with(|messenger| messenger.ask("to/+/msg", json!({"text": "everybody"}))).unwrap();
+    let id = client.send("bob", "hello").await.unwrap();
+    let refused = until(&mut client, |event| matches!(event, Event::Refused { .. })).await;
+    assert!(matches!(refused, Event::Refused { refusal, .. } if refusal.code == "bad_topic"));
+    assert!(matches!(until(&mut client, is_end).await, Event::Received { id: told, .. } if told == id));
+    assert_eq!(broker.lock().published.len(), 1, "it never went out");
+    assert!(matches!(client.subscribe(Filter::at_least_once("a/#/b")), Err(SendError::Topic(_))));
+}
+
+#[tokio::test]
 async fn wrong_words_are_refused_at_once() {
     let client = in_memory(&Broker::default(), &options());
     assert!(matches!(client.send("Bob", "hi").await, Err(SendError::Address(_))));

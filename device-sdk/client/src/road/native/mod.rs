@@ -20,6 +20,7 @@ use parlor_protocol::link::{
 use parlor_protocol::mqtt::ReasonCode;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Longest frame sent as a datagram, bytes: what fits into a packet on every way.
 const DATAGRAM_BYTES_MAX: usize = 1_100;
@@ -38,6 +39,8 @@ pub(super) struct NativeCodec {
     is_told: bool,
     /// Longest frame the broker takes.
     frame_max: usize,
+    /// What the broker says of it.
+    keep_alive_s: u16,
     /// A page whose entries are still coming.
     page: Option<Page>,
     /// Topics of which a value has come: the first one is what the broker keeps.
@@ -56,6 +59,7 @@ impl NativeCodec {
             is_welcome: false,
             is_told: false,
             frame_max: usize::from(SIZE_MAX),
+            keep_alive_s: 0,
             page: None,
             values: BTreeSet::new(),
         }
@@ -115,12 +119,11 @@ impl NativeCodec {
 
     fn frame(&mut self, frame: &Frame<'_>, out: &mut Out, downs: &mut VecDeque<Down>) -> Result<(), End> {
         match frame {
-            Frame::Welcome { frame_max, level, .. } => {
+            Frame::Welcome { frame_max, receive_max, keep_alive_s, .. } => {
                 self.is_welcome = true;
                 self.frame_max = usize::from(*frame_max);
-                if *level < 261_126 {
-                    return Err(End::Lost(format!("the broker's level {level} is none there ever was")));
-                }
+                self.keep_alive_s = *keep_alive_s;
+                downs.push_back(Down::Window(*receive_max));
                 let filters = self.filters.clone();
                 for filter in filters.into_iter().filter(|filter| wanted(filter).is_none()) {
                     self.subscribe(filter, out);
@@ -285,6 +288,10 @@ impl Codec for NativeCodec {
         {
             downs.push_back(Down::Message(Delivery { topic, payload, is_retained, number: None }));
         }
+    }
+
+    fn keep_alive(&self) -> Option<Duration> {
+        (self.keep_alive_s != 0).then(|| Duration::from_secs(u64::from(self.keep_alive_s)))
     }
 
     fn ping(&mut self, out: &mut Out) {

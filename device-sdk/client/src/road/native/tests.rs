@@ -274,7 +274,10 @@ fn welcome(level: u32) -> Frame<'static> {
 
 #[test]
 fn the_connection_stands_when_its_subscriptions_do() {
-    assert!(matches!(heard(&[welcome(LEVEL)])[..], [Down::Connected]), "Hello asks for what everybody wants");
+    assert!(
+        matches!(heard(&[welcome(LEVEL)])[..], [Down::Window(10), Down::Connected]),
+        "Hello asks for what everybody wants"
+    );
     let filters = vec![Filter::at_least_once("im/v1/me/in/#"), Filter::at_least_once("home/#")];
     let login = login(crate::options::Listen::Only(filters.clone()));
     let mut codec = NativeCodec::new(login, filters, false);
@@ -285,7 +288,8 @@ fn the_connection_stands_when_its_subscriptions_do() {
     out.bytes.clear();
     link::encode(&welcome(LEVEL), &mut bytes).unwrap();
     codec.feed(&mut bytes, &mut out, &mut downs).unwrap();
-    assert!(downs.is_empty());
+    assert!(matches!(downs.make_contiguous(), [Down::Window(10)]));
+    downs.clear();
     let subscribe = decode_frame::<UpFrame<'_>>(&out.bytes, SIZE_MAX).unwrap().unwrap().0;
     let Decoded::Frame(UpFrame::Subscribe { packet_id, filter: "home/#", options: 1 }) = subscribe else {
         panic!("{subscribe:?}")
