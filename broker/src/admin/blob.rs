@@ -1,4 +1,4 @@
-//! Requests about blobs (docs/protocol.md section 12): the operator puts them in, says who may read them, and removes them.
+//! Requests about blobs (docs/protocol.md section 13): the operator puts them in, says who may read them, and removes them.
 
 use super::api::{Api, Query, value};
 use super::body::{AdminBody, next_piece, nothing, parse, shown};

@@ -1,4 +1,4 @@
-//! Blobs: docs/protocol.md, section 12.
+//! Blobs: docs/protocol.md, section 13.
 
 use super::common::*;
 use parlor_tests::im::{House, json};
