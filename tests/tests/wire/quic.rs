@@ -244,8 +244,9 @@ fn oversized_packets_end_the_connection() {
             assert!(data.send(&head));
         }
         client.thrown_out(&[0x95]);
-        let (code, _) = road.dismissed();
+        let (code, reason) = road.dismissed();
         assert_eq!(code, 0x95, "the same number closes QUIC");
+        assert!(!reason.is_empty(), "and a text for people");
     }
     let metrics = site.operator().metrics();
     let counted = metrics.count("parlor_limit_reached_total{limit=\"packet_bytes_max\"}");
