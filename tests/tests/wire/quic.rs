@@ -128,6 +128,31 @@ fn certificates_change_without_dropping_anyone() {
     client.quiet();
 }
 
+/// Whoever was let in by an authority that counts no longer is not let in again, whatever he was given to come back with; who
+/// is there stays.
+#[test]
+fn a_ticket_does_not_outlive_its_authority() {
+    let Some(site) = Site::by_certificate(&["lamp"], &["--set", "tls.client_certificate=required"]) else { return };
+    let at = site.quic_addr();
+    let lamp = site.clients.issue("lamp");
+    let dialer = Dial::new(&site.ca, &[MQTT]).own(&lamp).ready();
+    let first = dialer.dial(at);
+    let mut there = Connect::v5("lamp-1").to(&first.open());
+    there.quiet();
+    // With a ticket the account is still known by the certificate of before.
+    Connect::v5("lamp-2").to(&dialer.dial(at).open()).quiet();
+    assert_eq!(site.operator().see("/sessions/lamp-1")["account"], "lamp");
+    site.dir.put("clients.pem", &Ca::new("others").certificate);
+    let mark = site.house.broker.log().len();
+    site.house.broker.signal("HUP");
+    site.house.broker.await_log_after(mark, "was read again");
+    for _ in 0..2 {
+        let why = dialer.try_dial(at).map_or_else(|why| why, |road| road.closed());
+        assert!(matches!(&why, ConnectionError::ConnectionClosed(_)), "{why}");
+    }
+    there.quiet();
+}
+
 /// Peers that begin a handshake and never go on, and peers that have finished it and say nothing, delay nobody, and lose
 /// their places in time.
 #[test]

@@ -247,9 +247,6 @@ impl Hub {
             None => {
                 self.counters.refused.add(refusal.code.text());
                 self.tell_error(slot, frame.name(), frame_code(code), &refusal.text);
-                if self.links[slot as usize].stream == Some(StreamKind::Bulk) {
-                    self.native.answered.push(self.id_of(slot));
-                }
             }
         }
         self.stop_unless_it_reads(slot);
