@@ -13,6 +13,7 @@ mod wire {
     mod connect;
     mod control;
     mod gaps;
+    mod im_blob;
     mod im_cut;
     mod im_deliver;
     mod im_messages;

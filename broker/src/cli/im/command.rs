@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// What can be said on the command line.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Default)]
 #[command(after_help = AFTER_HELP)]
 pub(in crate::cli) struct CommandArgs {
     /// Account of the device.
@@ -109,11 +109,26 @@ pub(in crate::cli) fn command(args: &CommandArgs, environment: &[(String, String
             return Exit::Usage;
         }
     };
-    let options = match options_or_exit(&args.connect, environment) {
-        Ok(options) => options,
-        Err(exit) => return exit,
-    };
-    let done = runtime().and_then(|runtime| runtime.block_on(follow(args, &task, &options)));
+    match options_or_exit(&args.connect, environment) {
+        Ok(options) => carry_out(args, &task, &options),
+        Err(exit) => exit,
+    }
+}
+
+/// Gives the command `update` to a device, which may sleep, and follows it.
+pub(in crate::cli) fn update(args: &CommandArgs, given: Value, options: &Options) -> Exit {
+    let id = args.id.clone().unwrap_or_else(|| format!("u{:016x}", random()));
+    if !args.json {
+        eprintln!(
+            "update {id} of {device}; ending this does not end it: `parlor cmd {device} --cancel {id}` does",
+            device = args.device
+        );
+    }
+    carry_out(args, &Task::Give { id, name: "update".to_owned(), args: given }, options)
+}
+
+fn carry_out(args: &CommandArgs, task: &Task, options: &Options) -> Exit {
+    let done = runtime().and_then(|runtime| runtime.block_on(follow(args, task, options)));
     done.unwrap_or_else(|error| {
         complain(&error);
         Exit::Failed

@@ -31,7 +31,7 @@ fn runtime() -> Result<Runtime, SessionError> {
     Builder::new_current_thread().enable_all().build().map_err(SessionError::Runtime)
 }
 
-fn options_or_exit(args: &ConnectArgs, environment: &[(String, String)]) -> Result<Options, Exit> {
+pub(in crate::cli) fn options_or_exit(args: &ConnectArgs, environment: &[(String, String)]) -> Result<Options, Exit> {
     args.options(environment).map_err(|error| {
         complain(&error);
         Exit::Usage

@@ -47,7 +47,7 @@ read it (chmod 600). PARLOR_PASSWORD holds the password for one command. Passwor
         )
     };
 }
-pub(super) use connection_help;
+pub(in crate::cli) use connection_help;
 
 /// Everything needed for a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]

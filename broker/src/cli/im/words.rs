@@ -97,8 +97,11 @@ fn said(zone: &Zone, with: &str, message: &Message) -> String {
 /// Where a command is, in words.
 pub(super) fn progress(report: &Report) -> String {
     let mut text = report.state.clone();
-    if let Some(result) = &report.result {
-        text.push_str(&format!(" {result}"));
+    let percent = report.result.as_ref().and_then(|result| result["progress"].as_u64());
+    match (percent, &report.result) {
+        (Some(percent), _) if report.state == "running" => text.push_str(&format!(" {percent} %")),
+        (_, Some(result)) => text.push_str(&format!(" {result}")),
+        (_, None) => {}
     }
     if let Some(said) = &report.text {
         text.push_str(&format!(" ({said})"));

@@ -142,17 +142,19 @@ impl Commands {
         let command = self.entry(id, &report.device, &report.name);
         let before = command.state();
         // A result may overtake the device's acknowledgement; what comes after the outcome changes nothing.
-        let progress = before == CommandState::Running && state == CommandState::Running && command.text != report.text;
+        let is_news = (&command.text, &command.result) != (&report.text, &report.result);
+        let progress = before == CommandState::Running && state == CommandState::Running && is_news;
         if before.is_outcome() || (state <= before && !progress) {
             return false;
         }
         if state != before {
             command.states.push(state);
         }
-        if report.result.is_some() {
+        // How far it was is no part of its outcome.
+        if report.result.is_some() || state.is_outcome() {
             command.result.clone_from(&report.result);
         }
-        if report.text.is_some() {
+        if report.text.is_some() || state.is_outcome() {
             command.text.clone_from(&report.text);
         }
         command.ts = command.ts.max(report.ts);
@@ -193,6 +195,7 @@ impl Commands {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn report(state: &str) -> Report {
         Report { device: "lamp".into(), name: "set".into(), state: state.into(), ..Report::default() }
@@ -226,6 +229,13 @@ mod tests {
         assert!(commands.report("c1", &running("20 %")));
         assert!(!commands.report("c1", &running("20 %")));
         assert_eq!(commands.find("c1").unwrap().states.len(), 1);
+        let progress = |percent: u64| Report { result: Some(json!({ "progress": percent })), ..running("20 %") };
+        assert!(commands.report("c1", &progress(30)));
+        assert!(commands.report("c1", &progress(40)));
+        assert!(!commands.report("c1", &progress(40)));
+        assert!(commands.report("c1", &report("done")));
+        let command = commands.find("c1").unwrap();
+        assert_eq!((&command.result, &command.text), (&None, &None), "how far it was is no outcome");
     }
 
     #[test]

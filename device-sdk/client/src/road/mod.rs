@@ -129,7 +129,7 @@ pub(crate) struct RealRoads {
 /// What is prepared once and used by every attempt.
 enum Kind {
     Rumqttc(Box<::rumqttc::v5::MqttOptions>),
-    Quic(quinn::ClientConfig),
+    Quic(quinn::ClientConfig, quic::Good),
     Plain,
     Tls(Arc<rustls::ClientConfig>),
 }
@@ -141,7 +141,7 @@ impl RealRoads {
             Scheme::Mqtt | Scheme::Mqtts | Scheme::Ws | Scheme::Wss => {
                 Kind::Rumqttc(Box::new(rumqttc::mqtt_options(&login)?))
             }
-            Scheme::MqttQuic | Scheme::Parlor => Kind::Quic(quic::config(&login)?),
+            Scheme::MqttQuic | Scheme::Parlor => Kind::Quic(quic::config(&login)?, quic::Good::default()),
             Scheme::ParlorTcp => Kind::Plain,
             Scheme::ParlorTls => Kind::Tls(Arc::new(tls::config(&login, &[])?)),
         };
@@ -159,7 +159,10 @@ impl Roads for RealRoads {
                 let run = rumqttc::run(login, (**mqtt).clone(), filters, ups, downs);
                 (rumqttc::WINDOW, tokio::spawn(run))
             }
-            Kind::Quic(config) => (driver::WINDOW, tokio::spawn(quic::run(login, config.clone(), filters, ups, downs))),
+            Kind::Quic(config, good) => {
+                let way = (config.clone(), Arc::clone(good));
+                (driver::WINDOW, tokio::spawn(quic::run(login, way, filters, ups, downs)))
+            }
             Kind::Plain => (driver::WINDOW, tokio::spawn(stream::run(login, None, filters, ups, downs))),
             Kind::Tls(config) => {
                 let run = stream::run(login, Some(Arc::clone(config)), filters, ups, downs);

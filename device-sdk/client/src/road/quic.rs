@@ -13,7 +13,7 @@ use quinn::{
     ClientConfig, Connecting, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, TransportConfig, VarInt,
 };
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -50,10 +50,13 @@ pub(super) fn config(login: &Login) -> Result<ClientConfig, ConnectError> {
     Ok(config)
 }
 
+/// The broker's address that answered last, where the last connection came so far. Only there can one begin early.
+pub(super) type Good = Arc<Mutex<Option<SocketAddr>>>;
+
 /// Lives one connection.
 pub(super) async fn run(
     login: Arc<Login>,
-    config: ClientConfig,
+    way: (ClientConfig, Good),
     filters: Vec<Filter>,
     ups: mpsc::Receiver<Up>,
     down: mpsc::Sender<Down>,
@@ -63,18 +66,23 @@ pub(super) async fn run(
         Scheme::MqttQuic => Box::new(MqttCodec::new(Arc::clone(&login), filters)),
         _ => Box::new(NativeCodec::new(Arc::clone(&login), filters, true)),
     };
-    if let Err(end) = connect(&login, config, codec, engine).await {
+    if let Err(end) = connect(&login, &way, codec, engine).await {
         let _ = down.send(Down::Ended(end)).await;
     }
 }
 
 async fn connect(
     login: &Login,
-    config: ClientConfig,
+    (config, good): &(ClientConfig, Good),
     mut codec: Box<dyn Codec>,
     mut engine: Engine,
 ) -> Result<(), End> {
-    let (side, mut early) = begin(login, config).await?;
+    // It has to show again that it is good.
+    let last = lock(good).take();
+    let (side, mut early) = begin(login, config, last).await?;
+    if early.is_none() {
+        *lock(good) = Some(side.connection.remote_address());
+    }
     let mut again = Vec::new();
     let over = loop {
         let (send, recv) = side.connection.open_bi().await.map_err(|error| judge(login, &error))?;
@@ -83,6 +91,9 @@ async fn connect(
             over => break over,
         }
     };
+    if early.is_none() {
+        *lock(good) = Some(side.connection.remote_address());
+    }
     let end = match over {
         Over::Ended(end) => Some(match side.connection.close_reason() {
             Some(reason) if matches!(end, End::Lost(_)) => judge(login, &reason),
@@ -95,25 +106,35 @@ async fn connect(
     end.map_or(Ok(()), Err)
 }
 
-/// The first of the broker's addresses that answers.
-async fn begin(login: &Login, config: ClientConfig) -> Result<(Side, Early), End> {
+fn lock(good: &Good) -> MutexGuard<'_, Option<SocketAddr>> {
+    // It is one value.
+    good.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The first of the broker's addresses that answers; `good` before all others.
+async fn begin(login: &Login, config: &ClientConfig, good: Option<SocketAddr>) -> Result<(Side, Early), End> {
     let target = &login.target;
     let lost = |why: &dyn std::fmt::Display| End::Lost(format!("{target}: {why}"));
     let found = tokio::net::lookup_host((target.bare_host(), target.port)).await.map_err(|error| lost(&error))?;
-    let addresses: Vec<SocketAddr> = found.collect();
+    let mut addresses: Vec<SocketAddr> = found.collect();
+    addresses.sort_by_key(|address| good != Some(*address));
     let share = login.options.attempt / u32::try_from(addresses.len()).unwrap_or(1).max(1);
     let mut last = lost(&"this name has no address");
     for address in addresses {
-        let (endpoint, connecting) = match dial(login, &config, address) {
+        let (endpoint, connecting) = match dial(login, config, address) {
             Ok(dialled) => dialled,
             Err(why) => {
                 last = lost(&why);
                 continue;
             }
         };
-        let connecting = match connecting.into_0rtt() {
-            Ok((connection, early)) => return Ok((Side { endpoint, connection }, Some(early))),
-            Err(connecting) => connecting,
+        let connecting = if good == Some(address) {
+            match connecting.into_0rtt() {
+                Ok((connection, early)) => return Ok((Side { endpoint, connection }, Some(early))),
+                Err(connecting) => connecting,
+            }
+        } else {
+            connecting
         };
         last = match timeout(share, connecting).await {
             Ok(Ok(connection)) => return Ok((Side { endpoint, connection }, None)),

@@ -35,8 +35,11 @@ async fn a_row_exists_before_the_first_byte_leaves() {
     {
         let (path, copy, copied) = (path.clone(), copy.clone(), Arc::clone(&copied));
         broker.lock().on_publish = Some(Box::new(move || {
-            *copied.lock().unwrap() += 1;
-            std::fs::copy(&path, &copy).unwrap();
+            let mut copied = copied.lock().unwrap();
+            *copied += 1;
+            if *copied == 1 {
+                std::fs::copy(&path, &copy).unwrap();
+            }
         }));
     }
     // The machine dies in the moment in which the first byte arrives; the broker has nothing.
