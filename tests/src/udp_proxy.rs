@@ -115,7 +115,10 @@ impl Ord for Due {
 
 struct State {
     faults: Faults,
-    rng: Rng,
+    /// Which lives are cut, and where: by their order alone.
+    lives: Rng,
+    /// Which datagrams are lost.
+    losses: Rng,
     flows: BTreeMap<SocketAddr, Flow>,
     queue: BinaryHeap<Reverse<Due>>,
     passed: Passed,
@@ -142,7 +145,8 @@ impl UdpProxy {
     pub fn open(to: SocketAddr, faults: Faults) -> Self {
         let front = Arc::new(socket(Ipv4Addr::LOCALHOST));
         let state = State {
-            rng: Rng::new(faults.seed),
+            lives: Rng::new(faults.seed),
+            losses: Rng::new(!faults.seed),
             faults,
             flows: BTreeMap::new(),
             queue: BinaryHeap::new(),
@@ -170,7 +174,7 @@ impl UdpProxy {
     /// From now on other faults; connections that are there keep their fate.
     pub fn set(&self, faults: Faults) {
         let mut state = self.shared.lock();
-        state.rng = Rng::new(faults.seed);
+        (state.lives, state.losses) = (Rng::new(faults.seed), Rng::new(!faults.seed));
         state.faults = faults;
     }
 
@@ -330,9 +334,9 @@ impl Shared {
 impl State {
     fn begin_life(&mut self, client: SocketAddr, id: Vec<u8>) {
         self.passed.lives += 1;
-        let is_cut = self.rng.chance(self.faults.cut_percent);
+        let is_cut = self.lives.chance(self.faults.cut_percent);
         let (least, most) = self.faults.cut_after;
-        let left = is_cut.then(|| self.rng.between(least, most.max(least)));
+        let left = is_cut.then(|| self.lives.between(least, most.max(least)));
         if let Some(flow) = self.flows.get_mut(&client) {
             flow.known.push(id);
             flow.left = left;
@@ -343,7 +347,7 @@ impl State {
     /// Whether a datagram of this client gets through.
     fn passes(&mut self, client: SocketAddr, way: Way) -> bool {
         let is_stopped = self.stopped[usize::from(way == Way::Down)];
-        let is_lost = is_stopped || self.rng.below(1_000) < self.faults.loss_per_mille;
+        let is_lost = is_stopped || self.losses.below(1_000) < self.faults.loss_per_mille;
         let Some(flow) = self.flows.get_mut(&client) else { return false };
         let is_cut = match &mut flow.left {
             Some(0) => true,

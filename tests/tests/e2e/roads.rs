@@ -183,10 +183,10 @@ impl Line {
     fn cutting(site: &Site, scheme: &str, seed: u64) -> Self {
         let to = site.at(scheme);
         if scheme.contains("quic") || scheme == "parlor" {
-            Self::Udp(UdpProxy::open(to, Faults::cuts(seed, 30, (3, 50))))
+            Self::Udp(UdpProxy::open(to, Faults::cuts(seed, 30, (3, 25))))
         } else {
             // A run is short, and in frames of the native link shorter still; some cuts fall into the handshake of TLS.
-            let most = if scheme == "parlor+tcp" { 500 } else { 1_500 };
+            let most = if ["mqtt", "parlor+tcp"].contains(&scheme) { 500 } else { 1_500 };
             Self::Tcp(Cutter::open(to, seed, 30, (60, most)))
         }
     }
@@ -245,8 +245,9 @@ fn every_send_has_one_end(scheme: &str) {
     bob.fence();
     assert!(!bob.held().any(|event| matches!(event, Event::Message { .. })), "{scheme}: heard twice");
     let ((opened, cut), (opened_too, cut_too)) = (line.cuts(), other.cuts());
+    eprintln!("{scheme}: {cut} of {opened} connections of one side were cut, {cut_too} of {opened_too} of the other");
     assert!(cut > 0, "{scheme}: {opened} connections were opened and none was cut");
-    assert!(opened > runs as u64 && opened_too > cut_too, "{scheme}: {opened} {cut}, {opened_too} {cut_too}");
+    assert!(opened >= runs as u64 && opened_too >= cut_too, "{scheme}: {opened} {cut}, {opened_too} {cut_too}");
 }
 
 /// Numbers and texts of a conversation, as one terminal has them.
