@@ -53,7 +53,8 @@ fn variants(input: &DeriveInput) -> syn::Result<Vec<(&Variant, Attributes, Strin
     for variant in &data.variants {
         let attributes = Attributes::read(&variant.attrs)?;
         let name = attributes.name.clone().unwrap_or_else(|| snake(&variant.ident));
-        if name.is_empty() || name.len() > 36 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) {
+        if name.is_empty() || name.len() > 36 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+        {
             return Err(Error::new(variant.span(), "a name is 1 to 36 of A-Z a-z 0-9 _ -"));
         }
         all.push((variant, attributes, name));

@@ -109,7 +109,7 @@ impl Ring {
         let entry = self.entries.iter_mut().filter(free).max_by_key(age)?;
         self.age = self.age.wrapping_add(1);
         let id = String::try_from(id).ok()?;
-        *entry = Entry { id, once, age: now, ..Entry::FREE };
+        *entry = Entry { id, once, age: now, stage: Stage::Running, ..Entry::FREE };
         Some(entry)
     }
 
