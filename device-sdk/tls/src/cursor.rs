@@ -81,7 +81,7 @@ impl<'a> Writer<'a> {
         if let Some(room) = self.buffer.get_mut(hole.place..hole.place + hole.bytes) {
             let mut left = length;
             for byte in room.iter_mut().rev() {
-                *byte = (left & 0xFF) as u8;
+                *byte = left.to_be_bytes().last().copied().unwrap_or_default();
                 left >>= 8;
             }
         }

@@ -19,7 +19,7 @@ const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1D, 0x11];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1D, 0x25];
 const SERVER_AUTH: &[u8] = &[0x2B, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01];
 
-/// What stands before the point in the key (SubjectPublicKeyInfo) of every P-256 key.
+/// What stands before the point in the key (`SubjectPublicKeyInfo`) of every P-256 key.
 const P256_PREFIX: &[u8] = &[
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01, 0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE,
     0x3D, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
@@ -69,7 +69,7 @@ impl<'a> Der<'a> {
 pub(crate) struct Certificate<'a> {
     /// What the authority signed.
     pub(crate) signed: &'a [u8],
-    /// The key, as SubjectPublicKeyInfo.
+    /// The key, as `SubjectPublicKeyInfo`.
     pub(crate) key: &'a [u8],
     extensions: Option<&'a [u8]>,
     /// The authority's signature, ECDSA with SHA-256. None if it is of another kind.

@@ -23,7 +23,7 @@ const SECP256R1: u16 = 0x0017;
 /// `ecdsa_secp256r1_sha256`.
 pub(crate) const ECDSA_P256: u16 = 0x0403;
 
-/// SHA-256 of "HelloRetryRequest": with this random a ServerHello asks for another ClientHello (RFC 8446 s4.1.3).
+/// SHA-256 of "HelloRetryRequest": with this random a `ServerHello` asks for another `ClientHello` (RFC 8446 s4.1.3).
 const RETRY: [u8; 32] = [
     0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91, 0xC2, 0xA2, 0x11,
     0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C,
@@ -40,7 +40,7 @@ fn fragment_code(buffer: usize) -> Option<u8> {
     }
 }
 
-/// Writes the record with the ClientHello; `read_buffer` is how long records may be. Returns its length.
+/// Writes the record with the `ClientHello`; `read_buffer` is how long records may be. Returns its length.
 pub(crate) fn write_client_hello(
     out: &mut [u8],
     config: &Config<'_>,
@@ -162,7 +162,7 @@ pub(crate) fn read_server_hello(body: &[u8]) -> Result<&[u8], TlsError> {
     share.ok_or(MALFORMED)
 }
 
-/// Checks EncryptedExtensions: nothing that was not asked for (RFC 8446 s4.2).
+/// Checks `EncryptedExtensions`: nothing that was not asked for (RFC 8446 s4.2).
 pub(crate) fn check_extensions(body: &[u8], config: &Config<'_>, read_buffer: usize) -> Result<(), TlsError> {
     let mut reader = Reader(body);
     let mut extensions = reader.vector(2)?;

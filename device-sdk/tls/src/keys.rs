@@ -11,7 +11,7 @@ pub(crate) type Hash = [u8; 32];
 pub(crate) fn expand(secret: &Hash, label: &[u8], context: &[u8], out: &mut [u8]) {
     let mut info = [0; 64];
     let mut writer = Writer::new(&mut info);
-    writer.put_u16(out.len() as u16);
+    writer.put(&[0, u8::try_from(out.len()).unwrap_or(u8::MAX)]);
     let hole = writer.open(1);
     writer.put(b"tls13 ");
     writer.put(label);
@@ -79,7 +79,8 @@ mod tests {
     use super::*;
 
     fn hex(text: &str) -> std::vec::Vec<u8> {
-        let digits: std::vec::Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|d| d as u8).collect();
+        let digits: std::vec::Vec<u8> =
+            text.chars().filter_map(|c| c.to_digit(16)).map(|digit| u8::try_from(digit).unwrap()).collect();
         digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
     }
 

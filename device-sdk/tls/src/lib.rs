@@ -10,7 +10,7 @@
 //! let pin = Pin::from_hex("6b2f…").ok_or(parlor_device_tls::TlsError::WrongPin)?;
 //! let config = Config { trust: Trust::Pins { current: pin, next: None }, server_name: Some("broker.lan"), protocol: Some(b"mqtt"), identity: None };
 //! // 1 KiB of text in a record and what a record adds: `tls.fragment_bytes = 1024` at the broker.
-//! let mut buffers: TlsBuffers<1_062, 512> = TlsBuffers::new();
+//! let mut buffers: TlsBuffers<1_046, 512> = TlsBuffers::new();
 //! let entropy = |bytes: &mut [u8]| { /* the chip's generator of true random numbers */ };
 //! let mut link = TlsLink::open(reader, writer, &config, &mut buffers, entropy).await?;
 //! link.write(b"hello").await?;
@@ -23,7 +23,7 @@
 //! - It knows no time, so it does not look at the validity of certificates. Pins have none; an authority's board trusts a
 //!   certificate until the authority's key is replaced. Withdraw a server's certificate by replacing its key.
 //! - An authority vouches for the server's certificate directly. Certificates between them are not followed.
-//! - No resumption, no early data, no renegotiation of groups (HelloRetryRequest), no RSA, no TLS 1.2.
+//! - No resumption, no early data, no renegotiation of groups (`HelloRetryRequest`), no RSA, no TLS 1.2.
 //!
 //! # Memory
 //!

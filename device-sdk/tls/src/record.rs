@@ -93,5 +93,6 @@ impl Keys {
 pub(crate) fn write_header(header: &mut [u8], kind: u8, length: usize) {
     let mut writer = Writer::new(header);
     writer.put(&[kind, 3, 3]);
-    writer.put_u16(length as u16);
+    // No buffer is filled beyond what a record may hold.
+    writer.put_u16(u16::try_from(length).unwrap_or(u16::MAX));
 }

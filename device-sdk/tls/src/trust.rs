@@ -6,7 +6,7 @@ use p256::ecdsa::signature::Verifier;
 use p256::ecdsa::{Signature, VerifyingKey};
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of a key (SubjectPublicKeyInfo, DER). Of a server's certificate:
+/// SHA-256 of a key (`SubjectPublicKeyInfo`, DER). Of a server's certificate:
 /// `openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pin(pub [u8; 32]);
@@ -24,7 +24,7 @@ impl Pin {
         Some(Self(pin))
     }
 
-    /// The pin of a key (SubjectPublicKeyInfo, DER).
+    /// The pin of a key (`SubjectPublicKeyInfo`, DER).
     pub fn of(key: &[u8]) -> Self {
         Self(Sha256::digest(key).into())
     }
@@ -43,7 +43,7 @@ pub enum Trust<'a> {
     /// One whose certificate this authority signed. Give servers an authority of their own, so that no device's certificate is one
     /// of theirs.
     Authority {
-        /// The authority's P-256 key (SubjectPublicKeyInfo, DER, 91 bytes).
+        /// The authority's P-256 key (`SubjectPublicKeyInfo`, DER, 91 bytes).
         key: &'a [u8],
         /// The DNS name or IPv4 address that the certificate must be for.
         name: &'a str,

@@ -113,7 +113,7 @@ impl Write for Wire {
 /// A key with its certificate.
 pub(super) struct Party {
     pub(super) certificate: Vec<u8>,
-    /// SubjectPublicKeyInfo.
+    /// `SubjectPublicKeyInfo`.
     pub(super) public: Vec<u8>,
     pub(super) secret: [u8; 32],
     pub(super) pkcs8: Vec<u8>,

@@ -11,7 +11,7 @@ use p256::elliptic_curve::sec1::ToEncodedPoint;
 use p256::{PublicKey, SecretKey};
 use sha2::{Digest, Sha256};
 
-/// What a rogue does once it has the ClientHello.
+/// What a rogue does once it has the `ClientHello`.
 pub(super) type Script = Box<dyn FnOnce(&mut Play)>;
 
 struct Rogue(Option<Script>);
@@ -65,7 +65,8 @@ impl Play {
 
     /// A message of this kind.
     pub(super) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-        let mut message = std::vec![kind, 0, (body.len() >> 8) as u8, body.len() as u8];
+        let [high, low] = u16::try_from(body.len()).unwrap().to_be_bytes();
+        let mut message = std::vec![kind, 0, high, low];
         message.extend(body);
         message
     }
@@ -115,7 +116,7 @@ impl Play {
         }
     }
 
-    /// The body of a ServerHello.
+    /// The body of a `ServerHello`.
     pub(super) fn hello_body(random: [u8; 32], suite: u16, extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
         let mut room = std::vec![0; 1_000];
         let mut writer = Writer::new(&mut room);
@@ -138,7 +139,7 @@ impl Play {
     }
 
     /// Makes a key, and the extensions of an honest hello.
-    pub(super) fn agree(&mut self) -> (SecretKey, [(u16, Vec<u8>); 2]) {
+    pub(super) fn agree() -> (SecretKey, [(u16, Vec<u8>); 2]) {
         let secret = SecretKey::from_slice(&[0x42; 32]).unwrap();
         let mut share = std::vec![0, 0x17, 0, 65];
         share.extend(secret.public_key().to_encoded_point(false).as_bytes());
@@ -157,7 +158,7 @@ impl Play {
 
     /// An honest hello.
     pub(super) fn hello(&mut self) {
-        let (secret, extensions) = self.agree();
+        let (secret, extensions) = Self::agree();
         let message = Self::message(2, &Self::hello_body([9; 32], 0x1301, &extensions));
         self.said(&message);
         self.plain(HANDSHAKE, &message);
@@ -179,7 +180,8 @@ impl Play {
         let length = party.certificate.len();
         let mut body = std::vec![0];
         for bytes in [length + 5, length] {
-            body.extend([0, (bytes >> 8) as u8, bytes as u8]);
+            let [high, low] = u16::try_from(bytes).unwrap().to_be_bytes();
+            body.extend([0, high, low]);
         }
         body.extend(&party.certificate);
         body.extend([0, 0]);
@@ -188,15 +190,15 @@ impl Play {
 
     /// A proof for the transcript as it is.
     pub(super) fn proof(&self, party: &Party) -> Vec<u8> {
-        self.proof_of(party, b"TLS 1.3, server CertificateVerify\0", self.hash())
+        Self::proof_of(party, b"TLS 1.3, server CertificateVerify\0", self.hash())
     }
 
-    pub(super) fn proof_of(&self, party: &Party, context: &[u8], hash: [u8; 32]) -> Vec<u8> {
+    pub(super) fn proof_of(party: &Party, context: &[u8], hash: [u8; 32]) -> Vec<u8> {
         let mut signed = std::vec![0x20; 64];
         signed.extend(context);
         signed.extend(hash);
         let signature: DerSignature = SigningKey::from_slice(&party.secret).unwrap().sign(&signed);
-        let mut body = std::vec![4, 3, 0, signature.as_bytes().len() as u8];
+        let mut body = std::vec![4, 3, 0, u8::try_from(signature.as_bytes().len()).unwrap()];
         body.extend(signature.as_bytes());
         Self::message(15, &body)
     }

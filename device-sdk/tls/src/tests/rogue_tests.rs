@@ -10,6 +10,7 @@ fn bad(offence: Offence) -> Result<Vec<u8>, TlsError> {
 }
 
 /// The server of the test is `party`; the board has pinned its key.
+#[allow(clippy::needless_pass_by_value)]
 fn check(expect: Result<Vec<u8>, TlsError>, script: impl FnOnce(&mut Play, &Party) + 'static) {
     let party = lonely();
     let config = pinned(&party);
@@ -88,7 +89,7 @@ fn a_proof_of_another_handshake_or_of_a_client() {
             play.hello();
             play.say(&Play::extensions());
             play.say(&Play::certificate(party));
-            let proof = play.proof_of(party, context, hash.unwrap_or_else(|| play.hash()));
+            let proof = Play::proof_of(party, context, hash.unwrap_or_else(|| play.hash()));
             play.say(&proof);
         });
     };
@@ -221,7 +222,7 @@ fn a_flight_in_pieces_of_one_byte() {
 #[test]
 fn a_hello_in_pieces_of_one_byte() {
     check(Ok(b"hi".to_vec()), |play, party| {
-        let (secret, extensions) = play.agree();
+        let (secret, extensions) = Play::agree();
         let message = Play::message(2, &Play::hello_body([9; 32], 0x1301, &extensions));
         for byte in &message {
             play.plain(HANDSHAKE, &[*byte]);
@@ -310,13 +311,13 @@ fn alerts() {
 fn it_leaves_early() {
     check(Err(TlsError::Cut), |_, _| {});
     check(Err(TlsError::Cut), |play, _| play.hello());
-    check(Err(TlsError::Cut), |play, party| play.flight(party));
+    check(Err(TlsError::Cut), Play::flight);
 }
 
 #[test]
 fn it_asks_for_another_hello_again_and_again() {
     check(Err(TlsError::Unsupported), |play, _| {
-        let (_, extensions) = play.agree();
+        let (_, extensions) = Play::agree();
         let random = [
             0xCF, 0x21, 0xAD, 0x74, 0xE5, 0x9A, 0x61, 0x11, 0xBE, 0x1D, 0x8C, 0x02, 0x1E, 0x65, 0xB8, 0x91, 0xC2, 0xA2,
             0x11, 0x16, 0x7A, 0xBB, 0x8C, 0x5E, 0x07, 0x9E, 0x09, 0xE2, 0xC8, 0xA8, 0x33, 0x9C,
@@ -333,7 +334,7 @@ fn it_asks_for_another_hello_again_and_again() {
 fn hellos_of_other_worlds() {
     let check_hello = |expect, suite, change: fn(&mut Vec<(u16, Vec<u8>)>)| {
         check(Err(expect), move |play, _| {
-            let (_, extensions) = play.agree();
+            let (_, extensions) = Play::agree();
             let mut extensions = extensions.to_vec();
             change(&mut extensions);
             play.plain(HANDSHAKE, &Play::message(2, &Play::hello_body([9; 32], suite, &extensions)));
@@ -405,7 +406,7 @@ fn messages_in_the_open_after_the_hello() {
     });
     // Behind the hello in its record.
     check(bad(Offence::AcrossKeys), |play, _| {
-        let (_, extensions) = play.agree();
+        let (_, extensions) = Play::agree();
         let mut both = Play::message(2, &Play::hello_body([9; 32], 0x1301, &extensions));
         both.extend(Play::extensions());
         play.plain(HANDSHAKE, &both);
@@ -545,10 +546,10 @@ fn any_changed_byte_of_the_flight_is_refused() {
                         2 => play.proof(&party),
                         _ => play.finished(),
                     };
-                    if turn == which {
-                        if let Some(byte) = message.get_mut(place) {
-                            *byte ^= 1 << (place % 8);
-                        }
+                    if turn == which
+                        && let Some(byte) = message.get_mut(place)
+                    {
+                        *byte ^= 1 << (place % 8);
                     }
                     play.say(&message);
                 }
