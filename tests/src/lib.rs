@@ -3,6 +3,7 @@
 pub mod ca;
 pub mod checkers;
 pub mod cut;
+pub mod device;
 pub mod disk;
 pub mod faulty;
 pub mod im;

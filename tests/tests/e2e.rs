@@ -2,6 +2,8 @@
 
 #[path = "e2e/demo.rs"]
 mod demo;
+#[path = "e2e/device_sdk.rs"]
+mod device_sdk;
 #[path = "e2e/household.rs"]
 mod household;
 #[path = "e2e/im_interop.rs"]
