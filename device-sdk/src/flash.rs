@@ -57,13 +57,13 @@ mod sequential {
     use super::{Flash, FlashError};
     use core::ops::Range;
     use embedded_storage_async::nor_flash::NorFlash;
-    use sequential_storage::cache::Cache;
+    use sequential_storage::cache::{Cache, Uncached};
     use sequential_storage::map::{MapConfig, MapStorage, SerializationError, Value};
 
     /// A map in NOR flash by `sequential-storage`: entries are appended, pages are erased in turn. `BUFFER` bounds one
     /// value: the longest row of the outbox and 12 bytes.
     pub struct FlashMap<S: NorFlash, const BUFFER: usize> {
-        map: MapStorage<u8, S, Cache<(), (), ()>>,
+        map: MapStorage<u8, S, Cache<Uncached, Uncached, Uncached, u8>>,
         buffer: Aligned<BUFFER>,
     }
 

@@ -57,7 +57,7 @@ mod trust;
 mod tests;
 
 pub use error::{Offence, TlsError};
-pub use link::{TlsBuffers, TlsLink, TlsReader, TlsWriter};
+pub use link::{Tls, TlsBuffers, TlsLink, TlsReader, TlsWriter};
 pub use trust::{Identity, Pin, Trust};
 
 /// How to make a link.

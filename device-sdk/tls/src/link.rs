@@ -36,6 +36,11 @@ impl<const RX: usize, const TX: usize> TlsBuffers<RX, TX> {
     pub const fn new() -> Self {
         Self { rx: [0; RX], tx: [0; TX] }
     }
+
+    /// The two buffers, for [`Tls::open`].
+    pub fn halves(&mut self) -> (&mut [u8], &mut [u8]) {
+        (&mut self.rx, &mut self.tx)
+    }
 }
 
 impl<const RX: usize, const TX: usize> Default for TlsBuffers<RX, TX> {
@@ -44,43 +49,34 @@ impl<const RX: usize, const TX: usize> Default for TlsBuffers<RX, TX> {
     }
 }
 
-/// An open link to a server that has proved who it is.
-pub struct TlsLink<'b, R, W> {
-    inbound: Inbound<'b, R>,
-    outbound: Outbound<'b, W>,
+/// The state of an open link to a server that has proved who it is, without the transport: that is handed in.
+pub struct Tls<'b> {
+    inbound: Inbound<'b>,
+    outbound: Outbound<'b>,
     /// The server wants the keys of this side changed.
     rekey: AtomicBool,
 }
 
 /// The half that reads.
 pub struct TlsReader<'l, 'b, R> {
-    inbound: &'l mut Inbound<'b, R>,
+    socket: R,
+    inbound: &'l mut Inbound<'b>,
     rekey: &'l AtomicBool,
 }
 
 /// The half that writes.
 pub struct TlsWriter<'l, 'b, W> {
-    outbound: &'l mut Outbound<'b, W>,
+    socket: W,
+    outbound: &'l mut Outbound<'b>,
     rekey: &'l AtomicBool,
 }
 
-impl<'b, R: Read, W: Write> TlsLink<'b, R, W> {
-    /// Shakes hands over a transport that is connected. `entropy` fills bytes with true randomness, once for each link. Other tasks run
-    /// between the steps; the longest takes two multiplications on the curve. Limit the time from outside.
-    pub async fn open<const RX: usize, const TX: usize>(
-        reader: R,
-        writer: W,
-        config: &Config<'_>,
-        buffers: &'b mut TlsBuffers<RX, TX>,
-        entropy: impl FnMut(&mut [u8]),
-    ) -> Result<Self, TlsError> {
-        Self::open_with(reader, writer, config, &mut buffers.rx, &mut buffers.tx, entropy).await
-    }
-
-    /// The same with buffers from elsewhere.
-    pub async fn open_with(
-        reader: R,
-        writer: W,
+impl<'b> Tls<'b> {
+    /// Shakes hands over a transport that is connected. `entropy` fills bytes with true randomness. Other tasks run between the steps;
+    /// the longest takes two multiplications on the curve. Limit the time from outside.
+    pub async fn open<R: Read, W: Write>(
+        reader: &mut R,
+        writer: &mut W,
         config: &Config<'_>,
         rx: &'b mut [u8],
         tx: &'b mut [u8],
@@ -89,11 +85,11 @@ impl<'b, R: Read, W: Write> TlsLink<'b, R, W> {
         if rx.len() < BUFFER_MIN || tx.len() < BUFFER_MIN {
             return Err(TlsError::BuffersTooSmall);
         }
-        let mut inbound = Inbound::new(reader, rx);
-        let mut outbound = Outbound::new(writer, tx);
+        let mut inbound = Inbound::new(rx);
+        let mut outbound = Outbound::new(tx);
         let mut handshake = Handshake::new(config, inbound.buffer.len(), entropy)?;
         yield_now().await;
-        match shake_hands(&mut handshake, &mut inbound, &mut outbound).await {
+        match shake_hands(&mut handshake, &mut inbound, &mut outbound, reader, writer).await {
             Ok(()) => {
                 inbound.keys = handshake.read.take();
                 inbound.certificate_wanted = handshake.certificate_wanted;
@@ -104,51 +100,80 @@ impl<'b, R: Read, W: Write> TlsLink<'b, R, W> {
                 if let Some(code) = error.alert() {
                     outbound.keys = handshake.write.take();
                     // The reason is the error, whether the server hears of it or not.
-                    let _ = outbound.send_alert(code).await;
+                    let _ = outbound.send_alert(writer, code).await;
                 }
                 Err(error)
             }
         }
     }
 
-    /// Two halves that work at the same time.
-    pub fn split(&mut self) -> (TlsReader<'_, 'b, R>, TlsWriter<'_, 'b, W>) {
+    /// Two halves that work at the same time, over those of the transport.
+    pub fn split<R, W>(&mut self, reader: R, writer: W) -> (TlsReader<'_, 'b, R>, TlsWriter<'_, 'b, W>) {
         (
-            TlsReader { inbound: &mut self.inbound, rekey: &self.rekey },
-            TlsWriter { outbound: &mut self.outbound, rekey: &self.rekey },
+            TlsReader { socket: reader, inbound: &mut self.inbound, rekey: &self.rekey },
+            TlsWriter { socket: writer, outbound: &mut self.outbound, rekey: &self.rekey },
         )
+    }
+}
+
+/// A link together with its transport.
+pub struct TlsLink<'b, R, W> {
+    tls: Tls<'b>,
+    reader: R,
+    writer: W,
+}
+
+impl<'b, R: Read, W: Write> TlsLink<'b, R, W> {
+    /// As [`Tls::open`].
+    pub async fn open<const RX: usize, const TX: usize>(
+        mut reader: R,
+        mut writer: W,
+        config: &Config<'_>,
+        buffers: &'b mut TlsBuffers<RX, TX>,
+        entropy: impl FnMut(&mut [u8]),
+    ) -> Result<Self, TlsError> {
+        let TlsBuffers { rx, tx } = buffers;
+        let tls = Tls::open(&mut reader, &mut writer, config, rx, tx, entropy).await?;
+        Ok(Self { tls, reader, writer })
+    }
+
+    /// Two halves that work at the same time.
+    pub fn split(&mut self) -> (TlsReader<'_, 'b, &mut R>, TlsWriter<'_, 'b, &mut W>) {
+        self.tls.split(&mut self.reader, &mut self.writer)
     }
 
     /// Says goodbye. The transport is the caller's to close.
     pub async fn close(mut self) -> Result<(), TlsError> {
         self.flush().await?;
-        self.outbound.send_alert(CLOSE_NOTIFY).await
+        self.tls.outbound.send_alert(&mut self.writer, CLOSE_NOTIFY).await
     }
 
     /// Reads at least a byte. 0 when the server has said goodbye.
     pub async fn read(&mut self, out: &mut [u8]) -> Result<usize, TlsError> {
-        self.inbound.read(&self.rekey, out).await
+        self.tls.inbound.read(&mut self.reader, &self.tls.rekey, out).await
     }
 
     /// Takes some of the bytes, at least one. They go out when a record is full, and with [`Self::flush`].
     pub async fn write(&mut self, bytes: &[u8]) -> Result<usize, TlsError> {
-        self.outbound.write(&self.rekey, bytes).await
+        self.tls.outbound.write(&mut self.writer, &self.tls.rekey, bytes).await
     }
 
     /// Sends what was taken.
     pub async fn flush(&mut self) -> Result<(), TlsError> {
-        self.outbound.flush(&self.rekey).await
+        self.tls.outbound.flush(&mut self.writer, &self.tls.rekey).await
     }
 }
 
 async fn shake_hands<R: Read, W: Write>(
     handshake: &mut Handshake<'_>,
-    inbound: &mut Inbound<'_, R>,
-    outbound: &mut Outbound<'_, W>,
+    inbound: &mut Inbound<'_>,
+    outbound: &mut Outbound<'_>,
+    reader: &mut R,
+    writer: &mut W,
 ) -> Result<(), TlsError> {
     outbound.ready = handshake.hello(outbound.buffer)?;
-    outbound.drain().await?;
-    outbound.flush_socket().await?;
+    outbound.drain(writer).await?;
+    flush_socket(writer).await?;
     let mut changes = 0;
     while !handshake.is_heard() {
         while let Some(length) = inbound.message_length()? {
@@ -162,7 +187,7 @@ async fn shake_hands<R: Read, W: Write>(
         if handshake.is_heard() {
             break;
         }
-        inbound.fill().await?;
+        inbound.fill(reader).await?;
         match inbound.take_record(handshake.read.as_mut())? {
             Record::Messages => {}
             Record::Change if changes < CHANGES_MAX => changes += 1,
@@ -173,10 +198,10 @@ async fn shake_hands<R: Read, W: Write>(
     }
     while let Some(length) = handshake.transmit(outbound.buffer)? {
         outbound.ready = length;
-        outbound.drain().await?;
+        outbound.drain(writer).await?;
         yield_now().await;
     }
-    outbound.flush_socket().await
+    flush_socket(writer).await
 }
 
 /// What a record was.
@@ -191,8 +216,7 @@ enum Record {
 }
 
 /// What comes. The buffer holds, one after the other: handshake messages that are not complete, and the record being read.
-struct Inbound<'b, R> {
-    socket: R,
+struct Inbound<'b> {
     buffer: &'b mut [u8],
     /// Bytes of messages at the front.
     messages: usize,
@@ -215,10 +239,9 @@ enum Ended {
     Failed,
 }
 
-impl<'b, R: Read> Inbound<'b, R> {
-    fn new(socket: R, buffer: &'b mut [u8]) -> Self {
+impl<'b> Inbound<'b> {
+    fn new(buffer: &'b mut [u8]) -> Self {
         Self {
-            socket,
             buffer,
             messages: 0,
             filled: 0,
@@ -244,7 +267,7 @@ impl<'b, R: Read> Inbound<'b, R> {
     }
 
     /// Reads until a whole record is there. Cancelled, it goes on where it was.
-    async fn fill(&mut self) -> Result<(), TlsError> {
+    async fn fill(&mut self, socket: &mut impl Read) -> Result<(), TlsError> {
         loop {
             let target = self.content_length()?.map_or(HEADER, |length| HEADER + length);
             // With a header there is a length: one that is 0 is for `take_record` to refuse.
@@ -253,7 +276,7 @@ impl<'b, R: Read> Inbound<'b, R> {
             }
             let room =
                 self.buffer.get_mut(self.messages + self.filled..self.messages + target).ok_or(TlsError::TooLarge)?;
-            match self.socket.read(room).await.map_err(|error| TlsError::Socket(error.kind()))? {
+            match socket.read(room).await.map_err(|error| TlsError::Socket(error.kind()))? {
                 0 => return Err(TlsError::Cut),
                 read => self.filled += read,
             }
@@ -309,13 +332,13 @@ impl<'b, R: Read> Inbound<'b, R> {
         self.messages -= length;
     }
 
-    async fn read(&mut self, rekey: &AtomicBool, out: &mut [u8]) -> Result<usize, TlsError> {
+    async fn read(&mut self, socket: &mut impl Read, rekey: &AtomicBool, out: &mut [u8]) -> Result<usize, TlsError> {
         match self.ended {
             Some(Ended::Orderly) => return Ok(0),
             Some(Ended::Failed) => return Err(TlsError::Closed),
             None => {}
         }
-        let read = self.read_open(rekey, out).await;
+        let read = self.read_open(socket, rekey, out).await;
         match read {
             Err(_) => self.ended = Some(Ended::Failed),
             Ok(0) if !out.is_empty() => self.ended = Some(Ended::Orderly),
@@ -324,12 +347,17 @@ impl<'b, R: Read> Inbound<'b, R> {
         read
     }
 
-    async fn read_open(&mut self, rekey: &AtomicBool, out: &mut [u8]) -> Result<usize, TlsError> {
+    async fn read_open(
+        &mut self,
+        socket: &mut impl Read,
+        rekey: &AtomicBool,
+        out: &mut [u8],
+    ) -> Result<usize, TlsError> {
         while self.text.is_empty() {
             if out.is_empty() {
                 return Ok(0);
             }
-            self.fill().await?;
+            self.fill(socket).await?;
             let mut keys = self.keys.take();
             let record = self.take_record(keys.as_mut());
             self.keys = keys;
@@ -400,8 +428,7 @@ impl<'b, R: Read> Inbound<'b, R> {
 }
 
 /// What goes.
-struct Outbound<'b, W> {
-    socket: W,
+struct Outbound<'b> {
     /// A record that is sealed (`sent..ready`), or text for the next (`text` bytes behind the place of its header); never both.
     buffer: &'b mut [u8],
     sent: usize,
@@ -410,26 +437,22 @@ struct Outbound<'b, W> {
     keys: Option<Keys>,
 }
 
-impl<'b, W: Write> Outbound<'b, W> {
-    fn new(socket: W, buffer: &'b mut [u8]) -> Self {
-        Self { socket, buffer, sent: 0, ready: 0, text: 0, keys: None }
+impl<'b> Outbound<'b> {
+    fn new(buffer: &'b mut [u8]) -> Self {
+        Self { buffer, sent: 0, ready: 0, text: 0, keys: None }
     }
 
     /// Sends what is sealed. Cancelled, it goes on where it was.
-    async fn drain(&mut self) -> Result<(), TlsError> {
+    async fn drain(&mut self, socket: &mut impl Write) -> Result<(), TlsError> {
         while self.sent < self.ready {
             let rest = self.buffer.get(self.sent..self.ready).unwrap_or_default();
-            match self.socket.write(rest).await.map_err(|error| TlsError::Socket(error.kind()))? {
+            match socket.write(rest).await.map_err(|error| TlsError::Socket(error.kind()))? {
                 0 => return Err(TlsError::Cut),
                 sent => self.sent += sent,
             }
         }
         (self.sent, self.ready) = (0, 0);
         Ok(())
-    }
-
-    async fn flush_socket(&mut self) -> Result<(), TlsError> {
-        self.socket.flush().await.map_err(|error| TlsError::Socket(error.kind()))
     }
 
     fn seal(&mut self, kind: u8, length: usize) -> Result<(), TlsError> {
@@ -446,21 +469,21 @@ impl<'b, W: Write> Outbound<'b, W> {
     }
 
     /// Sends what is sealed, and changes the keys if it is time to (RFC 8446 s4.6.3).
-    async fn make_room(&mut self, rekey: &AtomicBool) -> Result<(), TlsError> {
-        self.drain().await?;
+    async fn make_room(&mut self, socket: &mut impl Write, rekey: &AtomicBool) -> Result<(), TlsError> {
+        self.drain(socket).await?;
         let worn_out = self.keys.as_ref().is_some_and(Keys::worn_out);
         if self.text == 0 && (rekey.load(Ordering::Acquire) || worn_out) {
             rekey.store(false, Ordering::Release);
             self.put(HEADER, &[KEY_UPDATE, 0, 0, 1, 0]);
             self.seal(HANDSHAKE, 5)?;
             self.keys = self.keys.as_ref().map(Keys::next);
-            self.drain().await?;
+            self.drain(socket).await?;
         }
         Ok(())
     }
 
-    async fn write(&mut self, rekey: &AtomicBool, bytes: &[u8]) -> Result<usize, TlsError> {
-        self.make_room(rekey).await?;
+    async fn write(&mut self, socket: &mut impl Write, rekey: &AtomicBool, bytes: &[u8]) -> Result<usize, TlsError> {
+        self.make_room(socket, rekey).await?;
         let room = self.buffer.len().saturating_sub(OVERHEAD).min(TEXT_MAX) - self.text;
         let length = room.min(bytes.len());
         self.put(HEADER + self.text, bytes.get(..length).unwrap_or_default());
@@ -471,28 +494,32 @@ impl<'b, W: Write> Outbound<'b, W> {
         Ok(length)
     }
 
-    async fn flush(&mut self, rekey: &AtomicBool) -> Result<(), TlsError> {
-        self.make_room(rekey).await?;
+    async fn flush(&mut self, socket: &mut impl Write, rekey: &AtomicBool) -> Result<(), TlsError> {
+        self.make_room(socket, rekey).await?;
         if self.text > 0 {
             self.seal(APPLICATION, self.text)?;
-            self.drain().await?;
+            self.drain(socket).await?;
         }
-        self.flush_socket().await
+        flush_socket(socket).await
     }
 
-    async fn send_alert(&mut self, code: u8) -> Result<(), TlsError> {
+    async fn send_alert(&mut self, socket: &mut impl Write, code: u8) -> Result<(), TlsError> {
         // A warning if it is a goodbye, else fatal.
         let level = if code == CLOSE_NOTIFY { 1 } else { 2 };
-        self.drain().await?;
+        self.drain(socket).await?;
         if self.keys.is_some() {
             self.put(HEADER, &[level, code]);
             self.seal(ALERT, 2)?;
         } else {
             self.ready = hello::write_alert(self.buffer, code)?;
         }
-        self.drain().await?;
-        self.flush_socket().await
+        self.drain(socket).await?;
+        flush_socket(socket).await
     }
+}
+
+async fn flush_socket(socket: &mut impl Write) -> Result<(), TlsError> {
+    socket.flush().await.map_err(|error| TlsError::Socket(error.kind()))
 }
 
 impl<R, W> ErrorType for TlsLink<'_, R, W> {
@@ -521,7 +548,7 @@ impl<R> ErrorType for TlsReader<'_, '_, R> {
 
 impl<R: Read> Read for TlsReader<'_, '_, R> {
     async fn read(&mut self, out: &mut [u8]) -> Result<usize, TlsError> {
-        self.inbound.read(self.rekey, out).await
+        self.inbound.read(&mut self.socket, self.rekey, out).await
     }
 }
 
@@ -531,10 +558,10 @@ impl<W> ErrorType for TlsWriter<'_, '_, W> {
 
 impl<W: Write> Write for TlsWriter<'_, '_, W> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, TlsError> {
-        self.outbound.write(self.rekey, bytes).await
+        self.outbound.write(&mut self.socket, self.rekey, bytes).await
     }
 
     async fn flush(&mut self) -> Result<(), TlsError> {
-        self.outbound.flush(self.rekey).await
+        self.outbound.flush(&mut self.socket, self.rekey).await
     }
 }
