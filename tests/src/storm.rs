@@ -9,7 +9,7 @@ use parlor_core::auth::AuthAnswer;
 use parlor_core::limits::Limits;
 use parlor_core::store::memory::MemoryStore;
 use parlor_core::store::{Store, StoreEvent};
-use parlor_core::{Effect, Hub, LinkId, Now, Peer, Settings};
+use parlor_core::{Effect, Hub, LinkId, Now, Peer, Settings, StreamKind};
 use parlor_protocol::mqtt::{Packet, ReasonCode, Version, connect_version, decode, frame_len};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -38,7 +38,7 @@ impl Input<'_> {
     }
 }
 
-/// One connection.
+/// One connection, or a further stream of one.
 struct Line {
     link: LinkId,
     version: Version,
@@ -68,6 +68,7 @@ struct Storm {
 fn limits() -> Limits {
     Limits {
         connections_max: 4,
+        quic_streams_max: 1,
         packet_bytes_max: 2_048,
         receive_max: 2,
         in_flight_max: 3,
@@ -152,6 +153,12 @@ impl Storm {
             5..=12 => self.report(),
             13..=16 => self.answer(input.byte()),
             17 if what < 128 => self.reopen(),
+            18 | 20 if what < 128 => self.open_stream(at, usize::from(input.byte()), input.byte()),
+            19 if what < 128 => {
+                if let Some(line) = &self.lines[at] {
+                    self.hub.finish(self.now, line.link);
+                }
+            }
             _ => {
                 if self.lines[at].is_none() {
                     self.open(at, true);
@@ -180,6 +187,24 @@ impl Storm {
             greeted: false,
             heard: vec![],
         });
+    }
+
+    /// A further stream of a connection takes the place `at`.
+    fn open_stream(&mut self, at: usize, parent: usize, how: u8) {
+        let others = (0..LINKS).map(|n| (parent + n) % LINKS).filter(|n| *n != at);
+        let mut lines = others.filter_map(|n| self.lines[n].as_ref()).map(|line| (line.link, line.version));
+        // Mostly one that may have streams.
+        let found = lines.find(|(link, _)| self.hub.is_connected(*link) || how >= 240);
+        self.end(at);
+        let Some((link, version)) = found else { return };
+        let kinds = [StreamKind::Data, StreamKind::Data, StreamKind::Bulk, StreamKind::Datagrams];
+        let kind = kinds[usize::from(how) % kinds.len()];
+        let stream = self.hub.open_stream(self.now, link, kind);
+        if let Some(link) = stream.filter(|_| kind != StreamKind::Data) {
+            self.hub.set_road(link, "a/#");
+        }
+        self.lines[at] =
+            stream.map(|link| Line { link, version, inbox: vec![], closing: false, greeted: true, heard: vec![] });
     }
 
     fn end(&mut self, at: usize) {

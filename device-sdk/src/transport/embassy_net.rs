@@ -1,76 +1,74 @@
 //! TCP by `embassy-net`.
 
-use super::{Connector, Link};
 use crate::error::LinkError;
-use core::net::Ipv4Addr;
+use crate::transport::{Connector, Link};
 use embassy_net::dns::DnsQueryType;
 use embassy_net::tcp::{ConnectError, TcpReader, TcpSocket, TcpWriter};
 use embassy_net::{IpAddress, Stack};
 use embassy_time::Duration;
 
-/// Something that was sent has to be acknowledged by the broker's side of TCP in this time.
+/// The other side of TCP has to acknowledge what was sent in this time.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Connects to the broker over TCP. `RX` and `TX` are the buffers of TCP: a board that is sent little does with 536 each.
-pub struct TcpConnector<'a, const RX: usize, const TX: usize> {
-    stack: Stack<'a>,
-    host: &'a str,
+/// Connects to a broker by its name or IPv4 address.
+pub struct TcpConnector<'m> {
+    stack: Stack<'m>,
+    host: &'m str,
     port: u16,
-    rx: [u8; RX],
-    tx: [u8; TX],
+    rx: &'m mut [u8],
+    tx: &'m mut [u8],
 }
 
-impl<const RX: usize, const TX: usize> core::fmt::Debug for TcpConnector<'_, RX, TX> {
+impl core::fmt::Debug for TcpConnector<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("TcpConnector").field("host", &self.host).field("port", &self.port).finish_non_exhaustive()
     }
 }
 
-impl<'a, const RX: usize, const TX: usize> TcpConnector<'a, RX, TX> {
-    /// To a host, by name or as `192.168.1.10`, and a port: 1883 for MQTT, 1884 for the native link.
-    pub const fn new(stack: Stack<'a>, host: &'a str, port: u16) -> Self {
-        Self { stack, host, port, rx: [0; RX], tx: [0; TX] }
+impl<'m> TcpConnector<'m> {
+    /// With buffers for the TCP window in each direction; 1 to 2 KiB are enough for a device.
+    pub fn new(stack: Stack<'m>, host: &'m str, port: u16, rx: &'m mut [u8], tx: &'m mut [u8]) -> Self {
+        Self { stack, host, port, rx, tx }
     }
 }
 
-impl<const RX: usize, const TX: usize> Connector for TcpConnector<'_, RX, TX> {
-    type Link<'b>
-        = TcpSocket<'b>
+impl Connector for TcpConnector<'_> {
+    type Link<'a>
+        = TcpSocket<'a>
     where
-        Self: 'b;
+        Self: 'a;
 
     async fn connect(&mut self) -> Result<TcpSocket<'_>, LinkError> {
-        let addr = resolve(self.stack, self.host).await?;
-        let mut socket = TcpSocket::new(self.stack, &mut self.rx, &mut self.tx);
+        self.stack.wait_config_up().await;
+        let address = match self.host.parse() {
+            Ok(address) => IpAddress::Ipv4(address),
+            Err(_) => {
+                let found = self.stack.dns_query(self.host, DnsQueryType::A).await;
+                found.ok().and_then(|all| all.first().copied()).ok_or(LinkError::NameUnknown)?
+            }
+        };
+        let mut socket = TcpSocket::new(self.stack, self.rx, self.tx);
         socket.set_timeout(Some(SILENCE));
-        match socket.connect((addr, self.port)).await {
+        // What is written is a whole packet: waiting for more would only make it late.
+        socket.set_nagle_enabled(false);
+        match socket.connect((address, self.port)).await {
             Ok(()) => Ok(socket),
-            Err(ConnectError::TimedOut) => Err(LinkError::Timeout),
             Err(ConnectError::NoRoute) => Err(LinkError::NoNetwork),
-            Err(_) => Err(LinkError::Unreachable),
+            Err(ConnectError::TimedOut) => Err(LinkError::Timeout),
+            Err(ConnectError::ConnectionReset | ConnectError::InvalidState) => Err(LinkError::Unreachable),
         }
     }
 }
 
-/// The address of a host, as soon as there is a network.
-pub async fn resolve(stack: Stack<'_>, host: &str) -> Result<IpAddress, LinkError> {
-    stack.wait_config_up().await;
-    if let Ok(addr) = host.parse::<Ipv4Addr>() {
-        return Ok(IpAddress::Ipv4(addr));
-    }
-    let found = stack.dns_query(host, DnsQueryType::A).await.map_err(|_| LinkError::NameUnknown)?;
-    found.first().copied().ok_or(LinkError::NameUnknown)
-}
-
 impl Link for TcpSocket<'_> {
-    type Read<'b>
-        = TcpReader<'b>
+    type Read<'a>
+        = TcpReader<'a>
     where
-        Self: 'b;
-    type Write<'b>
-        = TcpWriter<'b>
+        Self: 'a;
+    type Write<'a>
+        = TcpWriter<'a>
     where
-        Self: 'b;
+        Self: 'a;
 
     fn split(&mut self) -> (TcpReader<'_>, TcpWriter<'_>) {
         TcpSocket::split(self)

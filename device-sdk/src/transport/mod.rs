@@ -2,6 +2,8 @@
 
 #[cfg(feature = "embassy-net")]
 pub mod embassy_net;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use crate::error::LinkError;
 use core::future::Future;

@@ -40,6 +40,8 @@ const EDGES: &[&str] = &[
     "expired",
     "will_delay_max_secs",
     "no_local_shared",
+    "quic_streams_max",
+    "control_packet_on_stream",
 ];
 
 fn storm(seed: u64) -> BTreeSet<&'static str> {

@@ -618,7 +618,12 @@ impl Hub {
         let text = error.to_string();
         let l = &mut self.links[slot as usize];
         match l.phase {
-            Phase::Open => self.refuse(now, slot, reason, error.kind(), &text),
+            Phase::Open => {
+                // A second CONNECT is one whatever version it names, and DISCONNECT has no reason for versions.
+                let is_connect = reason == ReasonCode::UNSUPPORTED_PROTOCOL_VERSION;
+                let reason = if is_connect { ReasonCode::PROTOCOL_ERROR } else { reason };
+                self.refuse(now, slot, reason, error.kind(), &text);
+            }
             Phase::Connecting | Phase::Authenticating => {
                 self.counters.refused.add(error.kind());
                 let address = l.address;

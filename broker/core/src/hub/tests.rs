@@ -181,6 +181,17 @@ fn who_is_taken_over_while_its_connack_waits_for_the_disk_hears_nothing_more() {
     assert_eq!(house.hear(first), [""; 0]);
 }
 
+/// DISCONNECT has no reason code for versions.
+#[test]
+fn a_second_connect_of_an_unknown_version_is_a_protocol_error() {
+    let mut house = House::new(|_| ());
+    let link = house.join("c", 100);
+    let error = decode(b"\x10\x0d\x00\x04MQTT\x09\x02\x00\x00\x00\x01c", Version::V5, u32::MAX).unwrap_err();
+    assert_eq!(error.kind(), "unsupported_version");
+    house.hub.malformed(house.now, link, &error, None);
+    assert_eq!(house.hear(link), ["ConnAck 0", "Disconnect 130"]);
+}
+
 /// [MQTT5-3.14.4-1]
 #[test]
 fn nothing_follows_a_disconnect() {
