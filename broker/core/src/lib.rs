@@ -10,6 +10,7 @@ mod im;
 pub mod limits;
 mod link;
 mod message;
+pub mod native;
 mod roads;
 pub mod router;
 mod session;

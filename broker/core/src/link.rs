@@ -143,6 +143,11 @@ pub(crate) struct Extra {
     pub(crate) tokens_at_ms: u64,
     /// Of a connection: the places of its further streams.
     pub(crate) streams: Vec<u32>,
+    /// Of a native connection: the level that its client has said, and what its Hello wants.
+    pub(crate) level: u32,
+    pub(crate) wants: u16,
+    /// Of a native stream for one request: it has come.
+    pub(crate) has_request: bool,
     /// Of a stream: the place of its connection, or its own once that has ended.
     pub(crate) parent: u32,
 }
@@ -173,7 +178,8 @@ impl Link {
         Self {
             generation,
             phase: Phase::Connecting,
-            version: Version::V311,
+            // A native client is one of MQTT 5 that writes in another form.
+            version: if peer.native { Version::V5 } else { Version::V311 },
             dirty: false,
             paused: 0,
             no_problem_information: false,

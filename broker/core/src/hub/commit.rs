@@ -175,7 +175,7 @@ impl Hub {
             }
             After::PubRel { session, generation, index, link } => {
                 if self.sessions.get(session as usize).is_some_and(|s| s.generation == generation) {
-                    self.release_pubrel(session, index, link);
+                    self.release_pubrel(now, session, index, link);
                 }
             }
             After::Stored(token) => self.effects.push_back(Effect::Stored(token)),

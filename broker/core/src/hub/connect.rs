@@ -523,11 +523,19 @@ impl Hub {
     ///
     /// CONNACK goes out and the session is live.
     pub(super) fn open_session(&mut self, now: Now, slot: u32, connack: &[u8]) {
-        if connack.len() as u64 > u64::from(self.links[slot as usize].packet_max) {
+        let fits = if self.links[slot as usize].native {
+            self.send_welcome(now, slot, connack)
+        } else {
+            let fits = connack.len() as u64 <= u64::from(self.links[slot as usize].packet_max);
+            if fits {
+                self.send_bytes(slot, connack);
+            }
+            fits
+        };
+        if !fits {
             // A client that cannot even be told that it is in cannot be served [MQTT5-3.1.2-24].
             return self.abort(now, slot, "connack_too_large");
         }
-        self.send_bytes(slot, connack);
         let link = self.id_of(slot);
         self.set_phase(slot, Phase::Open);
         let l = &mut self.links[slot as usize];
@@ -538,6 +546,9 @@ impl Hub {
         }
         self.arm_token(now, link);
         self.arrive_im(now, slot, key);
+        if self.links[slot as usize].native {
+            self.subscribe_as_wanted(now, slot, key);
+        }
         self.resume(now, slot, pause::HANDSHAKE);
         self.pump(now, key);
     }

@@ -3,14 +3,13 @@
 use super::Now;
 use super::send::{Form, Sent};
 use super::{After, Effect, Hub, narrow};
-use crate::link::{CachedRoute, LinkId};
+use crate::link::CachedRoute;
 use crate::message::Message;
 use crate::router::{NoLocal, Recipient, Retained, Route, SessionKey};
 use crate::session::{Flow, PageCursor, Ready, Slot, packet_id_of};
 use crate::store::{
     Fact, Load, MessageRef, Page, PageEntry, QueueIndex, Recipient as StoredRecipient, Recipients, encode_recipient,
 };
-use parlor_protocol::mqtt::{Ack, Packet, Properties, ReasonCode};
 use std::rc::Rc;
 
 /// Bytes of messages a persistent session that is online may keep in memory between queue and socket.
@@ -494,8 +493,7 @@ impl Hub {
                     return true;
                 }
                 Slot::PubComp => {
-                    flow.push(Slot::PubComp);
-                    self.send_pubrel(link, next);
+                    self.go_on_with_pubrel(key, link, next);
                     return true;
                 }
                 Slot::PubAck(_) | Slot::PubRec(_) => {}
@@ -564,9 +562,7 @@ impl Hub {
                 page.at += used;
                 if entry.index.0 == next {
                     if entry.received {
-                        let flow = self.sessions[key as usize].flow.get_or_insert_default();
-                        flow.push(Slot::PubComp);
-                        self.send_pubrel(link, next);
+                        self.go_on_with_pubrel(key, link, next);
                     } else {
                         let m = entry.message;
                         self.send_queued(now, key, link, next, &m, entry.qos, entry.retain, entry.subscription_ids);
@@ -624,32 +620,6 @@ impl Hub {
                 d.forget(cost);
                 self.batch.push(&Fact::Acked { no: d.no, index: QueueIndex(index) });
             }
-        }
-    }
-
-    /// PUBREL, on resumption in place of the PUBLISH [MQTT5-4.3.3-6] [MQTT5-4.4.0-1], in the order of PUBREC
-    /// [MQTT3-4.6.0-4].
-    pub(super) fn send_pubrel(&mut self, link: u32, index: u64) {
-        let ack = Ack { packet_id: packet_id_of(index), reason: ReasonCode::SUCCESS, properties: Properties::EMPTY };
-        self.send(link, &Packet::PubRel(ack));
-    }
-
-    /// PUBREC of this delivery, which came on `from`, is on disk.
-    pub(super) fn release_pubrel(&mut self, key: u32, index: u64, from: LinkId) {
-        let is_there = self.is_current(from) && self.is_open(from.slot);
-        let s = &mut self.sessions[key as usize];
-        let link = if is_there && self.links[from.slot as usize].session == key { from.slot } else { s.link };
-        if let Some(flow) = &mut s.flow
-            && flow.slot(index) == Slot::Storing
-        {
-            flow.set(index, Slot::PubComp);
-            if self.is_open(link) {
-                self.send_pubrel(link, index);
-            }
-            return;
-        }
-        if let Some(d) = &mut s.durable {
-            d.set_prior(index, Slot::PubComp);
         }
     }
 

@@ -4,9 +4,9 @@ use super::deliver::{Incoming, Outcome};
 use super::messaging::is_messaging;
 use super::{AckKind, After, Hub, Now, Timer};
 use crate::im::{MAIL_IDS, PAIRING_ACCOUNT};
-use crate::link::pause;
+use crate::link::{LinkId, pause};
 use crate::message::Message;
-use crate::session::Slot;
+use crate::session::{Slot, packet_id_of};
 use crate::store::{Fact, MessageRef, QueueIndex};
 use parlor_protocol::mqtt::{Ack, Packet, PacketId, Properties, Property, Publish, QoS, ReasonCode, Version};
 use parlor_protocol::topic;
@@ -334,8 +334,13 @@ impl Hub {
         let key = self.links[slot as usize].session;
         let Some(flow) = self.flow_of(key) else { return self.unknown_id() };
         let Some(index) = flow.index_of(ack.packet_id) else { return self.unknown_id() };
-        match flow.slot(index) {
+        let state = flow.slot(index);
+        let native = self.links[slot as usize].native;
+        match state {
             Slot::PubAck(cost) => self.done(now, key, index, cost),
+            // A native link has one acknowledgement for all.
+            Slot::PubRec(cost) if native => self.done(now, key, index, cost),
+            _ if native => self.unknown_id(),
             Slot::Done => self.unknown_id(),
             _ => self.refuse(
                 now,
@@ -393,6 +398,51 @@ impl Hub {
         self.after_commit(now, After::PubRel { session: key, generation, index, link });
     }
 
+    /// The next delivery was received on an earlier connection, and PUBREL is all there is left to say. To a native link,
+    /// which has no such step, nothing is.
+    pub(super) fn go_on_with_pubrel(&mut self, key: u32, link: u32, index: u64) {
+        let s = &mut self.sessions[key as usize];
+        let flow = s.flow.get_or_insert_default();
+        if !self.links[link as usize].native {
+            flow.push(Slot::PubComp);
+            return self.send_pubrel(link, index);
+        }
+        flow.push(Slot::Done);
+        if let Some(d) = &s.durable {
+            self.batch.push(&Fact::Acked { no: d.no, index: QueueIndex(index) });
+        }
+    }
+
+    /// PUBREL, on resumption in place of the PUBLISH [MQTT5-4.3.3-6] [MQTT5-4.4.0-1], in the order of PUBREC
+    /// [MQTT3-4.6.0-4].
+    pub(super) fn send_pubrel(&mut self, link: u32, index: u64) {
+        let ack = Ack { packet_id: packet_id_of(index), reason: ReasonCode::SUCCESS, properties: Properties::EMPTY };
+        self.send(link, &Packet::PubRel(ack));
+    }
+
+    /// PUBREC of this delivery, which came on `from`, is on disk.
+    pub(super) fn release_pubrel(&mut self, now: Now, key: u32, index: u64, from: LinkId) {
+        let is_there = self.is_current(from) && self.is_open(from.slot);
+        let s = &mut self.sessions[key as usize];
+        let link = if is_there && self.links[from.slot as usize].session == key { from.slot } else { s.link };
+        if let Some(flow) = &mut s.flow
+            && flow.slot(index) == Slot::Storing
+        {
+            flow.set(index, Slot::PubComp);
+            if !self.is_open(link) {
+                return;
+            }
+            return if self.links[link as usize].native {
+                self.done(now, key, index, 0);
+            } else {
+                self.send_pubrel(link, index);
+            };
+        }
+        if let Some(d) = &mut s.durable {
+            d.set_prior(index, Slot::PubComp);
+        }
+    }
+
     /// Only PUBCOMP ends what PUBREL began [MQTT5-4.3.3-5] [MQTT3-4.3.3-1].
     pub(super) fn on_pubcomp(&mut self, now: Now, slot: u32, ack: &Ack<'_>) {
         let key = self.links[slot as usize].session;
@@ -404,7 +454,7 @@ impl Hub {
     }
 
     /// A delivery is finished: its credit is free and the queue moves on.
-    fn done(&mut self, now: Now, key: u32, index: u64, cost: u32) {
+    pub(super) fn done(&mut self, now: Now, key: u32, index: u64, cost: u32) {
         let s = &mut self.sessions[key as usize];
         let Some(flow) = &mut s.flow else { return };
         let was = flow.slot(index);

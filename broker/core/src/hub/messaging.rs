@@ -146,7 +146,9 @@ impl Hub {
         if is_pairing {
             origin.id = code.as_deref();
         }
-        if origin.response_topic.is_some_and(|topic| !topic.starts_with("im/v1/me/res/")) {
+        // What is answered on a stream of its own has a topic that the hub made.
+        let is_own = self.links[slot as usize].native && self.links[slot as usize].stream == Some(StreamKind::Bulk);
+        if origin.response_topic.is_some_and(|topic| !is_own && !topic.starts_with("im/v1/me/res/")) {
             let text = "the Response Topic of a request must lie below im/v1/me/res/";
             let refusal = Refusal::new(Code::ResponseTopic, text);
             return self.refuse_im(now, slot, key, p, path, &refusal);
@@ -250,7 +252,7 @@ impl Hub {
     }
 
     /// Counts a refusal, logs it, and tells the client where it can hear of it.
-    fn note_refusal(&mut self, now: Now, slot: u32, path: &str, id: Option<Value>, refusal: &Refusal) {
+    pub(super) fn note_refusal(&mut self, now: Now, slot: u32, path: &str, id: Option<Value>, refusal: &Refusal) {
         let label = refusal.code.text();
         self.counters.refused.add(label);
         let client = self.name_of(slot);
@@ -276,7 +278,15 @@ impl Hub {
         self.im.tell_refusal(&origin, path, id, refusal);
     }
 
-    fn refuse_packet(&mut self, now: Now, slot: u32, key: u32, kind: AckKind, packet_id: PacketId, refusal: &Refusal) {
+    pub(super) fn refuse_packet(
+        &mut self,
+        now: Now,
+        slot: u32,
+        key: u32,
+        kind: AckKind,
+        packet_id: PacketId,
+        refusal: &Refusal,
+    ) {
         let l = &self.links[slot as usize];
         if l.version == Version::V311 {
             // 3.1.1 knows no refusal [MQTT3-3.3.5-2]; the client hears of it under im/v1/me/err.
@@ -458,18 +468,13 @@ impl Hub {
 
     fn send_im(&mut self, now: Now, key: u32, main: u32, sending: crate::im::Sending) {
         let slot = self.outlet_for(key, main, &self.im.wire().topic, sending.qos);
+        if self.links[slot as usize].native {
+            return self.send_im_native(now, key, slot, sending);
+        }
         let l = &self.links[slot as usize];
         let (version, packet_max) = (l.version, l.packet_max as usize);
         let wire = self.im.wire();
-        let publish = Publish {
-            dup: sending.dup,
-            qos: if sending.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce },
-            retain: sending.retain,
-            topic: &wire.topic,
-            packet_id: sending.packet_id.and_then(PacketId::new),
-            properties: Properties::from_validated(&wire.properties),
-            payload: &wire.payload,
-        };
+        let publish = wire.publish(sending);
         let len = publish.encoded_len(version);
         if len > packet_max {
             // [MQTT5-3.1.2-24]: it counts as sent and done.

@@ -12,6 +12,7 @@ mod deliver;
 mod inbound;
 mod lifetime;
 mod messaging;
+mod native;
 mod operator;
 mod send;
 mod streams;
@@ -19,6 +20,10 @@ mod subscribe;
 mod sys;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_frames;
+#[cfg(test)]
+mod tests_native;
 #[cfg(test)]
 mod tests_roads;
 #[cfg(test)]
@@ -174,6 +179,7 @@ pub struct Hub {
     frames: Frames,
     recipients: Vec<u8>,
     scratch: Vec<u8>,
+    native: native::Memory,
     batch: Batch,
     after: Vec<After>,
     pending: VecDeque<(BatchNo, usize, Vec<After>)>,
@@ -233,6 +239,7 @@ impl Hub {
             frames: Frames::default(),
             recipients: vec![],
             scratch: vec![],
+            native: native::Memory::default(),
             batch: Batch::default(),
             after: vec![],
             pending: VecDeque::new(),
@@ -345,7 +352,11 @@ impl Hub {
                 );
             }
         }
-        // A client that does not read what it is answered is not read either.
+        self.stop_unless_it_reads(slot);
+    }
+
+    /// A client that does not read what it is answered is not read either.
+    fn stop_unless_it_reads(&mut self, slot: u32) {
         let output_max = self.output_max();
         if let Some(l) = self.links.get_mut(slot as usize)
             && l.unsent() > output_max
@@ -384,6 +395,7 @@ impl Hub {
         if session != u32::MAX && unsent < self.output_low() {
             self.pump(now, session);
         }
+        self.finish_answered(now);
     }
 
     /// The store reported something.
@@ -403,6 +415,7 @@ impl Hub {
             }
             StoreEvent::Failed(_) => {}
         }
+        self.finish_answered(now);
     }
 
     /// Time has passed; call it when [`Hub::deadline`] is reached.

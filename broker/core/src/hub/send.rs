@@ -46,6 +46,12 @@ pub(super) enum Sent {
 impl Hub {
     /// Encodes a packet for a link.
     pub(super) fn send(&mut self, slot: u32, packet: &Packet<'_>) {
+        if self.links[slot as usize].native {
+            if self.send_native(slot, packet) == Sent::TooLarge {
+                self.counters.dropped.add("packet_too_large");
+            }
+            return;
+        }
         let version = self.links[slot as usize].version;
         let len = packet.encoded_len(version);
         if self.fits(slot, len) {
@@ -64,6 +70,9 @@ impl Hub {
 
     /// SUBACK or UNSUBACK. A client that cannot be answered would wait for ever, so it is told that and closed.
     pub(super) fn send_answer(&mut self, now: Now, slot: u32, bytes: &[u8]) -> bool {
+        if self.links[slot as usize].native {
+            return self.send_native_bytes(slot, bytes) == Sent::Yes;
+        }
         let fits = self.fits(slot, bytes.len());
         if fits {
             self.output_of(slot, bytes.len()).extend_from_slice(bytes);
@@ -76,6 +85,10 @@ impl Hub {
 
     /// One packet that was encoded before.
     pub(super) fn send_bytes(&mut self, slot: u32, bytes: &[u8]) {
+        if self.links[slot as usize].native {
+            self.send_native_bytes(slot, bytes);
+            return;
+        }
         if self.fits(slot, bytes.len()) {
             self.output_of(slot, bytes.len()).extend_from_slice(bytes);
         }
@@ -135,7 +148,12 @@ impl Hub {
         let l = &self.links[slot as usize];
         let plain = form.subscription_ids.is_empty() && !form.dup && l.alias_out_max == 0;
         let mut frames = core::mem::take(&mut self.frames);
-        let sent = if shared && plain {
+        let sent = if l.native {
+            frames.properties.clear();
+            forwarded(&mut frames.properties, Version::V5, message, form.subscription_ids, wall_ms);
+            let publish = publish(message.topic, message.payload, &frames.properties, form);
+            self.send_native(slot, &Packet::Publish(publish))
+        } else if shared && plain {
             self.send_shared(&mut frames, slot, message, form, wall_ms)
         } else {
             self.send_alone(&mut frames.properties, slot, message, form, wall_ms)

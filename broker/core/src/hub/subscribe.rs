@@ -100,7 +100,7 @@ impl Hub {
     }
 
     /// The QoS granted, and true if the subscription is new, false if it replaces one.
-    fn subscribe_one(
+    pub(super) fn subscribe_one(
         &mut self,
         now: Now,
         slot: u32,
@@ -168,32 +168,35 @@ impl Hub {
         let key = self.links[slot as usize].session;
         let mut reasons = vec![];
         for filter in p.filters.iter() {
-            let s = &mut self.sessions[key as usize];
-            reasons.push(if let Ok(at) = s.place_of(filter) {
-                s.subscriptions.remove(at);
-                if let Some(flow) = &mut s.flow {
-                    flow.wishes.remove(filter);
-                }
-                if let Some(d) = &s.durable {
-                    self.batch.push(&Fact::Unsubscribe { no: d.no, filter });
-                }
-                // Nothing new is queued from now on, what is queued is sent [MQTT5-3.10.4-2] [MQTT5-3.10.4-3] [MQTT3-3.10.4-2]
-                // [MQTT3-3.10.4-3].
-                self.remove_road(key, filter);
-                if is_messaging(filter) {
-                    self.unsubscribe_im(key, filter);
-                } else {
-                    self.router.unsubscribe(Self::session_key(key), filter);
-                }
-                ReasonCode::SUCCESS.0
-            } else {
-                ReasonCode::NO_SUBSCRIPTION_EXISTED.0 // [MQTT5-3.11.3-2]
-            });
+            let existed = self.unsubscribe_one(key, filter);
+            // [MQTT5-3.11.3-2]
+            reasons.push(if existed { ReasonCode::SUCCESS.0 } else { ReasonCode::NO_SUBSCRIPTION_EXISTED.0 });
         }
         let packet = UnsubAck { packet_id: p.packet_id, properties: Properties::EMPTY, reasons: &reasons };
         let bytes = self.encoded(slot, &Packet::UnsubAck(packet));
         let link = self.id_of(slot);
         self.answer_session(now, slot, After::Bytes { link, bytes });
+    }
+
+    /// Whether there was such a subscription. Nothing new is queued from now on, what is queued is sent [MQTT5-3.10.4-2]
+    /// [MQTT5-3.10.4-3] [MQTT3-3.10.4-2] [MQTT3-3.10.4-3].
+    pub(super) fn unsubscribe_one(&mut self, key: u32, filter: &str) -> bool {
+        let s = &mut self.sessions[key as usize];
+        let Ok(at) = s.place_of(filter) else { return false };
+        s.subscriptions.remove(at);
+        if let Some(flow) = &mut s.flow {
+            flow.wishes.remove(filter);
+        }
+        if let Some(d) = &s.durable {
+            self.batch.push(&Fact::Unsubscribe { no: d.no, filter });
+        }
+        self.remove_road(key, filter);
+        if is_messaging(filter) {
+            self.unsubscribe_im(key, filter);
+        } else {
+            self.router.unsubscribe(Self::session_key(key), filter);
+        }
+        true
     }
 
     /// Sends the retained messages that match new subscriptions, with the retain flag set [MQTT5-3.3.1-9]

@@ -44,8 +44,16 @@ impl Draft {
             draft.fragment.extend_from_slice(text.trim_end().as_bytes());
             return Ok(draft);
         }
+        let has_data = fields.iter().any(|(key, _)| *key == "data");
         for (key, value) in &fields {
-            draft.field(key, value, is_edit)?;
+            match &**key {
+                // Bytes are the whole content; `null` makes the object an envelope and says nothing.
+                "body" if has_data && value.get() == "null" => {}
+                "text" | "body" if has_data => {
+                    return Err(Refusal::bad("\"data\" stands in place of \"text\", and \"body\" is null beside it"));
+                }
+                _ => draft.field(key, value, is_edit)?,
+            }
         }
         if draft.fragment.is_empty() {
             return Err(Refusal::bad("a message needs \"text\" or \"body\""));
@@ -71,6 +79,13 @@ impl Draft {
             "body" => {
                 self.fragment.extend_from_slice(b",\"body\":");
                 self.fragment.extend_from_slice(raw.as_bytes());
+            }
+            "data" => {
+                let data = string()?;
+                if <base64ct::Base64 as base64ct::Encoding>::decode_vec(&data).is_err() {
+                    return Err(wrong("bytes as base64, with padding"));
+                }
+                put_text(&mut self.fragment, "data", &data);
             }
             "kind" => {
                 let kind = string()?;
@@ -315,6 +330,12 @@ mod tests {
         check(br#"{"body":[1, 2],"kind":"poll","re":4}"#, Ok(r#","body":[1, 2],"kind":"poll","re":4"#));
         check(&[0xFF, 0xFE], Ok(r#","data":"//4=""#));
         check(b"", Ok(r#","text":"""#));
+        check(br#"{"body":null,"data":"//4=","kind":"photo","id":"a1"}"#, Ok(r#","data":"//4=","kind":"photo""#));
+        check(br#"{"data":"//4="}"#, Ok(r#","body":{"data":"//4="}"#));
+        check(br#"{"body":1,"data":"//4="}"#, Err(Code::BadRequest));
+        check(br#"{"text":"x","data":"//4="}"#, Err(Code::BadRequest));
+        check(br#"{"body":null,"data":"no base64"}"#, Err(Code::BadRequest));
+        check(br#"{"body":null}"#, Ok(r#","body":null"#));
         check(b"{nonsense", Err(Code::BadRequest));
         check(br#"{"text":"x","colour":"red"}"#, Err(Code::BadRequest));
         check(br#"{"text":"x","id":"a b"}"#, Err(Code::BadRequest));

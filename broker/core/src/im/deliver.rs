@@ -8,6 +8,7 @@ use super::contact::{By, contact_event};
 use super::json::{put_field, put_num, put_text};
 use super::model::{AccountNo, ContactOp, ConvKind, ConvNo, MailEntry, MailKind};
 use super::online::{Class, Flight, Note, Online, Tag, body_of};
+use super::wire::{Sending, Wire};
 use super::{Code, Im, Pending, row};
 use crate::hub::Now;
 use crate::store::{Answer, Direction, What};
@@ -29,33 +30,6 @@ pub(super) const PAGE_BYTES: u32 = 256 * 1024;
 pub(super) const RECENT: usize = 256;
 /// Places where an entry was skipped, kept for one session.
 const SKIPPED: usize = 64;
-
-/// The packet that is being made.
-#[derive(Debug, Default)]
-pub(crate) struct Wire {
-    pub(crate) topic: String,
-    pub(crate) payload: Vec<u8>,
-    /// MQTT 5 property bytes; empty for 3.1.1.
-    pub(crate) properties: Vec<u8>,
-}
-
-impl Wire {
-    /// Begins another packet: of one that was not sent after all nothing stays.
-    fn clear(&mut self) {
-        self.topic.clear();
-        self.payload.clear();
-        self.properties.clear();
-    }
-}
-
-/// The form of the packet in [`Wire`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sending {
-    pub(crate) qos: u8,
-    pub(crate) packet_id: Option<u16>,
-    pub(crate) retain: bool,
-    pub(crate) dup: bool,
-}
 
 /// What came of a look at the mailbox.
 enum Step {
@@ -106,6 +80,11 @@ impl Im {
     /// The packet that [`Im::next`] made.
     pub(crate) fn wire(&self) -> &Wire {
         &self.wire
+    }
+
+    /// To take it out and put it back, so that it need not be copied.
+    pub(crate) fn wire_mut(&mut self) -> &mut Wire {
+        &mut self.wire
     }
 
     /// QoS 1 packets under way to a session.

@@ -1,10 +1,10 @@
 //! What only the latest matters of: presence, states, the lines of conversations, and the head.
 
 use super::Im;
-use super::deliver::Sending;
 use super::json::{put_field, put_num, put_str};
 use super::model::{AccountNo, ConvKind, ConvNo};
 use super::online::{Class, Note, Tag, body_of};
+use super::wire::Sending;
 
 /// Conversations named in a head.
 const HEAD_CONVS: usize = 64;

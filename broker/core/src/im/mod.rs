@@ -17,7 +17,7 @@ mod dedup;
 mod deliver;
 mod flood;
 mod group;
-mod json;
+pub(crate) mod json;
 mod latest;
 mod look;
 mod model;
@@ -40,6 +40,7 @@ mod state;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use look::Look;
 pub use name::is_address_of_account;
@@ -47,12 +48,13 @@ pub use pairing::PairRequest;
 
 pub(crate) use ask::{Asker, Done, Origin, Verdict};
 pub(crate) use batch::Marks;
-pub(crate) use deliver::{MAIL_IDS, Sending};
+pub(crate) use deliver::MAIL_IDS;
 pub(crate) use model::AccountNo;
 pub(crate) use online::may_be_subscribed;
 pub(crate) use pairing::PAIRING_ACCOUNT;
 pub(crate) use refusal::{Code, Refusal};
 pub(crate) use terminal::Greeting;
+pub(crate) use wire::Sending;
 
 use crate::hash::{Map, Secret, map};
 use crate::hub::Now;
@@ -248,7 +250,7 @@ pub(crate) struct Im {
     serial: u32,
     /// Messages that expire and have not: when, who said them, whether they count.
     expiring: std::collections::BTreeMap<(ConvNo, u64), send::Expiring>,
-    wire: deliver::Wire,
+    wire: wire::Wire,
     timers: BinaryHeap<Reverse<(u64, ImTimer)>>,
     /// Rises whenever a right to write may have changed.
     rights: u64,
@@ -318,7 +320,7 @@ impl Im {
             next_token: 1,
             serial: 0,
             expiring: std::collections::BTreeMap::new(),
-            wire: deliver::Wire::default(),
+            wire: wire::Wire::default(),
             timers: BinaryHeap::new(),
             rights: 1,
             commands: command::Commands::default(),

@@ -35,7 +35,8 @@ pub enum Body<'a> {
 }
 
 impl Body<'_> {
-    pub(super) const SHAPE: &'static str = "Body{Text(str)Json(str)Bytes(bytes)Both{text:str,json:str}}";
+    /// Its kinds as text, for [`SCHEMA`](super::SCHEMA).
+    pub const SHAPE: &'static str = "Body{Text(str)Json(str)Bytes(bytes)Both{text:str,json:str}}";
 }
 
 impl Default for Body<'_> {

@@ -98,7 +98,8 @@ macro_rules! part {
         }
 
         impl $(<$life>)? $name $(<$life>)? {
-            pub(super) const SHAPE: &'static str = concat!(
+            /// Its fields as text, for [`SCHEMA`](super::SCHEMA).
+            pub const SHAPE: &'static str = concat!(
                 stringify!($name), "{", $( stringify!($field), ":", stringify!($kind), ",", )* "}"
             );
         }

@@ -3,6 +3,7 @@
 
 mod check;
 mod compat;
+mod document;
 mod generate;
 mod golden;
 mod mutate;
