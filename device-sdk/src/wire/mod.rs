@@ -7,7 +7,7 @@ pub mod mqtt;
 pub mod native;
 
 use crate::error::{LinkError, Refusal};
-use crate::json::Text;
+use crate::json::{Text, Value};
 use parlor_protocol::mqtt::QoS;
 
 /// A language. Bytes go to the front of `out`; `None`: they do not fit.
@@ -304,4 +304,41 @@ pub struct Message<'a> {
     pub re: u64,
     /// It was said before this terminal was there.
     pub backfill: bool,
+}
+
+/// The answer to pairing, as JSON.
+fn paired(value: Value<'_>) -> Option<What<'_>> {
+    let text = |name| value.get(name).and_then(Value::text).unwrap_or(Text::plain(""));
+    Some(What::Paired {
+        account: value.get("account")?.text()?,
+        password: value.get("password")?.text()?,
+        owner: text("owner"),
+        household: text("household"),
+    })
+}
+
+/// Why the broker ends a connection or does not let the device in: a reason code of CONNACK or DISCONNECT (MQTT 5,
+/// section 2.4), and its text. MQTT has one code for much of it; Parlor's text tells more.
+fn closed(code: u8, text: &str) -> LinkError {
+    use parlor_protocol::mqtt::ReasonCode;
+    match ReasonCode(code) {
+        ReasonCode::SUCCESS => LinkError::Closed,
+        ReasonCode::BAD_USER_NAME_OR_PASSWORD => LinkError::CredentialsRefused,
+        ReasonCode::NOT_AUTHORIZED if text.contains("disabled") => LinkError::Disabled,
+        ReasonCode::NOT_AUTHORIZED if text.contains("expired") => LinkError::CredentialsExpired,
+        ReasonCode::NOT_AUTHORIZED if text.contains("revoked") => LinkError::CredentialsRevoked,
+        ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED | ReasonCode::BAD_AUTHENTICATION_METHOD => {
+            LinkError::NotAuthorized
+        }
+        ReasonCode::SERVER_UNAVAILABLE
+        | ReasonCode::SERVER_BUSY
+        | ReasonCode::QUOTA_EXCEEDED
+        | ReasonCode::CONNECTION_RATE_EXCEEDED => LinkError::Busy,
+        ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => LinkError::Version,
+        ReasonCode::SERVER_SHUTTING_DOWN => LinkError::ShuttingDown,
+        ReasonCode::SESSION_TAKEN_OVER => LinkError::TakenOver,
+        ReasonCode::ADMINISTRATIVE_ACTION => LinkError::Kicked,
+        ReasonCode::KEEP_ALIVE_TIMEOUT => LinkError::Timeout,
+        _ => LinkError::Protocol,
+    }
 }

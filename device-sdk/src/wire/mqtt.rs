@@ -1,6 +1,6 @@
 //! MQTT 5.0 and 3.1.1. Against Parlor everything of docs/protocol.md; against any other broker ordinary topics.
 
-use super::{Hello, Incoming, Item, Message, Subscribe, Welcome, What, Wire};
+use super::{Hello, Incoming, Item, Message, Subscribe, Welcome, What, Wire, closed};
 use crate::bytes::{Digits, Put};
 use crate::error::{LinkError, Refusal};
 use crate::json::{FromJson, Text, Value, Writer};
@@ -306,8 +306,8 @@ impl Mqtt {
                 receive_max: ack.properties.receive_maximum().unwrap_or(u16::MAX),
                 frame_max: ack.properties.maximum_packet_size().map_or(usize::MAX, |size| size as usize),
             }),
-            Packet::ConnAck(ack) => Incoming::Closed(refused(ack.reason, ack.properties)),
-            Packet::Disconnect(gone) => Incoming::Closed(disconnected(gone.reason, gone.properties)),
+            Packet::ConnAck(ack) => Incoming::Closed(closed(ack.reason.0, ack.properties.reason_string().unwrap_or(""))),
+            Packet::Disconnect(gone) => Incoming::Closed(closed(gone.reason.0, gone.properties.reason_string().unwrap_or(""))),
             Packet::PubAck(ack) => {
                 let result = if ack.reason.is_error() {
                     Err(refusal(ack.reason, ack.properties))
@@ -375,15 +375,7 @@ fn im_json<'a>(topic: &'a str, value: Value<'a>) -> Option<What<'a>> {
             let why = Refusal::parse(plain(value.get("code")?)).unwrap_or(Refusal::Other(0));
             Some(What::Refused { id: plain(value.get("id")?), why })
         }
-        "paired" => {
-            let text = |name| value.get(name).and_then(Value::text).unwrap_or(Text::plain(""));
-            Some(What::Paired {
-                account: value.get("account")?.text()?,
-                password: value.get("password")?.text()?,
-                owner: text("owner"),
-                household: text("household"),
-            })
-        }
+        "paired" => super::paired(value),
         _ => None,
     }
 }
@@ -439,39 +431,6 @@ fn refusal(reason: ReasonCode, properties: Properties<'_>) -> Refusal {
         ReasonCode::PACKET_TOO_LARGE => Refusal::TooLarge,
         ReasonCode(code) => Refusal::Other(code),
     })
-}
-
-/// Why CONNECT was refused. MQTT has one code for much of it; Parlor's Reason String tells more.
-fn refused(reason: ReasonCode, properties: Properties<'_>) -> LinkError {
-    let text = properties.reason_string().unwrap_or("");
-    match reason {
-        ReasonCode::BAD_USER_NAME_OR_PASSWORD => LinkError::CredentialsRefused,
-        ReasonCode::NOT_AUTHORIZED if text.contains("disabled") => LinkError::Disabled,
-        ReasonCode::NOT_AUTHORIZED if text.contains("expired") => LinkError::CredentialsExpired,
-        ReasonCode::NOT_AUTHORIZED if text.contains("revoked") => LinkError::CredentialsRevoked,
-        ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED | ReasonCode::BAD_AUTHENTICATION_METHOD => {
-            LinkError::NotAuthorized
-        }
-        ReasonCode::SERVER_UNAVAILABLE
-        | ReasonCode::SERVER_BUSY
-        | ReasonCode::QUOTA_EXCEEDED
-        | ReasonCode::CONNECTION_RATE_EXCEEDED => LinkError::Busy,
-        ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => LinkError::Version,
-        _ => LinkError::Protocol,
-    }
-}
-
-fn disconnected(reason: ReasonCode, properties: Properties<'_>) -> LinkError {
-    match reason {
-        ReasonCode::SUCCESS => LinkError::Closed,
-        ReasonCode::SERVER_BUSY | ReasonCode::QUOTA_EXCEEDED | ReasonCode::CONNECTION_RATE_EXCEEDED => LinkError::Busy,
-        ReasonCode::SERVER_SHUTTING_DOWN => LinkError::ShuttingDown,
-        ReasonCode::SESSION_TAKEN_OVER => LinkError::TakenOver,
-        ReasonCode::ADMINISTRATIVE_ACTION => LinkError::Kicked,
-        ReasonCode::KEEP_ALIVE_TIMEOUT => LinkError::Timeout,
-        ReasonCode::NOT_AUTHORIZED => refused(reason, properties),
-        _ => LinkError::Protocol,
-    }
 }
 
 #[cfg(test)]
