@@ -6,6 +6,7 @@ pub mod cut;
 pub mod device;
 pub mod disk;
 pub mod faulty;
+pub mod firmware;
 pub mod im;
 pub mod im_world;
 pub mod kill;

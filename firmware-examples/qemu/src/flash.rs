@@ -38,9 +38,11 @@ const WORD: u32 = 4;
 const PAGE: u32 = 4_096;
 
 impl FileFlash {
-    /// Opens the file, whose length is the size of the flash. `path` ends with a NUL.
-    pub fn open(path: &[u8]) -> Result<Self, FlashError> {
-        let path = core::ffi::CStr::from_bytes_until_nul(path).map_err(|_| FlashError::Host)?;
+    /// Opens the file, whose length is the size of the flash.
+    pub fn open(path: &str) -> Result<Self, FlashError> {
+        let mut room = [0; 256];
+        room.get_mut(..path.len()).ok_or(FlashError::Host)?.copy_from_slice(path.as_bytes());
+        let path = core::ffi::CStr::from_bytes_until_nul(&room).map_err(|_| FlashError::Host)?;
         let file = File::options().read(true).write(true).open(path).map_err(|_| FlashError::Host)?;
         let bytes = file.metadata().map_err(|_| FlashError::Host)?.len();
         Ok(Self { file, bytes: u32::try_from(bytes).map_err(|_| FlashError::OutOfBounds)? })

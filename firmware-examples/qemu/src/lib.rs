@@ -3,6 +3,7 @@
 
 #![no_std]
 
+pub mod device;
 pub mod echo;
 mod flash;
 
@@ -17,19 +18,31 @@ use semihosting::io::Read;
 /// Longest command line, bytes.
 const ARGS_BYTES: usize = 1_024;
 
-/// The arguments QEMU was started with, `-semihosting-config arg=NAME=VALUE`.
-pub struct Args(Option<env::Args<ARGS_BYTES>>);
+/// The arguments QEMU was started with, `-semihosting-config arg=NAME=VALUE`, one behind the other, each with a NUL.
+pub struct Args {
+    text: [u8; ARGS_BYTES],
+    length: usize,
+}
 
 impl Args {
-    /// Reads them. A command line that is too long or no UTF-8 has no arguments.
+    /// Reads them. Those that are no UTF-8 or have no room are left out.
     pub fn read() -> Self {
-        Self(env::args().ok())
+        let mut all = Self { text: [0; ARGS_BYTES], length: 0 };
+        let args = env::args::<ARGS_BYTES>();
+        for arg in args.iter().flatten().filter_map(Result::ok) {
+            let end = all.length + arg.len();
+            if let Some(room) = all.text.get_mut(all.length..end) {
+                room.copy_from_slice(arg.as_bytes());
+                all.length = end + 1;
+            }
+        }
+        all
     }
 
     /// The value of an argument.
     pub fn value(&self, name: &str) -> Option<&str> {
-        let args = self.0.as_ref()?;
-        args.filter_map(Result::ok).find_map(|arg| arg.strip_prefix(name)?.strip_prefix('='))
+        let args = self.text.split(|byte| *byte == 0).filter_map(|arg| core::str::from_utf8(arg).ok());
+        args.into_iter().find_map(|arg| arg.strip_prefix(name)?.strip_prefix('='))
     }
 
     /// The value of an argument that is a number.

@@ -33,7 +33,7 @@ unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
 }
 
 #[embassy_executor::task]
-async fn net(mut runner: Runner<'static, Lan9118>) -> ! {
+async fn network(mut runner: Runner<'static, Lan9118>) -> ! {
     runner.run().await
 }
 
@@ -47,17 +47,21 @@ fn entry() -> ! {
 async fn board(spawner: Spawner) {
     let chip = cortex_m::Peripherals::take().expect("they are taken once");
     time::start(chip.SYST);
-    let args = Args::read();
+    static ARGS: StaticCell<Args> = StaticCell::new();
+    let args = ARGS.init_with(Args::read);
     let mut seed = [0; 8];
     entropy(&mut seed);
     let driver = Lan9118::start().expect("QEMU was started with -nic model=lan9118");
     static SOCKETS: StaticCell<StackResources<4>> = StaticCell::new();
     let sockets = SOCKETS.init_with(StackResources::new);
-    let (stack, runner) = embassy_net::new(driver, Config::dhcpv4(Default::default()), sockets, u64::from_le_bytes(seed));
-    spawner.spawn(net(runner).expect("it is spawned once"));
-    stack.wait_config_up().await;
+    let (net, runner) = embassy_net::new(driver, Config::dhcpv4(Default::default()), sockets, u64::from_le_bytes(seed));
+    spawner.spawn(network(runner).expect("it is spawned once"));
+    net.wait_config_up().await;
     say!("net up");
-    parlor_qemu::echo::run(stack, &args).await;
-    say!("stack {}", stack::deepest());
-    exit(0)
+    if args.value("app") == Some("echo") {
+        parlor_qemu::echo::run(net, args).await;
+        say!("stack {}", stack::deepest());
+        exit(0)
+    }
+    parlor_qemu::device::run(net, args, stack::deepest).await
 }

@@ -21,7 +21,7 @@ fn panic(info: &PanicInfo) -> ! {
 }
 
 #[embassy_executor::task]
-async fn net(mut runner: Runner<'static, VirtioNet>) -> ! {
+async fn network(mut runner: Runner<'static, VirtioNet>) -> ! {
     runner.run().await
 }
 
@@ -38,18 +38,22 @@ fn entry() -> ! {
 
 #[embassy_executor::task]
 async fn board(spawner: Spawner) {
-    let args = Args::read();
+    static ARGS: StaticCell<Args> = StaticCell::new();
+    let args = ARGS.init_with(Args::read);
     let mut seed = [0; 8];
     entropy(&mut seed);
     static FRAMES: ConstStaticCell<Frames> = ConstStaticCell::new([[0; 1_536]; 4]);
     let driver = VirtioNet::start(FRAMES.take()).expect("QEMU was started with -device virtio-net-device");
     static SOCKETS: StaticCell<StackResources<4>> = StaticCell::new();
     let sockets = SOCKETS.init_with(StackResources::new);
-    let (stack, runner) = embassy_net::new(driver, Config::dhcpv4(Default::default()), sockets, u64::from_le_bytes(seed));
-    spawner.spawn(net(runner).expect("it is spawned once"));
-    stack.wait_config_up().await;
+    let (net, runner) = embassy_net::new(driver, Config::dhcpv4(Default::default()), sockets, u64::from_le_bytes(seed));
+    spawner.spawn(network(runner).expect("it is spawned once"));
+    net.wait_config_up().await;
     say!("net up");
-    parlor_qemu::echo::run(stack, &args).await;
-    say!("stack {}", stack::deepest());
-    exit(0)
+    if args.value("app") == Some("echo") {
+        parlor_qemu::echo::run(net, args).await;
+        say!("stack {}", stack::deepest());
+        exit(0)
+    }
+    parlor_qemu::device::run(net, args, stack::deepest).await
 }
