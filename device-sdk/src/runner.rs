@@ -139,13 +139,12 @@ async fn connect<W: Wire, C: Connector, K: Clock>(
             Ok(talk::<W, K>(shared, session, &mut link, rx, tx).await)
         };
         let patience = async {
-            loop {
-                let over = idle::<W, K>(shared, session, K::now_ms() + CONNECT_MS).await;
-                // Once it is made, the session itself watches over it.
-                if session.borrow().is_down() {
-                    break over;
-                }
+            let over = idle::<W, K>(shared, session, K::now_ms() + CONNECT_MS).await;
+            if !session.borrow().is_down() {
+                // It was made meanwhile: the session itself watches over it.
+                core::future::pending::<()>().await;
             }
+            over
         };
         let why = match select(connecting, patience).await {
             Either::First(Ok(why) | Err(why)) | Either::Second(why) => why,
