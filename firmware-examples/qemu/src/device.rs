@@ -2,33 +2,21 @@
 //! What it does to its surroundings it says on the console.
 
 use crate::{Args, FileFlash, entropy, exit, say};
-use embassy_futures::join::join3;
+use embassy_futures::join::join;
 use embassy_net::Stack;
 use embassy_time::{Duration, Instant, Timer};
 use parlor_apps::{button, lamp, sensor, thermostat};
-use parlor_device::flash::FlashMap;
-use parlor_device::transport::EmbassyClock;
-use parlor_device::transport::embassy_net::TcpConnector;
-use parlor_device::transport::tls::{self, Pin, TlsBuffers, TlsConnector, Trust};
-use parlor_device::{Config, Device, Login, Mqtt, Parts, Resources, Status};
-use static_cell::ConstStaticCell;
+use parlor_device::{Config, Device, Login, Status};
+use parlor_wiring::{Broker, FlashMap, Pin};
 
 /// Pages of the file that are the SDK's.
 const KEPT: core::ops::Range<u32> = 0..32 * 1_024;
 
 /// Runs the app for ever. `stack_used` tells how deep the stack has been.
 pub async fn run(net: Stack<'static>, args: &'static Args, stack_used: fn() -> usize) -> ! {
-    static RESOURCES: ConstStaticCell<Resources> = ConstStaticCell::new(Resources::new());
-    static TLS: ConstStaticCell<TlsBuffers<1_046, 512>> = ConstStaticCell::new(TlsBuffers::new());
-    static TCP_RX: ConstStaticCell<[u8; 2_048]> = ConstStaticCell::new([0; 2_048]);
-    static TCP_TX: ConstStaticCell<[u8; 1_024]> = ConstStaticCell::new([0; 1_024]);
-    let host = wanted(args, "host");
-    let port = args.number("port").unwrap_or(8_883);
-    let tcp = TcpConnector::new(net, host, port, TCP_RX.take(), TCP_TX.take());
     let Some(pin) = Pin::from_hex(wanted(args, "pin")) else { stop("pin= is not 64 hexadecimal digits") };
-    let trust = Trust::Pins { current: pin, next: args.value("next_pin").and_then(Pin::from_hex) };
-    let config = tls::Config { trust, server_name: None, protocol: Some(b"mqtt"), identity: None };
-    let connector = TlsConnector::new(tcp, config, TLS.take(), entropy);
+    let port = args.number("port").unwrap_or(8_883);
+    let broker = Broker { host: wanted(args, "host"), port, pin, next_pin: args.value("next_pin").and_then(Pin::from_hex) };
     let Ok(file) = FileFlash::open(wanted(args, "flash")) else { stop("flash= cannot be opened") };
     let Some(flash) = FlashMap::<_, 768>::new(file, KEPT) else { stop("flash= is too small") };
     let login = match (args.value("code"), args.value("name")) {
@@ -37,7 +25,14 @@ pub async fn run(net: Stack<'static>, args: &'static Args, stack_used: fn() -> u
     };
     let terminal = args.value("terminal").unwrap_or("board");
     let keep_alive_s = args.number("keep_alive").unwrap_or(30);
-    let config = Config { login, keep_alive_s, platform: "qemu", pause_min_ms: 200, pause_max_ms: 2_000, ..Config::new(terminal) };
+    let config = Config {
+        login,
+        keep_alive_s,
+        platform: "qemu",
+        pause_min_ms: 200,
+        pause_max_ms: 2_000,
+        ..Config::new(terminal)
+    };
     let app = wanted(args, "app");
     let config = match app {
         "lamp" => lamp::config(config),
@@ -46,20 +41,19 @@ pub async fn run(net: Stack<'static>, args: &'static Args, stack_used: fn() -> u
         "sensor" => sensor::config(config),
         _ => stop("app= is none of lamp, thermostat, button, sensor"),
     };
-    let mut seed = [0; 8];
-    entropy(&mut seed);
-    let parts = Parts { connector, flash, clock: EmbassyClock, seed: u64::from_le_bytes(seed) };
-    let (device, mut runner) = parlor_device::new(RESOURCES.take(), config, Mqtt::V5, parts);
     let period = args.number("period").unwrap_or(1);
-    let act = async {
-        match app {
-            "lamp" => lamp::run(device, Console).await,
-            "thermostat" => thermostat::run(device, Console, Duration::from_secs(u64::from(period))).await,
-            "button" => button::run(device, Console, Console).await,
-            _ => sensor::run(device, Console, period).await,
-        }
+    let act = |device| {
+        let act = async move {
+            match app {
+                "lamp" => lamp::run(device, Console).await,
+                "thermostat" => thermostat::run(device, Console, Duration::from_secs(u64::from(period))).await,
+                "button" => button::run(device, Console, Console).await,
+                _ => sensor::run(device, Console, period).await,
+            }
+        };
+        join(act, tell(device, stack_used))
     };
-    join3(runner.run(), act, tell(device, stack_used)).await.0
+    parlor_wiring::run(net, broker, config, flash, entropy, act).await
 }
 
 /// Says how the connection is.
