@@ -366,7 +366,11 @@ impl ToJson for f32 {
             if *self < 0.0 {
                 json.put(b"-");
             }
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was made small and positive")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it was made small and positive"
+            )]
             json.put(Digits::decimal(scaled as u64).as_bytes());
             json.put(b"e");
             json.put(Digits::decimal(exponent.into()).as_bytes());
@@ -392,7 +396,13 @@ impl ToJson for f32 {
         if fraction > 0 {
             let digit = |place: u16| b'0' + (fraction / place % 10) as u8;
             let digits = [b'.', digit(100), digit(10), digit(1)];
-            let len = if fraction % 100 == 0 { 2 } else if fraction % 10 == 0 { 3 } else { 4 };
+            let len = if fraction % 100 == 0 {
+                2
+            } else if fraction % 10 == 0 {
+                3
+            } else {
+                4
+            };
             json.put(digits.get(..len).unwrap_or(&digits));
         }
     }

@@ -143,7 +143,11 @@ impl<W: Wire> Session<W> {
     pub fn handle_disconnected(&mut self, shared: &mut Shared, now: u64, why: LinkError) -> u32 {
         let was = self.phase;
         self.phase = Phase::Down;
-        let lasted = if matches!(was, Phase::Open | Phase::Bye(_) | Phase::Over(_)) { now.saturating_sub(self.since) } else { 0 };
+        let lasted = if matches!(was, Phase::Open | Phase::Bye(_) | Phase::Over(_)) {
+            now.saturating_sub(self.since)
+        } else {
+            0
+        };
         shared.disconnected(why);
         let config = shared.config;
         if self.pairing && why == LinkError::Closed && shared.paired.is_some() {
@@ -216,7 +220,9 @@ impl<W: Wire> Session<W> {
                 }
                 shared.answered(pid, result, self.wire.news_follow());
             }
-            (_, Incoming::Delivery { pid, what: What::Paired { account, password, owner, household } }) if self.pairing => {
+            (_, Incoming::Delivery { pid, what: What::Paired { account, password, owner, household } })
+                if self.pairing =>
+            {
                 let paired = Paired {
                     account: string(account)?,
                     password: string(password)?,
@@ -366,6 +372,7 @@ impl<W: Wire> Session<W> {
         if let Some(pid) = shared.acks.front().copied() {
             let len = self.wire.ack(pid, out)?;
             shared.acks.pop_front();
+            shared.acknowledge();
             return Some(len);
         }
         if self.ping_wanted {

@@ -99,7 +99,7 @@ pub(crate) fn client_id(boot: u32, seq: u32) -> String<20> {
 
 impl Shared {
     /// Queues a message; its number for [`Self::outcome`].
-    pub(crate) fn push_message(&mut self, to: &str, content: &crate::client::Content<'_>) -> Result<u32, SendError> {
+    pub fn push_message(&mut self, to: &str, content: &crate::client::Content<'_>) -> Result<u32, SendError> {
         let flags = flag::ACKED | if content.quiet { flag::QUIET } else { 0 };
         let policy = self.config.policy("im/v1/to/");
         let head = [
@@ -126,8 +126,13 @@ impl Shared {
         self.push(kind::TOPIC, flags, self.config.policy(topic), &[Part::Short(topic.as_bytes()), payload])
     }
 
+    /// Queues something for an ordinary topic at QoS 1.
+    pub fn push_publish(&mut self, topic: &str, payload: &[u8]) -> Result<u32, SendError> {
+        self.push_topic(topic, Part::Rest(payload), true, false)
+    }
+
     /// Queues the reported state, in place of one that was not sent yet.
-    pub(crate) fn push_reported(&mut self, patch: &dyn ToJson) -> Result<u32, SendError> {
+    pub fn push_reported(&mut self, patch: &dyn ToJson) -> Result<u32, SendError> {
         let place = self.config.policy("im/v1/me/reported").place;
         let policy = Policy { topic: "", keep: Keep::Latest, place };
         self.push(kind::REPORTED, flag::ACKED, policy, &[Part::Short(&[]), Part::Json(patch)])
@@ -267,12 +272,12 @@ impl Shared {
     }
 
     /// Whether a row waits no longer for flash.
-    pub(crate) fn is_kept(&mut self, seq: u32) -> bool {
+    pub fn is_kept(&mut self, seq: u32) -> bool {
         self.row(seq).is_none_or(|(_, head)| head.state != state::NEW)
     }
 
     /// Keeps the outcome of a row until it is asked for.
-    pub(crate) fn watch(&mut self, seq: u32) {
+    pub fn watch(&mut self, seq: u32) {
         if let Some((at, head)) = self.row(seq) {
             let (buffer, _) = self.memory.rooms();
             Rows::set(buffer, at, Head { flags: head.flags | flag::WATCHED, ..head });
@@ -280,7 +285,7 @@ impl Shared {
     }
 
     /// Nobody will ask for the outcome.
-    pub(crate) fn unwatch(&mut self, seq: u32) {
+    pub fn unwatch(&mut self, seq: u32) {
         if let Some((at, head)) = self.row(seq) {
             let (buffer, _) = self.memory.rooms();
             if head.state >= state::ACKED {
@@ -302,7 +307,7 @@ impl Shared {
     }
 
     /// What became of a row that is watched; `None`: nothing yet.
-    pub(crate) fn outcome(&mut self, seq: u32) -> Option<Outcome> {
+    pub fn outcome(&mut self, seq: u32) -> Option<Outcome> {
         match self.row(seq) {
             Some((_, head)) if head.state == state::LOST && self.is_in_flash(head.slot) => None,
             Some((_, head)) if head.state == state::ACKED => Some(Outcome::Acked { seq: head.b.into() }),
@@ -322,7 +327,7 @@ impl Shared {
     }
 
     /// Rows that still have to get to the broker.
-    pub(crate) fn unsent(&mut self) -> usize {
+    pub fn unsent(&mut self) -> usize {
         let (buffer, _) = self.memory.rooms();
         let mut count = 0;
         let mut row = self.outbox.first(buffer);

@@ -67,16 +67,7 @@ pub(crate) struct Flashed {
 
 impl Flashed {
     pub(super) const fn new() -> Self {
-        Self {
-            keeps: false,
-            used: 0,
-            clear: 0,
-            busy: None,
-            tries: 0,
-            paired: false,
-            update: None,
-            update_dirty: false,
-        }
+        Self { keeps: false, used: 0, clear: 0, busy: None, tries: 0, paired: false, update: None, update_dirty: false }
     }
 
     /// Whether there is flash to keep anything in.
