@@ -23,6 +23,9 @@ const PONG_MS: core::ops::RangeInclusive<u64> = 3_000..=20_000;
 /// How long what is left may take to be sent before the device sleeps.
 const DRAIN_MS: u64 = 10_000;
 
+/// Things that are sent without waiting for the answer to the first of them, where the broker takes more.
+const WINDOW: u16 = 16;
+
 /// Pause after the broker said that the device is too fast.
 const HOLD_MS: u64 = 2_000;
 
@@ -540,7 +543,7 @@ impl<W: Wire> Session<W> {
         }
         shared.say_outcomes();
         loop {
-            let window = self.welcome.receive_max.saturating_sub(u16::from(self.own.is_some()));
+            let window = self.welcome.receive_max.min(WINDOW).saturating_sub(u16::from(self.own.is_some()));
             let (at, head) = shared.next_ready()?;
             if shared.in_flight() >= window.max(1) {
                 return None;

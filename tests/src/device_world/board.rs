@@ -43,6 +43,8 @@ pub(super) struct Board {
     alive: bool,
     conn: Option<usize>,
     rx: Vec<u8>,
+    /// Something of it has arrived since the session was given it.
+    is_new: bool,
     /// It waits for the time to connect.
     waits: bool,
     flash: BTreeMap<u8, Vec<u8>>,
@@ -77,6 +79,7 @@ impl Board {
             alive: false,
             conn: None,
             rx: vec![],
+            is_new: false,
             waits: false,
             flash: BTreeMap::new(),
             job: None,
@@ -202,7 +205,9 @@ impl World {
     }
 
     pub(super) fn board_hears(&mut self, bytes: &[u8]) {
+        self.say(|| format!("Board <- {}", String::from_utf8_lossy(bytes)));
         self.board.rx.extend_from_slice(bytes);
+        self.board.is_new = true;
     }
 
     /// What the runner does after everything that happens.
@@ -215,7 +220,7 @@ impl World {
         let timeout = board.session.handle_timeout(&mut board.shared, now);
         let Some(conn) = board.conn else { return self.run_flash() };
         let heard = timeout.and_then(|()| {
-            if board.rx.is_empty() {
+            if !std::mem::take(&mut board.is_new) && !board.session.is_stalled() {
                 return Ok(());
             }
             let whole = board.rx.len().min(RX);

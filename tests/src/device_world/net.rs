@@ -207,7 +207,8 @@ impl World {
         let who = c.who;
         self.note(14, &[]);
         match who {
-            Who::Alice => self.alice.conn = None,
+            Who::Alice if self.alice.conn == Some(conn) => self.alice.conn = None,
+            Who::Alice => {}
             Who::Board => self.board_lost(parlor_device::LinkError::Closed),
         }
     }
