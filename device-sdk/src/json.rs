@@ -156,6 +156,11 @@ impl<'a> Text<'a> {
         Self { raw: text, escaped: false }
     }
 
+    /// Bytes that it has at most.
+    pub(crate) const fn len_max(self) -> usize {
+        self.raw.len()
+    }
+
     /// The text, if it has no escapes.
     pub const fn as_plain(self) -> Option<&'a str> {
         if self.escaped { None } else { Some(self.raw) }
@@ -507,12 +512,17 @@ impl<'a> Writer<'a> {
 
     fn put(&mut self, bytes: &[u8]) {
         match self.out.get_mut(self.len..self.len + bytes.len()) {
-            Some(place) if !self.full => {
-                place.copy_from_slice(bytes);
-                self.len += bytes.len();
-            }
-            _ => self.full = true,
+            Some(place) => place.copy_from_slice(bytes),
+            None => self.full = true,
         }
+        self.len += bytes.len();
+    }
+
+    /// Bytes that a value has.
+    pub(crate) fn measure(value: &dyn ToJson) -> usize {
+        let mut json = Writer::new(&mut []);
+        value.to_json(&mut json);
+        json.len
     }
 
     /// A comma, if a value was in front; the next value will want one.

@@ -322,6 +322,16 @@ impl Shared {
         Ok(())
     }
 
+    /// Says how a command goes, also one of an earlier start of the device.
+    #[cfg(feature = "update")]
+    pub(crate) fn say_result(&mut self, id: &str, answer: Answer<'_>) -> Result<(), SendError> {
+        if self.ring.find(id).is_some() {
+            return self.answer(id, answer);
+        }
+        let result = answer.result.map_or(Part::Rest(&[]), Part::Json);
+        self.push_result(id, answer.state, answer.text, result).map(drop)
+    }
+
     /// The application has dropped a command without an answer.
     pub(crate) fn abandon(&mut self, id: &str) {
         if let Some(entry) = self.ring.find(id)

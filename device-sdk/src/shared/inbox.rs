@@ -1,8 +1,8 @@
 //! What has arrived and was not yet taken by the application. It is acknowledged when it is taken, in the order in which
 //! it came [MQTT5-4.6.0-2] [MQTT3-4.6.0-2].
 
-use super::outbox::{Part, write_parts};
 use super::Shared;
+use super::outbox::{Part, write_parts};
 use crate::bytes::{Take, text};
 use crate::error::Outcome;
 use crate::error::Why;
@@ -292,6 +292,7 @@ impl Shared {
     }
 
     /// Takes a part of a blob.
+    #[cfg(feature = "update")]
     pub(crate) fn take_blob(&mut self, out: &mut [u8]) -> Option<usize> {
         let (at, head) = self.waiting(kind::BLOB)?;
         let (_, buffer) = self.memory.rooms();
@@ -301,6 +302,7 @@ impl Shared {
     }
 
     /// Drops parts of blobs that nobody asked for any more.
+    #[cfg(feature = "update")]
     pub(crate) fn drop_blobs(&mut self) {
         self.take_rows(&|head, _| head.kind == kind::BLOB, 0);
     }

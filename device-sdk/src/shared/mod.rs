@@ -197,6 +197,12 @@ impl Shared {
         self.turn
     }
 
+    /// Number of the connection.
+    #[cfg(feature = "update")]
+    pub(crate) fn conn(&self) -> u32 {
+        self.conn
+    }
+
     /// Changes when a connection should be tried at once.
     pub(crate) fn hurry(&self) -> u32 {
         self.hurry

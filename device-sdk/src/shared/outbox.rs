@@ -5,7 +5,7 @@ use crate::bytes::{Digits, Put, Take, text};
 use crate::config::{Keep, Place, Policy};
 use crate::error::{Outcome, Refusal, SendError, Why};
 use crate::json::{ToJson, Writer};
-use crate::rows::{At, Head, Rows};
+use crate::rows::{At, HEAD_BYTES, Head, Rows};
 use crate::wire::{Item, State};
 use heapless::String;
 
@@ -86,6 +86,26 @@ pub(crate) fn write_parts(parts: &[Part<'_>], room: &mut [u8]) -> Option<usize> 
         }
     }
     put.done()
+}
+
+/// Bytes that are free once a row has its outcome.
+fn room_behind(head: Head) -> usize {
+    usize::from(head.len) + if head.flags & flag::WATCHED == 0 { HEAD_BYTES } else { 0 }
+}
+
+/// Bytes that [`write_parts`] writes.
+fn parts_len(parts: &[Part<'_>]) -> usize {
+    let len = |part: &Part<'_>| match *part {
+        Part::Short(bytes) => 1 + bytes.len(),
+        Part::Long(bytes) => 2 + bytes.len(),
+        Part::U8(_) => 1,
+        Part::U32(_) => 4,
+        Part::U64(_) => 8,
+        Part::Rest(bytes) => bytes.len(),
+        Part::Json(value) => Writer::measure(value),
+        Part::Text(text) => 2 + text.len_max(),
+    };
+    parts.iter().map(len).sum()
 }
 
 /// The client id of a row: it names the start of the device and a number within it, so that no reboot repeats one.
@@ -170,11 +190,15 @@ impl Shared {
             if self.outbox.push(buffer, head, &mut |room| write_parts(parts, room)) {
                 break;
             }
-            // Room is made by the value that would be replaced anyway, then by the oldest that may be dropped.
-            if let Some((at, old)) = older.take() {
+            // Room is made by the value that is replaced anyway, if that is enough; or by the oldest that may be dropped.
+            let free = buffer.len() - self.outbox.used();
+            if let Some((at, old)) = older
+                && HEAD_BYTES + parts_len(parts) <= free + room_behind(old)
+            {
+                older = None;
                 self.replace(at, old, slot);
             } else if !(policy.keep == Keep::DropOldest && self.drop_oldest()) {
-                if slot != NO_SLOT {
+                if slot != NO_SLOT && older.is_none_or(|(_, old)| old.slot != slot) {
                     self.flash.give_back(slot);
                 }
                 return Err(if self.outbox.used() == 0 { SendError::TooLarge } else { SendError::Full });

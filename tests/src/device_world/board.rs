@@ -6,10 +6,10 @@ use crate::world::Rng;
 use parlor_device::json::{FromJson, ToJson, Value, Writer};
 use parlor_device::session::Session;
 use parlor_device::shared::{Answer, Arrays, Job, Shared, Taken};
+use parlor_device::wire::State;
 use parlor_device::{
     Config, Content, Keep, LinkError, Listen, Login, Mqtt, Outcome, Place, Policy, Received, Reject, SendError, Status,
 };
-use parlor_device::wire::State;
 use parlor_protocol::mqtt::Version;
 use std::collections::BTreeMap;
 
@@ -223,9 +223,16 @@ impl World {
             if !std::mem::take(&mut board.is_new) && !board.session.is_stalled() {
                 return Ok(());
             }
-            let whole = board.rx.len().min(RX);
-            let used = board.session.handle_bytes(&mut board.shared, now, &board.rx[..whole])?;
-            board.rx.drain(..used);
+            // As much as the device's buffer takes, again and again: what is left is the beginning of a packet, or waits
+            // for the application.
+            loop {
+                let whole = board.rx.len().min(RX);
+                let used = board.session.handle_bytes(&mut board.shared, now, &board.rx[..whole])?;
+                board.rx.drain(..used);
+                if used == 0 || board.rx.is_empty() {
+                    break;
+                }
+            }
             Ok(())
         });
         if let Err(why) = heard {
@@ -272,8 +279,8 @@ impl World {
 
     pub(super) fn flash_ends(&mut self) {
         let Some((job, bytes)) = self.board.job.take() else { return };
-        let fails = self.plan.fails_at == Some(self.board.writes)
-            || (!self.calm && self.rng.chance(self.plan.flash_fails));
+        let fails =
+            self.plan.fails_at == Some(self.board.writes) || (!self.calm && self.rng.chance(self.plan.flash_fails));
         let forgets = match self.plan.fault {
             Some(Fault::ForgetsCommands) => matches!(job, Job::Command(_)),
             Some(Fault::ForgetsRows) => matches!(job, Job::Row(_)),

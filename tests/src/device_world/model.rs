@@ -192,9 +192,9 @@ impl Model {
     }
 
     pub(super) fn commands_are_over(&self, now: u64) -> bool {
-        self.commands.values().all(|c| {
-            c.outcome.is_some() || c.told_ms.unwrap_or(c.asked_ms) + c.deadline_ms + SLACK_MS < now
-        })
+        self.commands
+            .values()
+            .all(|c| c.outcome.is_some() || c.told_ms.unwrap_or(c.asked_ms) + c.deadline_ms + SLACK_MS < now)
     }
 
     // ---- The verdict -------------------------------------------------------------------------------------------

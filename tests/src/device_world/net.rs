@@ -82,7 +82,8 @@ impl World {
     fn feed(&mut self, conn: usize) {
         let Some(link) = self.conns[conn].hub else { return };
         let mut inbox = std::mem::take(&mut self.conns[conn].inbox);
-        let (mut is_v5, who, verbose, now_ms) = (self.conns[conn].is_v5, self.conns[conn].who, self.verbose, self.now_ms);
+        let (mut is_v5, who, verbose, now_ms) =
+            (self.conns[conn].is_v5, self.conns[conn].who, self.verbose, self.now_ms);
         let mut at = 0;
         let mut bad = None;
         self.with_broker(|b, now| {

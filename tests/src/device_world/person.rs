@@ -165,7 +165,8 @@ impl World {
     fn alice_is_answered(&mut self, ack: &Ack<'_>) {
         let Some((topic, payload)) = self.alice.open.remove(&ack.packet_id.value()) else { return };
         let value: Value = serde_json::from_str(&payload).unwrap_or_default();
-        let number = |field: &str, prefix: &str| -> Option<u64> { value[field].as_str()?.strip_prefix(prefix)?.parse().ok() };
+        let number =
+            |field: &str, prefix: &str| -> Option<u64> { value[field].as_str()?.strip_prefix(prefix)?.parse().ok() };
         if ack.reason.is_error() {
             if !topic.contains("/cmdcancel/") {
                 self.model.blame("alice is not refused", format!("{topic} {payload}: {ack:?}"));

@@ -65,7 +65,8 @@ fn flash_may_fail_and_power_may_go_at_every_write() {
 fn caught(fault: Fault, promises: &[&str], within: u64) {
     let mut others = vec![];
     for seed in 0..within {
-        let plan = Plan { fault: Some(fault), reboots: 40, cuts: 40, flash_fails: 0, in_flash: true, ..Plan::random(seed) };
+        let plan =
+            Plan { fault: Some(fault), reboots: 40, cuts: 40, flash_fails: 0, in_flash: true, ..Plan::random(seed) };
         let report = run(&plan);
         if let Some(found) = report.violations.iter().find(|v| promises.contains(&v.promise)) {
             eprintln!("{fault:?} is caught with seed {seed}: {}: {}", found.promise, found.text);
