@@ -298,6 +298,11 @@ impl Receipt<'_> {
         self.device.until(|shared| shared.outcome(seq)).await
     }
 
+    #[cfg(feature = "update")]
+    pub(crate) fn outcome_of(&self, shared: &mut Shared) -> Option<Outcome> {
+        shared.outcome(self.seq)
+    }
+
     /// What became of it; `None`: it is still queued.
     pub fn outcome(&self) -> Option<Outcome> {
         self.device.with(|shared| shared.outcome(self.seq))

@@ -262,7 +262,13 @@ mod tests {
         };
         check(Describe { name: "Lamp", ..Describe::NOTHING }, r#"{"name":"Lamp"}"#);
         check(
-            Describe { name: "Lamp", model: "L1", commands: r#"{"on":{}}"#, state: r#"{"on":{"type":"bool"}}"#, update: false },
+            Describe {
+                name: "Lamp",
+                model: "L1",
+                commands: r#"{"on":{}}"#,
+                state: r#"{"on":{"type":"bool"}}"#,
+                update: false,
+            },
             r#"{"name":"Lamp","model":"L1","commands":{"on":{}},"state":{"on":{"type":"bool"}}}"#,
         );
         check(Describe { state: "{}", ..Describe::NOTHING }, r#"{"state":{}}"#);

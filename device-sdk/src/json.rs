@@ -156,6 +156,11 @@ impl<'a> Text<'a> {
         Self { raw: text, escaped: false }
     }
 
+    /// Bytes that it has at most.
+    pub(crate) const fn len_max(self) -> usize {
+        self.raw.len()
+    }
+
     /// The text, if it has no escapes.
     pub const fn as_plain(self) -> Option<&'a str> {
         if self.escaped { None } else { Some(self.raw) }
@@ -366,7 +371,11 @@ impl ToJson for f32 {
             if *self < 0.0 {
                 json.put(b"-");
             }
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it was made small and positive")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "it was made small and positive"
+            )]
             json.put(Digits::decimal(scaled as u64).as_bytes());
             json.put(b"e");
             json.put(Digits::decimal(exponent.into()).as_bytes());
@@ -392,7 +401,13 @@ impl ToJson for f32 {
         if fraction > 0 {
             let digit = |place: u16| b'0' + (fraction / place % 10) as u8;
             let digits = [b'.', digit(100), digit(10), digit(1)];
-            let len = if fraction % 100 == 0 { 2 } else if fraction % 10 == 0 { 3 } else { 4 };
+            let len = if fraction % 100 == 0 {
+                2
+            } else if fraction % 10 == 0 {
+                3
+            } else {
+                4
+            };
             json.put(digits.get(..len).unwrap_or(&digits));
         }
     }
@@ -497,12 +512,17 @@ impl<'a> Writer<'a> {
 
     fn put(&mut self, bytes: &[u8]) {
         match self.out.get_mut(self.len..self.len + bytes.len()) {
-            Some(place) if !self.full => {
-                place.copy_from_slice(bytes);
-                self.len += bytes.len();
-            }
-            _ => self.full = true,
+            Some(place) => place.copy_from_slice(bytes),
+            None => self.full = true,
         }
+        self.len += bytes.len();
+    }
+
+    /// Bytes that a value has.
+    pub(crate) fn measure(value: &dyn ToJson) -> usize {
+        let mut json = Writer::new(&mut []);
+        value.to_json(&mut json);
+        json.len
     }
 
     /// A comma, if a value was in front; the next value will want one.

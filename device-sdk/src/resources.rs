@@ -17,7 +17,8 @@ use embassy_sync::blocking_mutex::CriticalSectionMutex;
 ///
 /// A static place for it is `static_cell::ConstStaticCell`.
 #[derive(Debug)]
-pub struct Resources<const RX: usize = 768, const TX: usize = 512, const OUTBOX: usize = 768, const INBOX: usize = 768> {
+pub struct Resources<const RX: usize = 768, const TX: usize = 512, const OUTBOX: usize = 768, const INBOX: usize = 768>
+{
     rx: [u8; RX],
     tx: [u8; TX],
     shared: CriticalSectionMutex<RefCell<Shared<Arrays<OUTBOX, INBOX>>>>,
@@ -26,11 +27,7 @@ pub struct Resources<const RX: usize = 768, const TX: usize = 512, const OUTBOX:
 impl<const RX: usize, const TX: usize, const OUTBOX: usize, const INBOX: usize> Resources<RX, TX, OUTBOX, INBOX> {
     /// Empty.
     pub const fn new() -> Self {
-        Self {
-            rx: [0; RX],
-            tx: [0; TX],
-            shared: CriticalSectionMutex::new(RefCell::new(Shared::new(Arrays::new()))),
-        }
+        Self { rx: [0; RX], tx: [0; TX], shared: CriticalSectionMutex::new(RefCell::new(Shared::new(Arrays::new()))) }
     }
 }
 
@@ -47,9 +44,7 @@ pub(crate) trait Locked: Sync {
     fn with(&self, f: &mut dyn FnMut(&mut Shared));
 }
 
-impl<const OUTBOX: usize, const INBOX: usize> Locked
-    for CriticalSectionMutex<RefCell<Shared<Arrays<OUTBOX, INBOX>>>>
-{
+impl<const OUTBOX: usize, const INBOX: usize> Locked for CriticalSectionMutex<RefCell<Shared<Arrays<OUTBOX, INBOX>>>> {
     fn with(&self, f: &mut dyn FnMut(&mut Shared)) {
         self.lock(|shared| f(&mut *shared.borrow_mut()));
     }

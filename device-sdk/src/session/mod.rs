@@ -23,6 +23,9 @@ const PONG_MS: core::ops::RangeInclusive<u64> = 3_000..=20_000;
 /// How long what is left may take to be sent before the device sleeps.
 const DRAIN_MS: u64 = 10_000;
 
+/// Things that are sent without waiting for the answer to the first of them, where the broker takes more.
+const WINDOW: u16 = 16;
+
 /// Pause after the broker said that the device is too fast.
 const HOLD_MS: u64 = 2_000;
 
@@ -143,7 +146,11 @@ impl<W: Wire> Session<W> {
     pub fn handle_disconnected(&mut self, shared: &mut Shared, now: u64, why: LinkError) -> u32 {
         let was = self.phase;
         self.phase = Phase::Down;
-        let lasted = if matches!(was, Phase::Open | Phase::Bye(_) | Phase::Over(_)) { now.saturating_sub(self.since) } else { 0 };
+        let lasted = if matches!(was, Phase::Open | Phase::Bye(_) | Phase::Over(_)) {
+            now.saturating_sub(self.since)
+        } else {
+            0
+        };
         shared.disconnected(why);
         let config = shared.config;
         if self.pairing && why == LinkError::Closed && shared.paired.is_some() {
@@ -216,7 +223,9 @@ impl<W: Wire> Session<W> {
                 }
                 shared.answered(pid, result, self.wire.news_follow());
             }
-            (_, Incoming::Delivery { pid, what: What::Paired { account, password, owner, household } }) if self.pairing => {
+            (_, Incoming::Delivery { pid, what: What::Paired { account, password, owner, household } })
+                if self.pairing =>
+            {
                 let paired = Paired {
                     account: string(account)?,
                     password: string(password)?,
@@ -366,6 +375,7 @@ impl<W: Wire> Session<W> {
         if let Some(pid) = shared.acks.front().copied() {
             let len = self.wire.ack(pid, out)?;
             shared.acks.pop_front();
+            shared.acknowledge();
             return Some(len);
         }
         if self.ping_wanted {
@@ -533,7 +543,7 @@ impl<W: Wire> Session<W> {
         }
         shared.say_outcomes();
         loop {
-            let window = self.welcome.receive_max.saturating_sub(u16::from(self.own.is_some()));
+            let window = self.welcome.receive_max.min(WINDOW).saturating_sub(u16::from(self.own.is_some()));
             let (at, head) = shared.next_ready()?;
             if shared.in_flight() >= window.max(1) {
                 return None;

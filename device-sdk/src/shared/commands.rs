@@ -205,15 +205,24 @@ pub struct Taken {
 
 /// What is said of a command.
 #[derive(Clone, Copy)]
-pub(crate) struct Answer<'a> {
-    pub(crate) state: State,
-    pub(crate) text: &'a str,
-    pub(crate) result: Option<&'a dyn ToJson>,
+pub struct Answer<'a> {
+    /// How it goes.
+    pub state: State,
+    /// For people; may be empty.
+    pub text: &'a str,
+    /// Of an outcome.
+    pub result: Option<&'a dyn ToJson>,
+}
+
+impl core::fmt::Debug for Answer<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Answer").field("state", &self.state).field("text", &self.text).finish_non_exhaustive()
+    }
 }
 
 impl Shared {
     /// Takes the next command that `accept` accepts; those before it are answered here. `None`: there is none yet.
-    pub(crate) fn take_command(
+    pub fn take_command(
         &mut self,
         now: u64,
         update: bool,
@@ -286,7 +295,7 @@ impl Shared {
     }
 
     /// Says how a command goes.
-    pub(crate) fn answer(&mut self, id: &str, answer: Answer<'_>) -> Result<(), SendError> {
+    pub fn answer(&mut self, id: &str, answer: Answer<'_>) -> Result<(), SendError> {
         let Some(entry) = self.ring.find(id) else { return Ok(()) };
         if entry.stage != Stage::Running {
             return Ok(());
@@ -311,6 +320,16 @@ impl Shared {
         self.wake_app();
         self.wake_runner();
         Ok(())
+    }
+
+    /// Says how a command goes, also one of an earlier start of the device.
+    #[cfg(feature = "update")]
+    pub(crate) fn say_result(&mut self, id: &str, answer: Answer<'_>) -> Result<(), SendError> {
+        if self.ring.find(id).is_some() {
+            return self.answer(id, answer);
+        }
+        let result = answer.result.map_or(Part::Rest(&[]), Part::Json);
+        self.push_result(id, answer.state, answer.text, result).map(drop)
     }
 
     /// The application has dropped a command without an answer.
@@ -346,10 +365,7 @@ impl Shared {
 
     /// The requester has taken a command back.
     pub(super) fn cancel(&mut self, id: &str) {
-        self.take_rows(
-            &|head, data| matches!(head.kind, kind::COMMAND | kind::UPDATE) && Take(data).short() == id,
-            0,
-        );
+        self.take_rows(&|head, data| matches!(head.kind, kind::COMMAND | kind::UPDATE) && Take(data).short() == id, 0);
         if let Some(entry) = self.ring.find(id) {
             entry.canceled = true;
             self.wake_app();

@@ -1,8 +1,8 @@
 //! What has arrived and was not yet taken by the application. It is acknowledged when it is taken, in the order in which
 //! it came [MQTT5-4.6.0-2] [MQTT3-4.6.0-2].
 
+use super::Shared;
 use super::outbox::{Part, write_parts};
-use super::{RECEIVE_MAX, Shared};
 use crate::bytes::{Take, text};
 use crate::error::Outcome;
 use crate::error::Why;
@@ -58,7 +58,7 @@ pub struct Received<'a> {
 
 impl<'a> Received<'a> {
     /// From a row of `len` bytes that was copied to `buffer`, as far as there was room.
-    pub(crate) fn read(buffer: &'a [u8], len: usize) -> Self {
+    pub fn read(buffer: &'a [u8], len: usize) -> Self {
         let mut take = Take(buffer.get(..len).unwrap_or(buffer));
         take.u64();
         let (seq, re) = (take.u64(), take.u64());
@@ -91,7 +91,8 @@ impl Shared {
         match *what {
             What::Message(message) => self.deliver_message(pid, &message),
             What::Command { id, name, from, args, left_ms, once } => {
-                let kind = if name == UPDATE_COMMAND && self.config.describe.update { kind::UPDATE } else { kind::COMMAND };
+                let kind =
+                    if name == UPDATE_COMMAND && self.config.describe.update { kind::UPDATE } else { kind::COMMAND };
                 // A deadline is at most a week away, so the low half of the clock tells before from after.
                 let deadline = left_ms.map_or(0, |left| (now.saturating_add(left) & 0xFFFF_FFFF) as u32 | 1);
                 let parts = [
@@ -231,15 +232,16 @@ impl Shared {
         }
     }
 
-    fn acknowledge(&mut self) {
+    pub(crate) fn acknowledge(&mut self) {
         let (_, buffer) = self.memory.rooms();
         while let Some((at, head)) = self.inbox.first(buffer) {
-            if head.state != TAKEN {
+            // In MQTT 3.1.1 the broker may send more than there is room for acknowledgements: they wait here.
+            if head.state != TAKEN || self.acks.is_full() {
                 break;
             }
             // On an older connection the broker sends it again.
-            if head.pid != 0 && head.a == self.conn && self.acks.push_back(head.pid).is_err() {
-                debug_assert!(false, "no more than RECEIVE_MAX ({RECEIVE_MAX}) are sent");
+            if head.pid != 0 && head.a == self.conn {
+                let _ = self.acks.push_back(head.pid);
             }
             self.inbox.remove(buffer, at, head);
         }
@@ -250,13 +252,14 @@ impl Shared {
     /// last acknowledgement left off. What was taken stays taken.
     pub(super) fn drop_untaken(&mut self) {
         let (_, buffer) = self.memory.rooms();
-        while let Some((at, head)) = self.inbox.find(buffer, &|head, _| head.kind != kind::TOPIC || head.state == TAKEN) {
+        while let Some((at, head)) = self.inbox.find(buffer, &|head, _| head.kind != kind::TOPIC || head.state == TAKEN)
+        {
             self.inbox.remove(buffer, at, head);
         }
     }
 
     /// Takes the next message: copies the row to `out`, for [`Received::read`]; the length of the row.
-    pub(crate) fn copy_message(&mut self, out: &mut [u8]) -> Option<usize> {
+    pub fn copy_message(&mut self, out: &mut [u8]) -> Option<usize> {
         let (at, head) = self.waiting(kind::MESSAGE)?;
         let (_, buffer) = self.memory.rooms();
         let data = Rows::data(buffer, at, head);
@@ -279,7 +282,7 @@ impl Shared {
     }
 
     /// Lets `read` have what is desired, and takes it.
-    pub(crate) fn take_desired<R>(&mut self, read: impl FnOnce(Value<'_>) -> R) -> Option<R> {
+    pub fn take_desired<R>(&mut self, read: impl FnOnce(Value<'_>) -> R) -> Option<R> {
         let (at, head) = self.waiting(kind::DELTA)?;
         let (_, buffer) = self.memory.rooms();
         let value = Value::parse(text(Rows::data(buffer, at, head))).unwrap_or(Value::NULL);
@@ -289,6 +292,7 @@ impl Shared {
     }
 
     /// Takes a part of a blob.
+    #[cfg(feature = "update")]
     pub(crate) fn take_blob(&mut self, out: &mut [u8]) -> Option<usize> {
         let (at, head) = self.waiting(kind::BLOB)?;
         let (_, buffer) = self.memory.rooms();
@@ -298,6 +302,7 @@ impl Shared {
     }
 
     /// Drops parts of blobs that nobody asked for any more.
+    #[cfg(feature = "update")]
     pub(crate) fn drop_blobs(&mut self) {
         self.take_rows(&|head, _| head.kind == kind::BLOB, 0);
     }

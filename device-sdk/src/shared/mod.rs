@@ -6,9 +6,8 @@ mod inbox;
 mod outbox;
 mod persist;
 
-pub use commands::{Reject, Taken};
+pub use commands::{Answer, Reject, Taken};
 pub use inbox::Received;
-pub(crate) use commands::Answer;
 pub(crate) use inbox::Room;
 pub(crate) use outbox::Part;
 pub use persist::Job;
@@ -39,7 +38,8 @@ pub struct Arrays<const OUTBOX: usize, const INBOX: usize> {
 }
 
 impl<const OUTBOX: usize, const INBOX: usize> Arrays<OUTBOX, INBOX> {
-    pub(crate) const fn new() -> Self {
+    /// Empty.
+    pub const fn new() -> Self {
         Self { outbox: [0; OUTBOX], inbox: [0; INBOX] }
     }
 }
@@ -159,7 +159,6 @@ impl<M: ?Sized> Shared<M> {
             self.code = String::try_from(code).unwrap_or_default();
         }
     }
-
 }
 
 impl Shared {
@@ -194,8 +193,14 @@ impl Shared {
     }
 
     /// Changes when the runner may have something to do.
-    pub(crate) fn turn(&self) -> u32 {
+    pub fn turn(&self) -> u32 {
         self.turn
+    }
+
+    /// Number of the connection.
+    #[cfg(feature = "update")]
+    pub(crate) fn conn(&self) -> u32 {
+        self.conn
     }
 
     /// Changes when a connection should be tried at once.
@@ -209,7 +214,7 @@ impl Shared {
     }
 
     /// With what the device logs in; `None`: it has nothing yet.
-    pub(crate) fn login(&self) -> Option<(&str, &[u8], bool)> {
+    pub fn login(&self) -> Option<(&str, &[u8], bool)> {
         if let Some(paired) = &self.paired {
             return Some((&paired.account, paired.password.as_bytes(), false));
         }
@@ -264,7 +269,8 @@ impl Shared {
         self.wake_app();
     }
 
-    pub(crate) fn go_to_sleep(&mut self, for_s: u32) {
+    /// The device wants to sleep for so many seconds, as soon as everything was said.
+    pub fn go_to_sleep(&mut self, for_s: u32) {
         self.sleep = Sleep::Wanted { for_s };
         self.wake_runner();
     }
@@ -274,7 +280,8 @@ impl Shared {
         self.wake_app();
     }
 
-    pub(crate) fn wake_up(&mut self) {
+    /// The device sleeps no longer.
+    pub fn wake_up(&mut self) {
         self.sleep = Sleep::Awake;
         if self.status == Status::Asleep {
             self.set_status(Status::Connecting);

@@ -5,7 +5,7 @@ use crate::bytes::{Digits, Put, Take, text};
 use crate::config::{Keep, Place, Policy};
 use crate::error::{Outcome, Refusal, SendError, Why};
 use crate::json::{ToJson, Writer};
-use crate::rows::{At, Head, Rows};
+use crate::rows::{At, HEAD_BYTES, Head, Rows};
 use crate::wire::{Item, State};
 use heapless::String;
 
@@ -88,6 +88,26 @@ pub(crate) fn write_parts(parts: &[Part<'_>], room: &mut [u8]) -> Option<usize> 
     put.done()
 }
 
+/// Bytes that are free once a row has its outcome.
+fn room_behind(head: Head) -> usize {
+    usize::from(head.len) + if head.flags & flag::WATCHED == 0 { HEAD_BYTES } else { 0 }
+}
+
+/// Bytes that [`write_parts`] writes.
+fn parts_len(parts: &[Part<'_>]) -> usize {
+    let len = |part: &Part<'_>| match *part {
+        Part::Short(bytes) => 1 + bytes.len(),
+        Part::Long(bytes) => 2 + bytes.len(),
+        Part::U8(_) => 1,
+        Part::U32(_) => 4,
+        Part::U64(_) => 8,
+        Part::Rest(bytes) => bytes.len(),
+        Part::Json(value) => Writer::measure(value),
+        Part::Text(text) => 2 + text.len_max(),
+    };
+    parts.iter().map(len).sum()
+}
+
 /// The client id of a row: it names the start of the device and a number within it, so that no reboot repeats one.
 pub(crate) fn client_id(boot: u32, seq: u32) -> String<20> {
     let mut id = String::new();
@@ -99,7 +119,7 @@ pub(crate) fn client_id(boot: u32, seq: u32) -> String<20> {
 
 impl Shared {
     /// Queues a message; its number for [`Self::outcome`].
-    pub(crate) fn push_message(&mut self, to: &str, content: &crate::client::Content<'_>) -> Result<u32, SendError> {
+    pub fn push_message(&mut self, to: &str, content: &crate::client::Content<'_>) -> Result<u32, SendError> {
         let flags = flag::ACKED | if content.quiet { flag::QUIET } else { 0 };
         let policy = self.config.policy("im/v1/to/");
         let head = [
@@ -126,8 +146,13 @@ impl Shared {
         self.push(kind::TOPIC, flags, self.config.policy(topic), &[Part::Short(topic.as_bytes()), payload])
     }
 
+    /// Queues something for an ordinary topic at QoS 1.
+    pub fn push_publish(&mut self, topic: &str, payload: &[u8]) -> Result<u32, SendError> {
+        self.push_topic(topic, Part::Rest(payload), true, false)
+    }
+
     /// Queues the reported state, in place of one that was not sent yet.
-    pub(crate) fn push_reported(&mut self, patch: &dyn ToJson) -> Result<u32, SendError> {
+    pub fn push_reported(&mut self, patch: &dyn ToJson) -> Result<u32, SendError> {
         let place = self.config.policy("im/v1/me/reported").place;
         let policy = Policy { topic: "", keep: Keep::Latest, place };
         self.push(kind::REPORTED, flag::ACKED, policy, &[Part::Short(&[]), Part::Json(patch)])
@@ -165,11 +190,15 @@ impl Shared {
             if self.outbox.push(buffer, head, &mut |room| write_parts(parts, room)) {
                 break;
             }
-            // Room is made by the value that would be replaced anyway, then by the oldest that may be dropped.
-            if let Some((at, old)) = older.take() {
+            // Room is made by the value that is replaced anyway, if that is enough; or by the oldest that may be dropped.
+            let free = buffer.len() - self.outbox.used();
+            if let Some((at, old)) = older
+                && HEAD_BYTES + parts_len(parts) <= free + room_behind(old)
+            {
+                older = None;
                 self.replace(at, old, slot);
             } else if !(policy.keep == Keep::DropOldest && self.drop_oldest()) {
-                if slot != NO_SLOT {
+                if slot != NO_SLOT && older.is_none_or(|(_, old)| old.slot != slot) {
                     self.flash.give_back(slot);
                 }
                 return Err(if self.outbox.used() == 0 { SendError::TooLarge } else { SendError::Full });
@@ -267,12 +296,12 @@ impl Shared {
     }
 
     /// Whether a row waits no longer for flash.
-    pub(crate) fn is_kept(&mut self, seq: u32) -> bool {
+    pub fn is_kept(&mut self, seq: u32) -> bool {
         self.row(seq).is_none_or(|(_, head)| head.state != state::NEW)
     }
 
     /// Keeps the outcome of a row until it is asked for.
-    pub(crate) fn watch(&mut self, seq: u32) {
+    pub fn watch(&mut self, seq: u32) {
         if let Some((at, head)) = self.row(seq) {
             let (buffer, _) = self.memory.rooms();
             Rows::set(buffer, at, Head { flags: head.flags | flag::WATCHED, ..head });
@@ -280,7 +309,7 @@ impl Shared {
     }
 
     /// Nobody will ask for the outcome.
-    pub(crate) fn unwatch(&mut self, seq: u32) {
+    pub fn unwatch(&mut self, seq: u32) {
         if let Some((at, head)) = self.row(seq) {
             let (buffer, _) = self.memory.rooms();
             if head.state >= state::ACKED {
@@ -302,7 +331,7 @@ impl Shared {
     }
 
     /// What became of a row that is watched; `None`: nothing yet.
-    pub(crate) fn outcome(&mut self, seq: u32) -> Option<Outcome> {
+    pub fn outcome(&mut self, seq: u32) -> Option<Outcome> {
         match self.row(seq) {
             Some((_, head)) if head.state == state::LOST && self.is_in_flash(head.slot) => None,
             Some((_, head)) if head.state == state::ACKED => Some(Outcome::Acked { seq: head.b.into() }),
@@ -322,7 +351,7 @@ impl Shared {
     }
 
     /// Rows that still have to get to the broker.
-    pub(crate) fn unsent(&mut self) -> usize {
+    pub fn unsent(&mut self) -> usize {
         let (buffer, _) = self.memory.rooms();
         let mut count = 0;
         let mut row = self.outbox.first(buffer);

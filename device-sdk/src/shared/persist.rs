@@ -60,8 +60,12 @@ pub(crate) struct Flashed {
     busy: Option<Job>,
     tries: u8,
     paired: bool,
-    /// The packet with the credentials, which is acknowledged when they are in flash.
-    pub(crate) update: Option<heapless::Vec<u8, 64>>,
+    /// How far an update is.
+    #[cfg(feature = "update")]
+    pub(crate) update: Option<heapless::Vec<u8, { crate::update::RECORD_BYTES }>>,
+    /// The application has it.
+    #[cfg(feature = "update")]
+    update_taken: bool,
     update_dirty: bool,
 }
 
@@ -74,7 +78,10 @@ impl Flashed {
             busy: None,
             tries: 0,
             paired: false,
+            #[cfg(feature = "update")]
             update: None,
+            #[cfg(feature = "update")]
+            update_taken: false,
             update_dirty: false,
         }
     }
@@ -128,6 +135,7 @@ impl Shared {
                 paired.household = String::try_from(take.short()).unwrap_or_default();
                 self.paired = Some(paired);
             }
+            #[cfg(feature = "update")]
             key::UPDATE => self.flash.update = heapless::Vec::from_slice(bytes).ok(),
             key::RING..key::ROWS => self.ring.load(key - key::RING, bytes),
             key::ROWS.. => self.load_row(key - key::ROWS, bytes),
@@ -227,6 +235,9 @@ impl Shared {
         match job {
             Job::Clear(_) => Some(0),
             Job::Command(at) => self.ring.save(at, out),
+            #[cfg(not(feature = "update"))]
+            Job::Update => Some(0),
+            #[cfg(feature = "update")]
             Job::Update => {
                 let bytes = self.flash.update.as_deref().unwrap_or(&[]);
                 out.get_mut(..bytes.len())?.copy_from_slice(bytes);
@@ -317,9 +328,32 @@ impl Shared {
     }
 
     /// Keeps how far an update is.
+    #[cfg(feature = "update")]
     pub(crate) fn keep_update(&mut self, bytes: Option<&[u8]>) {
         self.flash.update = bytes.and_then(|bytes| heapless::Vec::from_slice(bytes).ok());
         self.flash.update_dirty = self.flash.keeps;
         self.wake_runner();
+    }
+
+    /// Whether flash has how far an update is.
+    #[cfg(feature = "update")]
+    pub(crate) fn update_is_kept(&self) -> bool {
+        !self.flash.update_dirty && self.flash.busy != Some(Job::Update)
+    }
+
+    #[cfg(feature = "update")]
+    pub(crate) fn update_is_taken(&self) -> bool {
+        self.flash.update_taken
+    }
+
+    #[cfg(feature = "update")]
+    pub(crate) fn take_update(&mut self) {
+        self.flash.update_taken = true;
+    }
+
+    #[cfg(feature = "update")]
+    pub(crate) fn release_update(&mut self) {
+        self.flash.update_taken = false;
+        self.wake_app();
     }
 }

@@ -306,8 +306,12 @@ impl Mqtt {
                 receive_max: ack.properties.receive_maximum().unwrap_or(u16::MAX),
                 frame_max: ack.properties.maximum_packet_size().map_or(usize::MAX, |size| size as usize),
             }),
-            Packet::ConnAck(ack) => Incoming::Closed(closed(ack.reason.0, ack.properties.reason_string().unwrap_or(""))),
-            Packet::Disconnect(gone) => Incoming::Closed(closed(gone.reason.0, gone.properties.reason_string().unwrap_or(""))),
+            Packet::ConnAck(ack) => {
+                Incoming::Closed(closed(ack.reason.0, ack.properties.reason_string().unwrap_or("")))
+            }
+            Packet::Disconnect(gone) => {
+                Incoming::Closed(closed(gone.reason.0, gone.properties.reason_string().unwrap_or("")))
+            }
             Packet::PubAck(ack) => {
                 let result = if ack.reason.is_error() {
                     Err(refusal(ack.reason, ack.properties))
@@ -475,7 +479,10 @@ mod tests {
         for wire in [Mqtt::V5, Mqtt::V311] {
             let len = wire.hello(&HELLO, &mut out).unwrap();
             let connect = connect(wire, &out[..len]);
-            assert_eq!((connect.client_id, connect.username, connect.password), ("lamp-1", Some("lamp"), Some(&b"secret"[..])));
+            assert_eq!(
+                (connect.client_id, connect.username, connect.password),
+                ("lamp-1", Some("lamp"), Some(&b"secret"[..]))
+            );
             assert_eq!((connect.clean_start, connect.keep_alive_secs), (false, 30));
             if wire.is_v5() {
                 assert_eq!(connect.properties.session_expiry_interval_secs(), Some(60));
@@ -490,7 +497,9 @@ mod tests {
         // Properties of more than 127 bytes.
         let long = "p".repeat(120);
         let len = Mqtt::V5.hello(&Hello { platform: &long, ..HELLO }, &mut out).unwrap();
-        assert!(connect(Mqtt::V5, &out[..len]).properties.iter().any(|p| p == Property::UserProperty("im-platform", &long)));
+        assert!(
+            connect(Mqtt::V5, &out[..len]).properties.iter().any(|p| p == Property::UserProperty("im-platform", &long))
+        );
         let len = Mqtt::V5.hello(&Hello { account: "", secret: b"", clean: true, ..HELLO }, &mut out).unwrap();
         let connect = connect(Mqtt::V5, &out[..len]);
         assert_eq!((connect.username, connect.password, connect.clean_start), (None, None, true));
@@ -545,26 +554,39 @@ mod tests {
     #[test]
     fn deliveries_are_understood() {
         let what = im("cmd/c1/set", br#"{"args":{"on":true},"from":"alice","left_ms":9800,"once":true}"#);
-        let What::Command { id: "c1", name: "set", from: "alice", args: r#"{"on":true}"#, left_ms: Some(9800), once: true } =
-            what
+        let What::Command {
+            id: "c1",
+            name: "set",
+            from: "alice",
+            args: r#"{"on":true}"#,
+            left_ms: Some(9800),
+            once: true,
+        } = what
         else {
             panic!("{what:?}")
         };
         let What::Cancel { id: "c1" } = im("cmd/c1/$cancel", b"{}") else { panic!() };
-        let What::Delta { desired: r#"{"on":1}"# } = im("delta", br#"{"version":3,"desired":{"on":1}}"#) else { panic!() };
-        let what = im("in/g-home/msg", br#"{"seq":12,"pos":40,"prev":11,"from":"alice","ts":1,"id":"a","text":"a\nb"}"#);
-        let What::Message(Message { address: "g-home", from: "alice", seq: 12, pos: 40, backfill: false, .. }) = what else {
+        let What::Delta { desired: r#"{"on":1}"# } = im("delta", br#"{"version":3,"desired":{"on":1}}"#) else {
+            panic!()
+        };
+        let what =
+            im("in/g-home/msg", br#"{"seq":12,"pos":40,"prev":11,"from":"alice","ts":1,"id":"a","text":"a\nb"}"#);
+        let What::Message(Message { address: "g-home", from: "alice", seq: 12, pos: 40, backfill: false, .. }) = what
+        else {
             panic!("{what:?}")
         };
         let What::Sent { id: "a", seq: 3 } = im("sent", br#"{"pos":0,"to":"bob","seq":3,"id":"a","dup":true}"#) else {
             panic!()
         };
-        let What::Refused { id: "a", why: Refusal::NotFound } = im("err", br#"{"re":"to/x/msg","id":"a","code":"not_found"}"#)
+        let What::Refused { id: "a", why: Refusal::NotFound } =
+            im("err", br#"{"re":"to/x/msg","id":"a","code":"not_found"}"#)
         else {
             panic!()
         };
         let What::Blob(&[0, 1]) = im("blob/res", &[0, 1]) else { panic!() };
-        for (topic, payload) in [("in/bob/receipt", "{}"), ("cmd/x", "{}"), ("delta", "{}"), ("cmd/c/n", "{\"once\":1}"), ("x", "\u{1}")] {
+        for (topic, payload) in
+            [("in/bob/receipt", "{}"), ("cmd/x", "{}"), ("delta", "{}"), ("cmd/c/n", "{\"once\":1}"), ("x", "\u{1}")]
+        {
             let What::Other = im(topic, payload.as_bytes()) else { panic!("{topic}") };
         }
     }

@@ -500,11 +500,14 @@ mod tests {
         check(&Up::Bye { will: false }, &|out| wire.bye(out));
         check(&Up::Ack { packet_id: 300 }, &|out| wire.ack(300, out));
         check(&Up::Status { packet_id: 3, state: PresenceState::Asleep, for_s: 600 }, &|out| wire.asleep(3, 600, out));
-        check(&Up::Request { packet_id: 3, path: "me/paired", payload: b"{\"name\":\"l\"}" }, &|out| wire.pair(3, "l", out));
+        check(&Up::Request { packet_id: 3, path: "me/paired", payload: b"{\"name\":\"l\"}" }, &|out| {
+            wire.pair(3, "l", out)
+        });
         check(&Up::Subscribe { packet_id: 4, filter: "a/#", options: 1 }, &|out| {
             wire.subscribe(4, Subscribe::Topic("a/#", QoS::AtLeastOnce), out)
         });
-        let send = |text, body, re| Item::Message { to: "bob", id: "1-2", kind: "k", text, body, re, ttl_s: 9, quiet: true };
+        let send =
+            |text, body, re| Item::Message { to: "bob", id: "1-2", kind: "k", text, body, re, ttl_s: 9, quiet: true };
         let sent = |body, re| Up::Send {
             packet_id: 7,
             to: "bob",
@@ -521,13 +524,16 @@ mod tests {
         check(&sent(Body::Json("1"), Some(3)), &|out| wire.item(&send("", "1", 3), 7, true, out));
         check(&sent(Body::Both { text: "hi", json: "1" }, None), &|out| wire.item(&send("hi", "1", 0), 7, true, out));
         let topic = |topic, acked| Item::Topic { topic, payload: b"21", acked, retain: true };
-        let publish = |packet_id| Up::Publish { packet_id, retain: true, topic: "a/b", properties: b"", payload: b"21" };
+        let publish =
+            |packet_id| Up::Publish { packet_id, retain: true, topic: "a/b", properties: b"", payload: b"21" };
         check(&publish(7), &|out| wire.item(&topic("a/b", true), 7, false, out));
         check(&publish(0), &|out| wire.item(&topic("a/b", false), 7, false, out));
         check(&Up::Request { packet_id: 0, path: "me/blob/x", payload: b"21" }, &|out| {
             wire.item(&topic("im/v1/me/blob/x", false), 7, false, out)
         });
-        check(&Up::Reported { packet_id: 7, patch: "{}" }, &|out| wire.item(&Item::Reported { patch: "{}" }, 7, false, out));
+        check(&Up::Reported { packet_id: 7, patch: "{}" }, &|out| {
+            wire.item(&Item::Reported { patch: "{}" }, 7, false, out)
+        });
         for (state, expect) in [
             (State::Running, CommandState::Running),
             (State::Done, CommandState::Done),
@@ -623,7 +629,10 @@ mod tests {
         heard(&Down::Deliver { packet_id: 9, dup: false, address: "g-home", message }, |incoming| {
             let Incoming::Delivery { pid: 9, what: What::Message(message) } = incoming else { panic!("{incoming:?}") };
             assert_eq!((message.address, message.from, message.seq, message.pos), ("g-home", "alice", 12, 40));
-            assert_eq!((message.text.as_plain(), message.body, message.re, message.backfill), (Some("hi"), "1", 3, true));
+            assert_eq!(
+                (message.text.as_plain(), message.body, message.re, message.backfill),
+                (Some("hi"), "1", 3, true)
+            );
         });
         let command = Down::Command {
             packet_id: 9,
@@ -648,7 +657,8 @@ mod tests {
         heard(&Down::CommandCanceled { packet_id: 9, dup: false, id: "c1" }, |incoming| {
             assert!(matches!(incoming, Incoming::Delivery { pid: 9, what: What::Cancel { id: "c1" } }));
         });
-        let publish = |topic, payload| Down::Publish { packet_id: 9, dup: true, retain: false, topic, properties: b"", payload };
+        let publish =
+            |topic, payload| Down::Publish { packet_id: 9, dup: true, retain: false, topic, properties: b"", payload };
         heard(&publish("a/b", b"21"), |incoming| {
             let Incoming::Delivery { pid: 9, what } = incoming else { panic!("{incoming:?}") };
             assert!(matches!(what, What::Topic { topic: "a/b", payload: b"21", dup: true }));
