@@ -80,6 +80,16 @@ for board in ${linked[@]+"${linked[@]}"}; do
   fi
 done
 
+if [ "$boards" != none ]; then
+  firmware-examples/template-check.sh target/firmware/template
+  if firmware_build target/firmware/template riscv32imc-unknown-none-elf >"$log" 2>&1; then
+    report PASS "a device from the template links"
+  else
+    tail -30 "$log"
+    report FAIL "a device from the template links"
+  fi
+fi
+
 if [ "$sizes" = 1 ]; then
   if firmware-examples/sizes.sh; then report PASS "no size has grown by more than 3 %"; else report FAIL "no size has grown by more than 3 %"; fi
 fi

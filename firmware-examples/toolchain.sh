@@ -82,8 +82,11 @@ firmware_build() {
     settings+=(RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 "CARGO_TARGET_${upper}_LINKER=ld.lld"
       "CARGO_TARGET_${upper}_RUSTFLAGS=--sysroot $firmware_sysroot" "CARGO_TARGET_DIR=$firmware_target/debian")
   fi
+  # What a template makes has no versions of its own yet.
+  local locked=(--locked)
+  [[ $folder = firmware-examples/* ]] || locked=()
   # From within: cargo reads .cargo/config.toml of the folder it is in.
-  (cd "$folder" && env "${settings[@]}" cargo build --release --locked --target "$target" "$@")
+  (cd "$folder" && env "${settings[@]}" cargo build --release ${locked[@]+"${locked[@]}"} --target "$target" "$@")
 }
 
 # Where the program of a board is: firmware_program NAME TARGET.

@@ -1,7 +1,7 @@
 //! For build scripts of boards: what must be in a board and never in a commit, like the name and password of a Wi-Fi network. It comes
-//! from the environment, or from the file `firmware-examples/secrets.env`, which git ignores.
+//! from the environment, or from a file `secrets.env` beside the board's Cargo.toml or in `firmware-examples`, which git ignores.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::exit;
 
 /// The settings of boards, and what they are.
@@ -17,9 +17,14 @@ const KNOWN: &[(&str, &str)] = &[
 
 /// Hands these settings to the program, as `env!("NAME")`. Ends the build with an explanation when one is missing.
 pub fn hand_over(names: &[&str]) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../secrets.env");
-    println!("cargo:rerun-if-changed={}", file.display());
-    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    let board = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
+    let files = [board.join("secrets.env"), Path::new(env!("CARGO_MANIFEST_DIR")).join("../secrets.env")];
+    let mut text = String::new();
+    for file in &files {
+        println!("cargo:rerun-if-changed={}", file.display());
+        text += &std::fs::read_to_string(file).unwrap_or_default();
+        text.push('\n');
+    }
     let mut missing = Vec::new();
     for name in names {
         println!("cargo:rerun-if-env-changed={name}");
@@ -40,6 +45,6 @@ pub fn hand_over(names: &[&str]) {
         let what = KNOWN.iter().find(|(known, _)| *known == name).map_or("", |(_, what)| what);
         eprintln!("  {name:<14} {what}");
     }
-    eprintln!("\nPut each as a line NAME=VALUE into firmware-examples/secrets.env, which git ignores, or into the environment.\n");
+    eprintln!("\nPut each as a line NAME=VALUE into a file secrets.env beside this board's Cargo.toml, or in\nfirmware-examples for all boards, or into the environment. git ignores that file.\n");
     exit(1);
 }
