@@ -415,7 +415,11 @@ def main():
     talk.add_argument("to")
     talk.add_argument("text", nargs="?")
     options = parser.parse_args()
-    asyncio.run(drive(options) if options.role == "drive" else chat(options))
+    try:
+        asyncio.run(drive(options) if options.role == "drive" else chat(options))
+    except KeyboardInterrupt:
+        # A chat without --for goes on until then.
+        pass
 
 
 main()

@@ -37,8 +37,15 @@ impl Ca {
 
     /// A certificate for a server or a client of that name.
     pub fn issue(&self, name: &str) -> Issued {
+        self.issue_for(&[name])
+    }
+
+    /// The same with more names and addresses it is good for.
+    pub fn issue_for(&self, names: &[&str]) -> Issued {
+        let name = *names.first().expect("a certificate has a name");
         let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("parameters");
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&key, &self.issuer).expect("signed").pem();

@@ -155,6 +155,11 @@ impl Operator {
         http(self.at, method, &format!("/api/v1{path}"), &headers, body.as_bytes())
     }
 
+    /// Posts bytes with the token; the path is below `/api/v1`.
+    pub fn post(&self, path: &str, body: &[u8]) -> Answer {
+        http(self.at, "POST", &format!("/api/v1{path}"), &[("Authorization", self.bearer.as_str())], body)
+    }
+
     /// The JSON at a path, which is there.
     #[track_caller]
     pub fn see(&self, path: &str) -> Json {

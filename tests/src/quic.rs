@@ -314,6 +314,11 @@ impl Raw {
         let _ = self.send.reset(VarInt::from_u32(code));
     }
 
+    /// Says that nothing is read any more.
+    pub fn stop(&mut self, code: u32) {
+        let _ = self.recv.stop(VarInt::from_u32(code));
+    }
+
     /// Exactly so many bytes; nothing when the stream ends before.
     #[track_caller]
     pub fn exactly(&mut self, count: usize) -> Option<Vec<u8>> {

@@ -228,6 +228,14 @@ impl Broker {
         self.process.as_ref().expect("the broker runs").child.id()
     }
 
+    /// CPU time that the process has used, user and system, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("/proc shows the broker");
+        let fields = stat.rsplit(')').next().expect("the name is in brackets").split_whitespace();
+        // In hundredths, as the system counts for programs (proc(5), fields 14 and 15).
+        fields.skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
+    }
+
     /// What it has written to standard error so far.
     pub fn log(&self) -> String {
         self.process.as_ref().map(Self::text).unwrap_or_default()

@@ -3,7 +3,7 @@
 use crate::ca::{Ca, Issued};
 use crate::im::House;
 use crate::operator::{Dir, Operator};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 /// What is listened on besides `mqtt://`.
 pub const LISTENERS: [&str; 7] = [
@@ -15,6 +15,9 @@ pub const LISTENERS: [&str; 7] = [
     "parlor+tcp://127.0.0.1:0",
     "parlor+tls://127.0.0.1:0",
 ];
+
+/// What the broker's certificate is good for.
+const SELF: [&str; 2] = ["localhost", "127.0.0.1"];
 
 /// A broker that is reached over more than one road.
 pub struct Site {
@@ -38,13 +41,24 @@ impl Site {
 
     /// The same on a port that stays the same when the broker starts again.
     pub fn quic_on_its_port(accounts: &[&str], extra: &[&str]) -> Option<Self> {
-        let free = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
-        Self::with(&[&format!("mqtt+quic://{free}")], accounts, extra)
+        Self::on_ports(&["mqtt+quic://127.0.0.1:0"], accounts, extra)
+    }
+
+    /// As [`Site::with`], on ports that stay the same when the broker starts again.
+    pub fn on_ports(listeners: &[&str], accounts: &[&str], extra: &[&str]) -> Option<Self> {
+        let fixed: Vec<String> =
+            listeners.iter().map(|url| url.replacen(":0", &format!(":{}", free_port()), 1)).collect();
+        Self::with(&fixed.iter().map(String::as_str).collect::<Vec<_>>(), accounts, extra)
     }
 
     /// The same, and who shows a certificate of `clients` is the account of its name.
     pub fn by_certificate(accounts: &[&str], extra: &[&str]) -> Option<Self> {
         Self::make(&["mqtt+quic://127.0.0.1:0"], accounts, extra, &[("client_ca", "clients.pem")])
+    }
+
+    /// The same on every road.
+    pub fn all_by_certificate(accounts: &[&str]) -> Option<Self> {
+        Self::make(&LISTENERS, accounts, &[], &[("client_ca", "clients.pem")])
     }
 
     /// A broker with these listeners besides `mqtt://`.
@@ -56,7 +70,7 @@ impl Site {
         let (dir, ca, clients) = (Dir::new(), Ca::new("servers"), Ca::new("clients"));
         dir.put("ca.pem", &ca.certificate);
         dir.put("clients.pem", &clients.certificate);
-        put_server(&dir, &ca.issue("localhost"));
+        put_server(&dir, &ca.issue_for(&SELF));
         let files = [("certificate", "server.pem"), ("key", "server.key")];
         let files: Vec<String> = files.iter().chain(more).map(|(k, f)| format!("tls.{k}={}", dir.name(f))).collect();
         let mut flags: Vec<&str> = files.iter().flat_map(|file| ["--set", file.as_str()]).collect();
@@ -74,6 +88,11 @@ impl Site {
         }
     }
 
+    /// The URL for this scheme.
+    pub fn url(&self, scheme: &str) -> String {
+        url(scheme, self.at(scheme))
+    }
+
     /// Where it listens for QUIC.
     pub fn quic_addr(&self) -> SocketAddr {
         self.at("mqtt+quic")
@@ -86,9 +105,26 @@ impl Site {
 
     /// Another certificate of the broker's, which it has to read before it is used: it.
     pub fn renew(&self) -> Issued {
-        let issued = self.ca.issue("localhost");
+        let issued = self.ca.issue_for(&SELF);
         put_server(&self.dir, &issued);
         issued
+    }
+}
+
+/// The URL of a listener, or of a proxy before one.
+pub fn url(scheme: &str, at: SocketAddr) -> String {
+    let path = if scheme.starts_with("ws") { "/mqtt" } else { "" };
+    format!("{scheme}://{at}{path}")
+}
+
+/// A port that is free for TCP and for UDP.
+fn free_port() -> u16 {
+    loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        let at = udp.local_addr().expect("it is bound");
+        if TcpListener::bind(at).is_ok() {
+            return at.port();
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The program as its users have it: the demo and its household, stock clients, TLS, and kill -9.
 
+#[path = "e2e/app.rs"]
+mod app;
 #[path = "e2e/demo.rs"]
 mod demo;
 #[path = "e2e/device_sdk.rs"]
@@ -14,6 +16,8 @@ mod kill;
 mod peer;
 #[path = "e2e/quic.rs"]
 mod quic;
+#[path = "e2e/roads.rs"]
+mod roads;
 #[path = "e2e/stock.rs"]
 mod stock;
 #[path = "e2e/tls.rs"]

@@ -10,6 +10,7 @@ mod operate {
 
     mod accounts;
     mod backup;
+    mod blobs;
     mod bounds;
     mod config;
     mod http;

@@ -13,6 +13,7 @@ mod wire {
     mod connect;
     mod control;
     mod gaps;
+    mod im_blob;
     mod im_cut;
     mod im_deliver;
     mod im_messages;
@@ -25,6 +26,7 @@ mod wire {
     mod quic;
     mod quic_early;
     mod quic_life;
+    mod quic_native;
     mod quic_streams;
     mod restart;
     mod retained;

@@ -18,5 +18,5 @@ pub mod store;
 
 pub use counters::{Counters, Notice, Tally};
 pub use hub::{Effect, Hub, LinkView, Now, RetainedView, SessionBrief, SessionView, Settings, Totals};
-pub use im::{ImCounters, ImSettings, ImTotals, Look, PairRequest, Reply, is_address_of_account};
+pub use im::{BlobOrder, ImCounters, ImSettings, ImTotals, Look, NewBlob, PairRequest, Reply, is_address_of_account};
 pub use link::{LinkId, Peer, StreamKind};

@@ -157,7 +157,7 @@ limits! {
     im_device_mailbox_entries_max: 256, 16, 10_000_000;
     /// Days they are kept. Edge as `im_mailbox_days`.
     im_device_mailbox_days: 7, 1, 31;
-    /// Pulls of one account (`me/sync`, `me/history`, `me/convs`, `me/recount`) that wait for the disk. One more is refused with `quota` (0x97).
+    /// Pulls of one account (`me/sync`, `me/history`, `me/convs`, `me/recount`, `me/blob`) that wait for the disk. One more is refused with `quota` (0x97).
     im_pulls_per_account_max: 64, 1, 65_536;
     /// Contacts of one account, blocked and muted ones included; and channels it follows. One more is refused with `quota` (0x97).
     im_contacts_per_account_max: 1_000, 1, 100_000;
@@ -231,6 +231,14 @@ limits! {
     im_stream_rate_max: 100, 0, 1_000_000;
     /// Longest payload of a stream, bytes. A longer one is refused with `too_large` (0x95).
     im_stream_bytes_max: 65_536, 64, 1_048_576;
+    /// Longest blob (firmware image), bytes. A longer one is refused with `too_large`.
+    im_blob_bytes_max: 16_777_216, 1, 1_073_741_824;
+    /// Blobs in all. One more is refused with `quota` until another is removed.
+    im_blobs_max: 64, 1, 10_000;
+    /// Bytes of all blobs, which are on the disk. What would be more is refused with `quota`.
+    im_blobs_bytes_max: 268_435_456, 1, 1_099_511_627_776;
+    /// Bytes of a blob that one request is answered with. Who asks for more gets so many.
+    im_blob_range_bytes_max: 16_384, 64, 65_536;
 }
 
 #[cfg(test)]

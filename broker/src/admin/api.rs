@@ -48,6 +48,8 @@ pub(super) struct Api {
     pub(super) pairings: tokio::sync::Mutex<()>,
     /// Held while a backup is uploaded.
     restores: tokio::sync::Mutex<()>,
+    /// Held while a blob is uploaded.
+    pub(super) uploads: tokio::sync::Mutex<()>,
     /// Held while the configuration is read again.
     reloads: tokio::sync::Mutex<()>,
 }
@@ -93,6 +95,7 @@ impl Api {
             accounts: tokio::sync::Mutex::default(),
             pairings: tokio::sync::Mutex::default(),
             restores: tokio::sync::Mutex::default(),
+            uploads: tokio::sync::Mutex::default(),
             reloads: tokio::sync::Mutex::default(),
         }
     }
@@ -143,6 +146,10 @@ impl Api {
             Route::Conversations => self.conversations(&caller, query).await,
             Route::History => self.history(&caller, query).await,
             Route::Recount => self.recount(body).await,
+            Route::Blobs => self.blobs().await,
+            Route::BlobPut => self.blob_put(query, body).await,
+            Route::BlobGrant => self.blob_grant(parameter(), body).await,
+            Route::BlobRemove => self.blob_remove(parameter()).await,
             Route::Reload => Ok(shown(StatusCode::OK, &self.reload().await?)),
             Route::Backup => self.backup().await,
             Route::Restore => self.restore(body).await,

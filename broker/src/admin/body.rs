@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Largest JSON body with a message, bytes: one of 64 KiB in which every byte is written as `\u00XX`.
 const MESSAGE_BODY_BYTES_MAX: usize = 400 * 1024;
-/// How long a JSON body may take, and each piece of an uploaded backup.
+/// How long a JSON body may take, and each piece of an uploaded backup or blob.
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// Largest backup that is taken, bytes.
 const RESTORE_BYTES_MAX: u64 = 1 << 40;
@@ -32,14 +32,7 @@ pub(super) async fn upload(mut body: Incoming, file: PathBuf) -> Result<u64, Api
     let (pieces, waiting) = mpsc::channel::<Piece>(BACKUP_CHUNKS_MAX);
     let writer = tokio::task::spawn_blocking(move || write_pieces(waiting, &file));
     let mut total = 0;
-    loop {
-        let frame = match tokio::time::timeout(BODY_TIME, body.frame()).await {
-            Err(_) => return Err(ApiError::Slow),
-            Ok(None) => break,
-            Ok(Some(Err(_))) => return Err(ApiError::Broken),
-            Ok(Some(Ok(frame))) => frame,
-        };
-        let Ok(piece) = frame.into_data() else { continue };
+    while let Some(piece) = next_piece(&mut body).await? {
         total += piece.len() as u64;
         if total > RESTORE_BYTES_MAX {
             return Err(ApiError::TooLarge(RESTORE_BYTES_MAX));
@@ -52,6 +45,23 @@ pub(super) async fn upload(mut body: Incoming, file: PathBuf) -> Result<u64, Api
     let _ = pieces.send(Piece::End).await;
     writer.await.map_err(|_| ApiError::Gone)?.map_err(ApiError::Disk)?;
     Ok(total)
+}
+
+/// The bytes of a body that come next; `None`: that was all.
+pub(super) async fn next_piece(body: &mut Incoming) -> Result<Option<Bytes>, ApiError> {
+    loop {
+        match tokio::time::timeout(BODY_TIME, body.frame()).await {
+            Err(_) => return Err(ApiError::Slow),
+            Ok(None) => return Ok(None),
+            Ok(Some(Err(_))) => return Err(ApiError::Broken),
+            Ok(Some(Ok(frame))) => {
+                // Trailers are no bytes of it.
+                if let Ok(piece) = frame.into_data() {
+                    return Ok(Some(piece));
+                }
+            }
+        }
+    }
 }
 
 /// What is written to a file on another thread.

@@ -7,7 +7,7 @@ use super::types::{
 };
 use crate::auth::{IssueError, IssuedToken, Secret, TokenWish};
 use crate::config::Config;
-use parlor_core::{Look, Reply};
+use parlor_core::{BlobOrder, Look, Reply};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
@@ -120,6 +120,13 @@ pub enum Command {
         /// What.
         what: Look,
         /// The answer.
+        reply: oneshot::Sender<Result<Reply, CommandError>>,
+    },
+    /// Does something about a blob.
+    Blob {
+        /// What.
+        order: BlobOrder,
+        /// Sent when it is durable.
         reply: oneshot::Sender<Result<Reply, CommandError>>,
     },
     /// Pairs a device, unless whoever asks has guessed too often.

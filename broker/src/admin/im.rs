@@ -99,7 +99,7 @@ impl Api {
         outcome(self.ask(|reply| Command::Act { account, rights, path, payload, reply }).await??)
     }
 
-    async fn look(&self, what: Look) -> Result<Value, ApiError> {
+    pub(super) async fn look(&self, what: Look) -> Result<Value, ApiError> {
         if !self.has_messaging() {
             return Err(ApiError::NoMessaging);
         }
@@ -313,7 +313,7 @@ impl Api {
 }
 
 /// What messaging answered, as a JSON object.
-fn outcome(reply: Reply) -> Result<Value, ApiError> {
+pub(super) fn outcome(reply: Reply) -> Result<Value, ApiError> {
     match reply {
         Reply::Refused { code, text } => Err(ApiError::Refused { code, text }),
         // What needs no answer has none.

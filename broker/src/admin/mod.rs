@@ -3,6 +3,7 @@
 mod account_api;
 pub mod accounts;
 mod api;
+mod blob;
 mod body;
 mod command;
 mod error;

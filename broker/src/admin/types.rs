@@ -164,6 +164,10 @@ pub struct ConnectionStatus {
     pub since_ms: u64,
     /// Keep Alive, seconds; 0: none.
     pub keep_alive_secs: u16,
+    /// Whether it speaks frames of the native link, and not MQTT.
+    pub native: bool,
+    /// Streams it has beside its first; only QUIC connections have any.
+    pub streams: u32,
 }
 
 /// Everything about one session.

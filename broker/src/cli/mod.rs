@@ -1,12 +1,16 @@
 //! The command line of `parlor`: what can be typed, and what it does.
 
+mod blob;
 mod client;
 mod demo_tls;
 mod im;
+mod key;
 mod operate;
+mod progress;
 mod prompt;
 mod serve;
 mod token;
+mod update;
 
 #[cfg(test)]
 mod tests;
@@ -82,7 +86,7 @@ Exit codes:
   0  done
   1  it failed; the text on standard error says why and what to do
   2  the command line or the configuration is wrong
-  3  the account or session named does not exist, or exists already
+  3  the account, session or blob named does not exist, or exists already
   4  no broker answers
   5  the time given was over; `parlor cmd --help` lists more, for the outcomes of commands
 
@@ -129,6 +133,9 @@ Exit code 2 when the broker could not start with it.")]
     /// Look at sessions of a running broker, and end them.
     #[command(subcommand)]
     Session(SessionCommand),
+    /// Put in firmware images for devices, list and remove them, and make the key that signs them.
+    #[command(subcommand)]
+    Blob(blob::BlobCommand),
     /// Write everything the store holds to a file, also while the broker runs.
     #[command(after_help = "\
 Examples:
@@ -152,6 +159,8 @@ Examples:
     /// Command a device, and see how it goes.
     #[command(name = "cmd")]
     Cmd(im::command::CommandArgs),
+    /// Update a device over the air: put in the image, let the device fetch it, command it, and see how it goes.
+    Update(update::UpdateArgs),
     /// Print everything that happens: messages, receipts, presence, states, commands.
     Watch(im::watch::WatchArgs),
     /// Be a device that does not exist: a lamp or a thermostat, as an ordinary MQTT client.
@@ -388,6 +397,7 @@ fn run(engine: &dyn Engine, line: impl Iterator<Item = OsString>, environment: V
         Command::CheckConfig(args) => serve::check_config(args, environment),
         Command::Account(command) => operate::account(engine, command, environment),
         Command::Session(command) => operate::session(command, environment),
+        Command::Blob(command) => blob::blob(command, environment),
         Command::Backup(args) => operate::backup(engine, &args, environment),
         Command::Restore(args) => operate::restore(engine, &args, environment),
         Command::Status(args) => operate::status(&args, environment),
@@ -395,6 +405,7 @@ fn run(engine: &dyn Engine, line: impl Iterator<Item = OsString>, environment: V
         Command::Chat(args) => im::chat::chat(&args, &environment),
         Command::Send(args) => im::send::send(&args, &environment),
         Command::Cmd(args) => im::command::command(&args, &environment),
+        Command::Update(args) => update::update(&args, environment),
         Command::Watch(args) => im::watch::watch(&args, &environment),
         Command::Simulate(args) => im::devices::run::simulate(&args, &environment),
         Command::Version => {

@@ -1,6 +1,8 @@
 //! The commands that work on a broker: over its HTTP API while it runs, on its store when it does not.
 
 use super::client::{Client, ClientError, segment};
+use super::key::KeyError;
+use super::progress::{Counted, Progress};
 use super::prompt::{PromptError, confirm, new_password, password_from};
 use super::serve::misconfigured;
 use super::{
@@ -15,12 +17,12 @@ use serde_json::{Value, json};
 use std::error::Error;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// A command could not be carried out.
 #[derive(Debug, thiserror::Error)]
-enum OperateError {
+pub(super) enum OperateError {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
@@ -53,15 +55,21 @@ enum OperateError {
     File { path: PathBuf, error: io::Error },
     #[error("{} exists already; choose another name or move it away", .0.display())]
     FileExists(PathBuf),
+    #[error("there is no blob `{0}`; `parlor blob list` shows them all")]
+    NoBlob(String),
+    #[error("several blobs begin with `{0}`; write more of the one that is meant")]
+    SeveralBlobs(String),
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error("nothing was changed")]
     Declined,
 }
 
 impl OperateError {
-    fn exit(&self) -> Exit {
+    pub(super) fn exit(&self) -> Exit {
         match self {
             Self::NotRunning(_) => Exit::NotRunning,
-            Self::NoAccount(_) | Self::AccountExists(_) | Self::NoSession(_) => Exit::NoSuch,
+            Self::NoAccount(_) | Self::AccountExists(_) | Self::NoSession(_) | Self::NoBlob(_) => Exit::NoSuch,
             Self::Account(AccountError::Name(_) | AccountError::Password(_) | AccountError::DisplayName) => Exit::Usage,
             _ => Exit::Failed,
         }
@@ -74,7 +82,7 @@ enum Found {
     Stopped(PathBuf),
 }
 
-fn finish(result: Result<(), OperateError>) -> Exit {
+pub(super) fn finish(result: Result<(), OperateError>) -> Exit {
     match result {
         Ok(()) => Exit::Done,
         // Whoever reads our output may stop when it has seen enough.
@@ -90,7 +98,7 @@ fn find(data: &Path) -> Result<Found, OperateError> {
     Ok(Client::find(data)?.map_or_else(|| Found::Stopped(data.to_owned()), Found::Running))
 }
 
-fn running(data: &Path) -> Result<Client, OperateError> {
+pub(super) fn running(data: &Path) -> Result<Client, OperateError> {
     match find(data)? {
         Found::Running(client) => Ok(client),
         Found::Stopped(data) => Err(OperateError::NotRunning(data)),
@@ -117,14 +125,14 @@ fn open_or_make(engine: &dyn Engine, data: &Path) -> Result<Box<dyn Offline>, Op
 }
 
 /// The configuration of the broker meant. Its warnings are for who starts it.
-fn config_of(place: Place, environment: Vec<(String, String)>) -> Result<Config, Exit> {
+pub(super) fn config_of(place: Place, environment: Vec<(String, String)>) -> Result<Config, Exit> {
     match place.sources(environment).load() {
         Ok(loaded) => Ok(loaded.config),
         Err(report) => Err(misconfigured(&report)),
     }
 }
 
-fn print_lines(text: &str) -> Result<(), OperateError> {
+pub(super) fn print_lines(text: &str) -> Result<(), OperateError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
@@ -333,7 +341,7 @@ fn sessions(data: &Path, account: Option<&str>, as_json: bool) -> Result<(), Ope
 }
 
 /// Text a client chose, fit for a terminal.
-fn printable(value: &Value) -> String {
+pub(super) fn printable(value: &Value) -> String {
     value.as_str().unwrap_or_default().chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
 }
 
@@ -425,60 +433,6 @@ pub(super) fn reload(place: Place, environment: Vec<(String, String)>) -> Exit {
     })())
 }
 
-/// Says how far it is, once a MiB at most.
-struct Progress {
-    word: &'static str,
-    shown: u64,
-    visible: bool,
-}
-
-impl Progress {
-    fn new(word: &'static str) -> Self {
-        Self { word, shown: 0, visible: io::stderr().is_terminal() }
-    }
-
-    fn show(&mut self, bytes: u64) {
-        if self.visible && bytes >> 20 > self.shown {
-            self.shown = bytes >> 20;
-            eprint!("\r{} MiB {}", self.shown, self.word);
-        }
-    }
-
-    fn end(&self, bytes: u64) {
-        let start = if self.shown > 0 { "\r" } else { "" };
-        eprintln!("{start}{bytes} bytes {}", self.word);
-    }
-}
-
-/// Counts what passes and says how far it is.
-struct Counted<T> {
-    inner: T,
-    bytes: u64,
-    progress: Progress,
-}
-
-impl<T: Write> Write for Counted<T> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let length = self.inner.write(bytes)?;
-        self.bytes += length as u64;
-        self.progress.show(self.bytes);
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-impl<T: Read> Read for Counted<T> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let length = self.inner.read(bytes)?;
-        self.bytes += length as u64;
-        self.progress.show(self.bytes);
-        Ok(length)
-    }
-}
-
 /// `parlor backup`
 pub(super) fn backup(engine: &dyn Engine, args: &BackupArgs, environment: Vec<(String, String)>) -> Exit {
     let config = match config_of(args.place.clone(), environment) {
@@ -519,7 +473,7 @@ fn private(path: &Path) -> io::Result<File> {
 }
 
 fn backup_to<W: Write>(engine: &dyn Engine, data: &Path, writer: W) -> Result<W, OperateError> {
-    let mut to = Counted { inner: writer, bytes: 0, progress: Progress::new("backed up") };
+    let mut to = Counted::new(writer, Progress::new("backed up"));
     match find(data)? {
         Found::Running(client) => {
             client.download("/backup", &mut to, |_| ())?;
@@ -548,7 +502,7 @@ pub(super) fn restore(engine: &dyn Engine, args: &RestoreArgs, environment: Vec<
         if !args.yes && (from_stdin || !confirm(&question)) {
             return Err(OperateError::Declined);
         }
-        let mut from = Counted { inner: BufReader::new(input), bytes: 0, progress: Progress::new("read") };
+        let mut from = Counted::new(BufReader::new(input), Progress::new("read"));
         let text = match find(data)? {
             Found::Running(client) => {
                 let body = client.upload("/restore", &mut from, |_| ())?.done()?;

@@ -99,6 +99,12 @@ fn exit_codes_say_how_it_ended() {
     check("account add lamp --kind device --data /no/such/directory", Exit::NotRunning);
     check("account add lamp --name Lamp --data /no/such/directory", Exit::NotRunning);
     check("account token lamp --data /no/such/directory", Exit::NotRunning);
+    check("blob list --data /no/such/directory", Exit::NotRunning);
+    check("blob remove 63f3 --data /no/such/directory", Exit::NotRunning);
+    check("blob put /no/such/file --version 1 --data /no/such/directory", Exit::Failed);
+    check("blob put /dev/null --version 1 --data /no/such/directory", Exit::NotRunning);
+    check("blob put /dev/null --data /no/such/directory", Exit::Usage);
+    check("blob key /no/such/directory/key.pem", Exit::Failed);
     check("restore /no/such/file --yes --data /no/such/directory", Exit::Failed);
     let fails = Fake { fails: true, ..Fake::default() };
     assert_eq!(ends(&fails, "serve", &[]), Exit::Failed);

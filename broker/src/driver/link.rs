@@ -1,10 +1,11 @@
 //! One connection's task: reads when it may, decodes in place, writes when the socket has room again.
 
-use super::quic::is_repeatable;
 use super::socket::Socket;
 use super::{Driver, LINGER_MS, Wire};
 use crate::link::{Layer, Received};
+use parlor_core::native::{is_idempotent, is_idempotent_frame};
 use parlor_core::{Hub, LinkId, Now};
+use parlor_protocol::link::{self, Decoded, Up};
 use parlor_protocol::mqtt::{Packet, Sender, Version, connect_version, decode, frame_len};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -58,12 +59,26 @@ pub(super) struct Conn {
 pub(super) struct Early {
     complete: Cell<bool>,
     waiting: RefCell<Vec<Weak<Conn>>>,
+    told: tokio::sync::Notify,
 }
 
 impl Early {
+    /// Whether it is complete.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.get()
+    }
+
+    /// Ends when it is.
+    pub(super) async fn wait(&self) {
+        if !self.complete.get() {
+            self.told.notified().await;
+        }
+    }
+
     /// The handshake is complete: the client is who it was, here and now, and everything may be taken from it.
     pub(super) fn complete(&self) {
         self.complete.set(true);
+        self.told.notify_one();
         for conn in self.waiting.take() {
             if let Some(conn) = conn.upgrade() {
                 conn.held.set(false);
@@ -190,7 +205,7 @@ impl Driver {
             });
             match decoded {
                 Ok(Some((packet, size))) => {
-                    if conn.early.is_some() && !is_repeatable(&packet) && conn.is_early() {
+                    if conn.early.is_some() && !is_idempotent(&packet) && conn.is_early() {
                         conn.held.set(true);
                         return (at, Fed::Stopped);
                     }
@@ -213,7 +228,63 @@ impl Driver {
         }
     }
 
-    /// Hands in MQTT bytes, after those that were left over before.
+    /// The same for frames of the native link.
+    fn feed_frames(&self, hub: &mut Hub, now: Now, conn: &Rc<Conn>, bytes: &[u8]) -> (usize, Fed) {
+        let mut at = 0;
+        conn.held.set(false);
+        loop {
+            if conn.closing.get() || !hub.may_read(conn.link) {
+                return (at, Fed::Stopped);
+            }
+            match link::decode_frame::<Up<'_>>(&bytes[at..], self.frame_max()) {
+                Ok(Some((Decoded::Frame(frame), size))) => {
+                    if conn.early.is_some() && !is_idempotent_frame(&frame) && conn.is_early() {
+                        conn.held.set(true);
+                        return (at, Fed::Stopped);
+                    }
+                    if let Up::Hello { terminal, .. } = &frame {
+                        tracing::debug!(peer = %conn.arrival.peer, terminal, "Hello");
+                    }
+                    tracing::trace!(peer = %conn.arrival.peer, size, "frame");
+                    hub.frame(now, conn.link, &frame, size);
+                    at += size;
+                }
+                Ok(Some((Decoded::Unknown { tag, .. }, size))) => {
+                    hub.unknown_frame(now, conn.link, tag, size);
+                    at += size;
+                }
+                Ok(None) => return (at, Fed::All),
+                Err(error) => {
+                    hub.malformed_frame(now, conn.link, &error);
+                    conn.closing.set(true);
+                    return (bytes.len(), Fed::Stopped);
+                }
+            }
+        }
+    }
+
+    /// Longest frame of the native link that is taken, bytes behind its length.
+    pub(super) fn frame_max(&self) -> u16 {
+        u16::try_from(self.packet_bytes_max.get()).unwrap_or(link::SIZE_MAX)
+    }
+
+    /// How many bytes the message lacks whose beginning this is.
+    fn lacks(&self, conn: &Conn, partial: &[u8]) -> usize {
+        let whole = match conn.wire {
+            Wire::Mqtt => frame_len(partial).ok().flatten(),
+            Wire::Native => link::frame_len(partial, self.frame_max()).ok().flatten(),
+        };
+        whole.map_or(1, |size| size.saturating_sub(partial.len()).max(1))
+    }
+
+    fn feed_either(&self, hub: &mut Hub, now: Now, conn: &Rc<Conn>, bytes: &[u8]) -> (usize, Fed) {
+        match conn.wire {
+            Wire::Mqtt => self.feed(hub, now, conn, bytes),
+            Wire::Native => self.feed_frames(hub, now, conn, bytes),
+        }
+    }
+
+    /// Hands in bytes of packets or frames, after those that were left over before.
     fn take_bytes(&self, conn: &Rc<Conn>, bytes: &[u8]) {
         let now = self.now();
         let mut hub = self.hub.borrow_mut();
@@ -221,7 +292,7 @@ impl Driver {
         let mut rest = bytes;
         // The packet that was begun is completed with as few bytes as it lacks; the others are read where they are.
         while !partial.is_empty() {
-            let (used, fed) = self.feed(&mut hub, now, conn, &partial);
+            let (used, fed) = self.feed_either(&mut hub, now, conn, &partial);
             if used == partial.len() {
                 *partial = Vec::new();
             } else {
@@ -236,16 +307,12 @@ impl Driver {
             if rest.is_empty() || partial.is_empty() {
                 break;
             }
-            let lacks = match frame_len(&partial) {
-                Ok(Some(size)) => size.saturating_sub(partial.len()).max(1),
-                _ => 1,
-            };
-            let (more, left) = rest.split_at(lacks.min(rest.len()));
+            let (more, left) = rest.split_at(self.lacks(conn, &partial).min(rest.len()));
             partial.extend_from_slice(more);
             rest = left;
         }
         if !rest.is_empty() {
-            let (used, _) = self.feed(&mut hub, now, conn, rest);
+            let (used, _) = self.feed_either(&mut hub, now, conn, rest);
             if used < rest.len() && !conn.closing.get() {
                 partial.extend_from_slice(&rest[used..]);
             }
@@ -304,7 +371,9 @@ impl Driver {
             Ok(true) => self.look_for_streams(&conn),
             Ok(false) => {
                 conn.blocked.set(true);
-                conn.wake();
+                if conn.socket.borrow().is_waited_for() {
+                    conn.wake();
+                }
             }
             Err(()) => self.drop_conn(&conn),
         }
@@ -492,7 +561,7 @@ impl Future for Task {
                 Ok(_) if conn.socket.borrow().is_further_stream() => {
                     drop(buffer);
                     conn.ended.set(true);
-                    driver.hub.borrow_mut().finish(driver.now(), conn.link);
+                    driver.hub.borrow_mut().hear_no_more(driver.now(), conn.link);
                     driver.wake();
                     return Poll::Pending;
                 }

@@ -5,7 +5,8 @@ use super::socket::Socket;
 use super::{Driver, Wire};
 use crate::link::{Layer, NewQuic, QuicStream, close_code};
 use parlor_core::{Peer, StreamKind};
-use parlor_protocol::mqtt::{Packet, Property, QoS, ReasonCode};
+use parlor_protocol::link::{self, Decoded, Up};
+use parlor_protocol::mqtt::ReasonCode;
 use quinn::{Connection, RecvStream, SendStream};
 use std::rc::Rc;
 
@@ -19,6 +20,7 @@ impl Driver {
         let Some(link) = self.hub.borrow_mut().open(now, &peer) else {
             return new.connection.close(close_code(ReasonCode::SERVER_BUSY), b"too many connections");
         };
+        let connection = new.connection.clone();
         let stream = QuicStream::new(new.connection, new.send, new.recv);
         let socket = Socket::Control(Box::new(stream), None);
         let mut conn = Conn::new(link, socket, Layer::Plain, vec![], Wire::of(new.native), arrival);
@@ -26,8 +28,14 @@ impl Driver {
             let early = Rc::new(Early::default());
             conn.early = Some(Rc::clone(&early));
             tokio::task::spawn_local(async move {
-                handshake.complete().await;
-                early.complete();
+                if handshake.complete().await {
+                    early.complete();
+                } else {
+                    connection.close(
+                        close_code(ReasonCode::MAXIMUM_CONNECT_TIME),
+                        b"the handshake was not completed in time",
+                    );
+                }
             });
         }
         self.run(Rc::new(conn));
@@ -43,6 +51,37 @@ impl Driver {
         if let Some(connection) = control.socket.borrow().connection().cloned() {
             tokio::task::spawn_local(streams(Rc::clone(self), Rc::clone(control), connection));
         }
+    }
+
+    /// Opens the datagrams of a native connection whose client asked for them.
+    fn admit_datagrams(self: &Rc<Self>, control: &Conn, connection: &Connection) -> Option<Rc<Conn>> {
+        if !self.hub.borrow().wants_datagrams(control.link) {
+            return None;
+        }
+        let bytes_max = u16::try_from(connection.max_datagram_size()?).unwrap_or(u16::MAX);
+        let link = self.hub.borrow_mut().open_datagrams(self.now(), control.link, bytes_max)?;
+        let socket = Socket::Datagrams(connection.clone());
+        let conn = Rc::new(Conn::new(link, socket, Layer::Plain, vec![], control.wire, control.arrival));
+        self.run(Rc::clone(&conn));
+        Some(conn)
+    }
+
+    fn take_datagram(&self, datagrams: Option<&Conn>, bytes: &[u8]) {
+        let Some(conn) = datagrams else {
+            // MQTT has none, and who speaks frames says in Hello that it has.
+            return self.layer_refused("quic_datagram_unasked");
+        };
+        let (now, mut hub) = (self.now(), self.hub.borrow_mut());
+        if !hub.may_read(conn.link) {
+            return self.layer_refused("quic_datagram_too_fast");
+        }
+        match link::decode_datagram::<Up<'_>>(bytes) {
+            Ok(Decoded::Frame(frame)) => hub.frame(now, conn.link, &frame, bytes.len()),
+            Ok(Decoded::Unknown { tag, size }) => hub.unknown_frame(now, conn.link, tag, size),
+            Err(error) => hub.malformed_frame(now, conn.link, &error),
+        }
+        drop(hub);
+        self.wake();
     }
 
     fn admit_further(
@@ -71,61 +110,29 @@ impl Driver {
     }
 }
 
-/// Takes further streams until the connection ends.
+/// Takes further streams, and datagrams of a native client, until the connection ends.
 async fn streams(driver: Rc<Driver>, control: Rc<Conn>, connection: Connection) {
-    while let Ok((send, recv)) = connection.accept_bi().await {
-        driver.admit_further(&control, connection.clone(), send, recv);
-    }
-}
-
-/// Whether a packet may be handed in from a first flight (0-RTT) before the handshake is complete: whoever sent it again
-/// would change nothing. Messages with an id are known again; commands never come this way.
-pub(super) fn is_repeatable(packet: &Packet<'_>) -> bool {
-    match packet {
-        Packet::Connect(_) | Packet::PingReq | Packet::Subscribe(_) | Packet::PubAck(_) => true,
-        Packet::Publish(p) if p.qos != QoS::AtMostOnce => {
-            let Some((_, what)) = p.topic.strip_prefix("im/v1/to/").and_then(|rest| rest.split_once('/')) else {
-                return false;
-            };
-            let has_id =
-                || p.properties.iter().any(|p| matches!(p, Property::UserProperty("im-id", id) if !id.is_empty()));
-            what == "receipt" || (what == "msg" && has_id())
+    let datagrams = driver.admit_datagrams(&control, &connection);
+    let early = control.early.clone();
+    loop {
+        let is_complete = early.as_ref().is_none_or(|early| early.is_complete());
+        tokio::select! {
+            stream = connection.accept_bi() => match stream {
+                Ok((send, recv)) => driver.admit_further(&control, connection.clone(), send, recv),
+                Err(_) => break,
+            },
+            // Nothing that a datagram can say may be repeated.
+            datagram = connection.read_datagram(), if is_complete => match datagram {
+                Ok(bytes) => driver.take_datagram(datagrams.as_deref(), &bytes),
+                Err(_) => break,
+            },
+            () = wait(early.as_deref()), if !is_complete => {}
         }
-        _ => false,
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use parlor_protocol::mqtt::{Ack, PacketId, Properties, Publish};
-
-    #[test]
-    fn of_a_first_flight_only_what_can_be_repeated_is_taken() {
-        let mut with_id = vec![];
-        Property::UserProperty("im-id", "a1").encode(&mut with_id);
-        let publish = |topic, qos, properties| {
-            is_repeatable(&Packet::Publish(Publish {
-                dup: false,
-                qos,
-                retain: false,
-                topic,
-                packet_id: PacketId::new(1),
-                properties: Properties::from_validated(properties),
-                payload: b"x",
-            }))
-        };
-        let one = QoS::AtLeastOnce;
-        assert!(publish("im/v1/to/bob/msg", one, &with_id));
-        assert!(publish("im/v1/to/bob/receipt", one, &[]));
-        assert!(!publish("im/v1/to/bob/msg", one, &[]));
-        assert!(!publish("im/v1/to/bob/msg", QoS::AtMostOnce, &with_id));
-        assert!(!publish("im/v1/to/lamp/cmd/set", one, &with_id));
-        assert!(!publish("im/v1/to/lamp/cmd/msg", one, &with_id));
-        assert!(!publish("im/v1/me/contact/bob", one, &with_id));
-        assert!(!publish("home/lamp", one, &with_id));
-        let ack =
-            Ack { packet_id: PacketId::new(1).unwrap(), reason: ReasonCode::SUCCESS, properties: Properties::EMPTY };
-        assert!(is_repeatable(&Packet::PubAck(ack)) && !is_repeatable(&Packet::PubRel(ack)));
+async fn wait(early: Option<&Early>) {
+    if let Some(early) = early {
+        early.wait().await;
     }
 }

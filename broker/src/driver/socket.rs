@@ -21,6 +21,8 @@ pub(super) enum Socket {
     Control(Box<QuicStream>, Farewell),
     /// Another stream of it.
     Stream(Box<QuicStream>),
+    /// Its datagrams, written only: what comes is handed in as it comes. A frame with its length becomes one.
+    Datagrams(quinn::Connection),
 }
 
 impl Socket {
@@ -28,6 +30,7 @@ impl Socket {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Control(stream, _) | Self::Stream(stream) => stream.poll_read(cx, buffer),
+            Self::Datagrams(_) => Poll::Pending,
         }
     }
 
@@ -37,14 +40,24 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Control(stream, _) | Self::Stream(stream) => stream.try_write(waker, bytes),
+            Self::Datagrams(connection) => {
+                send_datagrams(connection, bytes);
+                Ok(bytes.len())
+            }
         }
+    }
+
+    /// Whether the task has to wait for room by [`Self::poll_write_ready`]. A QUIC stream that had none wakes it by itself, as
+    /// [`Self::try_write`] was told.
+    pub(super) fn is_waited_for(&self) -> bool {
+        matches!(self, Self::Tcp(_))
     }
 
     /// Whether it is worth trying to write again. A QUIC stream is tried whenever its task is woken.
     pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(cx),
-            Self::Control(..) | Self::Stream(_) => Poll::Ready(Ok(())),
+            Self::Control(..) | Self::Stream(_) | Self::Datagrams(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -58,6 +71,7 @@ impl Socket {
                 let _ = socket2::SockRef::from(&*stream).shutdown(std::net::Shutdown::Write);
             }
             Self::Control(stream, _) | Self::Stream(stream) => stream.finish(),
+            Self::Datagrams(_) => {}
         }
     }
 
@@ -66,6 +80,7 @@ impl Socket {
         match self {
             Self::Tcp(_) => None,
             Self::Control(stream, _) | Self::Stream(stream) => Some(Box::pin(stream.taken())),
+            Self::Datagrams(_) => Some(Box::pin(std::future::ready(()))),
         }
     }
 
@@ -91,5 +106,15 @@ impl Socket {
             Self::Control(stream, _) => Some(stream.connection()),
             _ => None,
         }
+    }
+}
+
+/// Sends each frame in `bytes`, without its length, as a datagram. Those that no longer fit the path, or for which there is no
+/// room, are lost, as datagrams may be.
+fn send_datagrams(connection: &quinn::Connection, mut bytes: &[u8]) {
+    while let Some((length, rest)) = bytes.split_first_chunk::<2>() {
+        let Some((frame, rest)) = rest.split_at_checked(u16::from_be_bytes(*length).into()) else { break };
+        let _ = connection.send_datagram(frame.to_vec().into());
+        bytes = rest;
     }
 }

@@ -59,6 +59,13 @@ pub(super) fn perform(server: &Server, life: &Life, command: Command) {
             let token = life.orders.borrow_mut().ask(move |said| drop(reply.send(Ok(said))));
             life.driver.hub.borrow_mut().look(life.driver.now(), &what, token);
         }
+        Command::Blob { order, reply } => {
+            if let Some(error) = refusal(life) {
+                return drop(reply.send(Err(error)));
+            }
+            let token = life.orders.borrow_mut().ask(move |said| drop(reply.send(Ok(said))));
+            life.driver.hub.borrow_mut().blob(life.driver.now(), order, token);
+        }
         Command::Pair { peer, code, name, reply } => pair(life, peer, code.reveal(), &name, reply),
         Command::TokenIssue { wish, reply } => {
             let (authenticator, now_ms) =
@@ -251,6 +258,8 @@ fn connection(server: &Server, life: &Life, view: &SessionView, link: &LinkView)
         version: view.version,
         since_ms: arrival.since_ms,
         keep_alive_secs: u16::try_from(link.keep_alive_ms / 1500).unwrap_or(u16::MAX),
+        native: life.driver.hub.borrow().is_native(link.link),
+        streams: link.streams,
     })
 }
 

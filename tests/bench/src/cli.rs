@@ -86,6 +86,8 @@ parlor-bench: the same load against Parlor and its peers, in alternation, as a t
   --scratch DIR         where the brokers' data directories are made [beside this program]
   --list                print the loads
   --help                print this
+  im                    messaging; `im --help`
+  quic                  QUIC beside TCP and TLS; `quic --help`
   relay ADDRESS         be the bare relay on that address (the bench starts it so)
 
 Exit code: 0; 1 if Parlor lost, doubled or reordered messages or failed; 2 if the command line is wrong.

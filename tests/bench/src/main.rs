@@ -16,6 +16,7 @@ mod latency;
 mod loads;
 mod process;
 mod publisher;
+mod quic;
 mod relay;
 mod report;
 mod wire;
@@ -39,6 +40,17 @@ fn main() -> ExitCode {
     if env::args().nth(1).as_deref() == Some("im") {
         allow_open_files();
         return match im::run(env::args().skip(2)) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("parlor-bench: {error}");
+                ExitCode::from(2)
+            }
+        };
+    }
+    if env::args().nth(1).as_deref() == Some("quic") {
+        allow_open_files();
+        return match quic::run(env::args().skip(2)) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(error) => {

@@ -19,6 +19,8 @@ pub struct Demo {
     pub mqtt: String,
     /// `ws://127.0.0.1:PORT/mqtt`.
     pub ws: String,
+    /// `127.0.0.1:PORT` of QUIC, if it listens for that.
+    pub quic: Option<String>,
     /// What it printed when it started.
     pub greeting: String,
 }
@@ -26,6 +28,20 @@ pub struct Demo {
 impl Demo {
     /// Starts one on an empty directory.
     pub fn start() -> Self {
+        Self::make(None)
+    }
+
+    /// The same, and it listens for QUIC.
+    pub fn with_quic() -> Self {
+        Self::make(Some("127.0.0.1:0".into()))
+    }
+
+    /// A file in its directory.
+    pub fn file(&self, name: &str) -> String {
+        self.data.join(name).display().to_string()
+    }
+
+    fn make(quic: Option<String>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let data = std::env::temp_dir().join(format!("parlor-demo-{}-{number}", std::process::id()));
@@ -36,6 +52,7 @@ impl Demo {
             data,
             mqtt: "127.0.0.1:0".into(),
             ws: "ws://127.0.0.1:0/mqtt".into(),
+            quic,
             greeting: String::new(),
         };
         demo.launch();
@@ -43,8 +60,12 @@ impl Demo {
     }
 
     fn launch(&mut self) {
-        let mut child = Command::new(Broker::binary())
-            .args(["demo", "--listen", &format!("mqtt://{}", self.mqtt), "--listen", &self.ws])
+        let mut command = Command::new(Broker::binary());
+        command.args(["demo", "--listen", &format!("mqtt://{}", self.mqtt), "--listen", &self.ws]);
+        if let Some(quic) = &self.quic {
+            command.args(["--listen", &format!("mqtt+quic://{quic}")]);
+        }
+        let mut child = command
             .args(["--http", "127.0.0.1:0", "--data"])
             .arg(&self.data)
             .stdin(Stdio::null())
@@ -68,6 +89,9 @@ impl Demo {
             let mut words = line.split_whitespace();
             match (words.next(), words.next()) {
                 (Some("listener"), Some(url)) if url.starts_with("ws://") => self.ws = url.into(),
+                (Some("listener"), Some(url)) if url.starts_with("mqtt+quic://") => {
+                    self.quic = Some(url.trim_start_matches("mqtt+quic://").into());
+                }
                 (Some("listener"), Some(url)) => self.mqtt = url.trim_start_matches("mqtt://").into(),
                 (Some("parlor"), Some("session")) => return,
                 _ => {}

@@ -1,12 +1,14 @@
 //! MQTT over QUIC with a client of another house: aioquic, which shares no line with the broker's side.
 
-use crate::peer::{aioquic, aioquic_here};
+use crate::demo::{Demo, PASSWORD as PASSWORD_OF_DEMO};
+use crate::peer::{aioquic, aioquic_here, finish};
 use parlor_tests::im::{PASSWORD, json};
 use parlor_tests::raw::{BOTH, Client, V5, V311, Version};
+use parlor_tests::server::Broker;
 use parlor_tests::site::Site;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -387,4 +389,32 @@ fn it_chats() {
     short.expect(&["to bob: good night"]);
     assert_eq!(json(&bob.on("im/v1/me/in/alice/msg"))["text"], "good night");
     assert!(short.child.wait().expect("it ends").success());
+}
+
+/// What the README shows of QUIC: the demo's lamp, from Parlor's command line over both roads and from aioquic.
+#[test]
+fn the_demo_talks_over_quic() {
+    if !aioquic_here() {
+        return;
+    }
+    let demo = Demo::with_quic();
+    let (quic, ca) = (demo.quic.clone().expect("it listens"), demo.file("demo-ca.pem"));
+    let port = quic.rsplit_once(':').expect("HOST:PORT").1;
+    for scheme in ["mqtt+quic", "parlor"] {
+        let url = format!("{scheme}://localhost:{port}");
+        for line in ["send --demo alice --wait=read lamp on", "cmd --demo alice lamp set on=false"] {
+            let mut command = Command::new(Broker::binary());
+            command.args(line.split(' ')).args(["--url", &url, "--ca", &ca]).env("HOME", demo.file("home"));
+            for name in ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "PARLOR_PASSWORD"] {
+                command.env_remove(name);
+            }
+            let said = finish(&mut command, line);
+            let ending = if line.starts_with("send") { "read" } else { "done" };
+            assert!(said.lines().last().is_some_and(|last| last.starts_with(ending)), "{scheme}: {line}: {said}");
+        }
+    }
+    let mut command = aioquic();
+    command.args(["--ca", &ca, "--user", "alice", "--password", PASSWORD_OF_DEMO, "--for", "3"]);
+    let said = finish(command.arg(format!("localhost:{port}")).args(["chat", "lamp", "on"]), "aioquic");
+    assert!(said.contains("to lamp: on\n") && said.contains("lamp: I am on, at"), "{said}");
 }

@@ -3,6 +3,7 @@
 
 use super::common::*;
 use parlor_tests::im::{Answer, House, Names, PASSWORD, fits, json, named};
+use parlor_tests::operator::Operator;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -119,6 +120,19 @@ impl Stage {
         connect.to(&self.house.broker)
     }
 
+    /// `puts in $name for ACCOUNT: CONTENT`: the operator puts in a blob, whose id has that name from then on.
+    fn operates(&mut self, what: &str) -> Result<(), String> {
+        let (words, content) = what.split_once(": ").ok_or("what is put in?")?;
+        let ["puts", "in", name, "for", reader] = words.split(' ').collect::<Vec<_>>()[..] else {
+            return Err("no operator does that".to_owned());
+        };
+        let path = format!("/blobs?name=image.bin&version=2&for={reader}");
+        let answer = Operator::of(&self.house.broker).ask("POST", &path, content);
+        let id = answer.json()["id"].as_str().map(str::to_owned).ok_or_else(|| answer.text().to_owned())?;
+        self.names.insert(name.trim_start_matches('$').to_owned(), id);
+        Ok(())
+    }
+
     fn run(&mut self, number: usize, line: &str) -> Result<(), String> {
         let at = line.find(['>', '<', '!', '=', '-', ':']).unwrap_or_else(|| panic!("line {number}: {line}"));
         let (name, rest) = line.split_at(at);
@@ -131,6 +145,7 @@ impl Stage {
             "!" => self.is_refused(name, topic),
             "=" => self.is_answered(name, &rest),
             "-" => self.hears_nothing(name, topic),
+            ":" if name == "operator" => self.operates(&rest),
             _ => self.does(name, &rest),
         };
         outcome.map_err(|why| format!("docs/protocol.md, line {number}: {line}\n{why}\n"))
@@ -172,7 +187,7 @@ impl Stage {
         loop {
             while seen < actor.inbox.len() {
                 let p = &actor.inbox[seen];
-                if p.topic == topic && fits(&p.payload, pattern, &mut names).is_ok() {
+                if p.topic == topic && is_heard(&p.payload, pattern, &mut names) {
                     actor.inbox.remove(seen);
                     self.names = names;
                     return Ok(());
@@ -267,6 +282,16 @@ impl Stage {
         let names: Vec<String> = self.actors.keys().cloned().collect();
         names.iter().try_for_each(|name| self.check_last(name))
     }
+}
+
+/// Whether a payload is what an example says: `bytes OFFSET of SIZE: CONTENT`, or a pattern.
+fn is_heard(payload: &[u8], pattern: &str, names: &mut Names) -> bool {
+    let Some((place, content)) = pattern.strip_prefix("bytes ").and_then(|rest| rest.split_once(": ")) else {
+        return fits(payload, pattern, names).is_ok();
+    };
+    let numbers = place.split(" of ").map(|number| number.parse::<u64>().expect("offset and size").to_be_bytes());
+    let head: Vec<u8> = numbers.flatten().collect();
+    payload == [&head, content.as_bytes()].concat()
 }
 
 /// Every code of section 10 with its reason code.

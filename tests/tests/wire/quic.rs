@@ -128,6 +128,31 @@ fn certificates_change_without_dropping_anyone() {
     client.quiet();
 }
 
+/// Whoever was let in by an authority that counts no longer is not let in again, whatever he was given to come back with; who
+/// is there stays.
+#[test]
+fn a_ticket_does_not_outlive_its_authority() {
+    let Some(site) = Site::by_certificate(&["lamp"], &["--set", "tls.client_certificate=required"]) else { return };
+    let at = site.quic_addr();
+    let lamp = site.clients.issue("lamp");
+    let dialer = Dial::new(&site.ca, &[MQTT]).own(&lamp).ready();
+    let first = dialer.dial(at);
+    let mut there = Connect::v5("lamp-1").to(&first.open());
+    there.quiet();
+    // With a ticket the account is still known by the certificate of before.
+    Connect::v5("lamp-2").to(&dialer.dial(at).open()).quiet();
+    assert_eq!(site.operator().see("/sessions/lamp-1")["account"], "lamp");
+    site.dir.put("clients.pem", &Ca::new("others").certificate);
+    let mark = site.house.broker.log().len();
+    site.house.broker.signal("HUP");
+    site.house.broker.await_log_after(mark, "was read again");
+    for _ in 0..2 {
+        let why = dialer.try_dial(at).map_or_else(|why| why, |road| road.closed());
+        assert!(matches!(&why, ConnectionError::ConnectionClosed(_)), "{why}");
+    }
+    there.quiet();
+}
+
 /// Peers that begin a handshake and never go on, and peers that have finished it and say nothing, delay nobody, and lose
 /// their places in time.
 #[test]
@@ -244,8 +269,9 @@ fn oversized_packets_end_the_connection() {
             assert!(data.send(&head));
         }
         client.thrown_out(&[0x95]);
-        let (code, _) = road.dismissed();
+        let (code, reason) = road.dismissed();
         assert_eq!(code, 0x95, "the same number closes QUIC");
+        assert!(!reason.is_empty(), "and a text for people");
     }
     let metrics = site.operator().metrics();
     let counted = metrics.count("parlor_limit_reached_total{limit=\"packet_bytes_max\"}");
@@ -276,6 +302,7 @@ fn a_flood_of_datagrams_costs_nobody_else() {
     }
     let grown = resident_bytes(&site.house.broker).saturating_sub(before);
     assert!(sent > 100_000_000 && grown < 32 * 1024 * 1024, "{grown} bytes after {sent}");
+    assert!(refused(&site.operator().metrics(), "quic_datagram_unasked") > 1_000);
 }
 
 /// RFC 9000 s8.1.2: with many handshakes under way a client shows first that it receives at its address. Good clients do

@@ -32,6 +32,46 @@ fn a_restart_is_noticed_at_once() {
     control(&road, V5, "survivor").quiet();
 }
 
+/// Everybody comes back at once after a crash: all are let in soon, with their sessions, and addresses are checked meanwhile.
+#[test]
+fn a_storm_of_returns_is_weathered() {
+    let count = 120;
+    let more = ["--set", "limits.quic_retry_above=4", "--set", "auth.allow_anonymous=true"];
+    let Some(mut site) = Site::quic_on_its_port(&[], &more) else { return };
+    let dialer = Dialer::mqtt(&site.ca);
+    // A password is expensive on purpose; who has a certificate or a token does not pay that, so these are anonymous.
+    let connect = |number: usize| Connect::v5(&format!("storm-{number}")).persistent();
+    let enter = |site: &Site, number: usize| {
+        let road = dialer.dial(site.quic_addr());
+        let client = connect(number).to(&road.open());
+        (client, road)
+    };
+    let before: Vec<(Client, Road)> = (0..count).map(|number| enter(&site, number)).collect();
+    site.house.broker.kill();
+    site.house.broker.start_again();
+    let begun = Instant::now();
+    for (mut client, road) in before {
+        client.send(&[0xC0, 0]);
+        let why = road.closed();
+        assert!(matches!(why, ConnectionError::Reset), "{why}");
+    }
+    let site = &site;
+    let present: Vec<bool> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|part| {
+                let enter = &enter;
+                scope.spawn(move || {
+                    let part = (part * count / 8)..((part + 1) * count / 8);
+                    part.map(|number| enter(site, number).0.connack.present).collect::<Vec<bool>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("all are let in")).collect()
+    });
+    assert_eq!(present, vec![true; count], "with their sessions");
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
 /// A packet that belongs to no connection and is no first packet is answered by nothing worth while: no amplification, no
 /// loop of resets (RFC 9000 s10.3.3).
 #[test]

@@ -2,7 +2,7 @@
 
 use super::common::*;
 use super::quic::control;
-use parlor_tests::quic::{Dialer, Road};
+use parlor_tests::quic::{Dialer, Raw, Road};
 use parlor_tests::site::Site;
 
 /// A stream more of that connection.
@@ -195,4 +195,113 @@ fn a_stream_nobody_reads_holds_up_no_other() {
     }
     one.quiet();
     control.quiet();
+    // Nor does the broker try again and again: what it cannot write waits until QUIC says that there is room.
+    let before = site.house.broker.cpu_seconds();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let used = site.house.broker.cpu_seconds() - before;
+    assert!(used < 0.2, "{used} s of CPU in a second in which nothing happened");
+}
+
+/// SUBSCRIBE to one filter, with packet identifier 1, and its SUBACK in MQTT 5.
+fn subscribe_on(stream: &mut Raw, filter: &str) {
+    let body = [&[0, 1, 0], field(filter).as_slice(), &[1]].concat();
+    assert!(stream.send(&frame(0x82, body)));
+    assert_eq!(stream.exactly(6), Some(vec![0x90, 4, 0, 1, 0, 1]));
+}
+
+/// A stream that is given up in the middle of a packet, or that nobody reads any more, takes nothing along but itself: its
+/// subscriptions go to control, what was sent there and not acknowledged is not lost.
+#[test]
+fn a_stream_that_is_given_up_takes_nothing_along() {
+    let Some((site, road)) = start() else { return };
+    let mut control = control(&road, V5, "c");
+    let mut other = site.house.client(V5, "bob", "other");
+    for how in ["reset", "stop"] {
+        let mut stream = road.raw();
+        subscribe_on(&mut stream, how);
+        assert!(stream.send(&[0x30, 100, 0, 1, b'x']), "the beginning of a PUBLISH");
+        if how == "reset" {
+            stream.reset(9);
+        } else {
+            stream.stop(9);
+        }
+        // Until the broker has seen it, what is said may go there; then it comes on control.
+        let text = format!("after {how}");
+        let mut heard = false;
+        for _ in 0..100 {
+            assert!([0, 0x10].contains(&other.say(1, how, &text)));
+            let got = control.fence();
+            heard = got.iter().any(|p| matches!(p, Packet::Publish(p) if p.topic == how && p.text() == text));
+            for packet in &got {
+                if let Packet::Publish(publish) = packet {
+                    control.ack(PubAck, publish.id);
+                }
+            }
+            if heard {
+                break;
+            }
+        }
+        assert!(heard, "{how}: it comes on control");
+        assert!(road.close_reason().is_none(), "{how}");
+    }
+    other.quiet();
+}
+
+/// A client that reads nothing on control any more is gone.
+#[test]
+fn control_that_nobody_reads_ends_the_connection() {
+    let Some((site, road)) = start() else { return };
+    let mut watcher = site.house.client(V5, "bob", "watcher");
+    watcher.subscribe("will", 1);
+    let connect = site.house.connect(V5, "alice", "deaf").will(Publish::new("will", "gone"));
+    let mut stream = road.raw();
+    assert!(stream.send(&connect.bytes()));
+    assert_eq!(stream.exactly(1), Some(vec![0x20]), "CONNACK");
+    stream.stop(1);
+    // The broker finds out when it has something to say.
+    stream.send(&[0xC0, 0].repeat(50));
+    let _ = road.closed();
+    assert_eq!(watcher.message().text(), "gone");
+}
+
+/// Packet identifiers are the session's, whichever stream they come on: one that is in use is refused [MQTT5-2.2.1-3], and
+/// PUBREL goes where it likes.
+#[test]
+fn packet_identifiers_are_those_of_the_session() {
+    let Some((_site, road)) = start() else { return };
+    let mut control = control(&road, V5, "c");
+    let mut one = data(&road, &control);
+    control.subscribe("t", 2);
+    one.publish(&Publish::new("t", "once").qos(2, 7));
+    assert!([0, 0x10].contains(&one.await_ack(PubRec, 7)));
+    control.ack(PubRel, 7);
+    assert_eq!(control.await_ack(PubComp, 7), 0, "answered where it was asked");
+    assert_eq!(control.message().text(), "once");
+    // Twice under the same identifier is the same message.
+    one.publish(&Publish::new("t", "again").qos(2, 8));
+    assert!([0, 0x10].contains(&one.await_ack(PubRec, 8)));
+    control.publish(&Publish::new("t", "again").qos(2, 8).dup());
+    assert!([0, 0x10, 0x91].contains(&control.await_ack(PubRec, 8)));
+    one.ack(PubRel, 8);
+    assert_eq!(one.await_ack(PubComp, 8), 0);
+    assert_eq!(control.message().text(), "again");
+    control.quiet();
+    one.quiet();
+}
+
+/// Whatever comes on whichever stream says that the client is there [MQTT5-3.1.2-22].
+#[test]
+fn keep_alive_counts_on_every_stream() {
+    let Some((site, road)) = start() else { return };
+    let connect = site.house.connect(V5, "alice", "c").keep_alive(1);
+    let mut control = connect.to(&road.open());
+    let mut one = data(&road, &control);
+    for _ in 0..8 {
+        let_pass(500);
+        one.quiet();
+    }
+    control.quiet();
+    // And silence on all of them says that it is not.
+    control.thrown_out(&[0x8D]);
+    assert_eq!(road.dismissed().0, 0x8D);
 }

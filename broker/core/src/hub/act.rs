@@ -2,7 +2,7 @@
 
 use super::messaging::{PAIRED, Waiting};
 use super::{After, Hub, Now};
-use crate::im::{Code, Done, Look, Origin, PAIRING_ACCOUNT, Refusal, Reply, Verdict, shorten};
+use crate::im::{BlobOrder, Code, Done, Look, Origin, PAIRING_ACCOUNT, Refusal, Reply, Verdict, shorten};
 
 /// Whose rights count for what [`Hub::act`] is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,18 @@ impl Hub {
     pub fn look(&mut self, now: Now, look: &Look, token: u64) {
         let seen = self.im.look(look).map(|seen| Verdict::Done(Done::told(seen)));
         self.acted(now, token, seen);
+    }
+
+    /// Does something about a blob; [`Effect::Replied`] with this token follows once it is durable.
+    pub fn blob(&mut self, now: Now, order: BlobOrder, token: u64) {
+        let done = if self.low_space && order.takes_room() {
+            Err(Refusal::new(Code::LowSpace, "the server's disk is nearly full; try again later"))
+        } else {
+            self.im.order_blob(now, order)
+        };
+        self.take_im_facts(now);
+        self.acted(now, token, done.map(|reply| Verdict::Done(Done::stored(reply))));
+        self.settle_im(now);
     }
 
     pub(super) fn acted(&mut self, now: Now, token: u64, verdict: Result<Verdict, Refusal>) {

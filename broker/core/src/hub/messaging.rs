@@ -474,8 +474,13 @@ impl Hub {
         let l = &self.links[slot as usize];
         let (version, packet_max) = (l.version, l.packet_max as usize);
         let wire = self.im.wire();
-        let publish = wire.publish(sending);
-        let len = publish.encoded_len(version);
+        let mut publish = wire.publish(sending);
+        let mut len = publish.encoded_len(version);
+        let over = len.saturating_sub(packet_max);
+        if over > 0 && publish.payload.len().saturating_sub(over) >= sending.least {
+            publish.payload = publish.payload.get(..publish.payload.len() - over).unwrap_or_default();
+            len = publish.encoded_len(version);
+        }
         if len > packet_max {
             // [MQTT5-3.1.2-24]: it counts as sent and done.
             self.counters.dropped.add("packet_too_large");

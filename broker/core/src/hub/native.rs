@@ -18,6 +18,8 @@ const ANSWERED: [&str; 6] = ["me/convs", "me/contacts", "me/household", "me/term
 
 /// What of messaging may go as datagrams.
 const DATAGRAM_ROADS: [&str; 2] = ["im/v1/me/in/+/typing", "im/v1/me/in/+/stream/+"];
+/// Bytes of a frame `Publish` at most, besides topic, properties and payload.
+const PUBLISH_BYTES: usize = 24;
 
 /// Memory that translations use again and again, and streams whose answer has been written.
 #[derive(Debug, Default)]
@@ -328,7 +330,12 @@ impl Hub {
             self.counters.limits.add("output_bytes_max");
             return;
         }
-        let wire = core::mem::take(self.im.wire_mut());
+        let mut wire = core::mem::take(self.im.wire_mut());
+        let around = wire.topic.len() + wire.properties.len() + PUBLISH_BYTES;
+        let room = usize::from(self.to_of(slot).frame_max).saturating_sub(around);
+        if room >= sending.least {
+            wire.payload.truncate(room);
+        }
         let sent = self.send_native(slot, &Packet::Publish(wire.publish(sending)));
         *self.im.wire_mut() = wire;
         match (sent, sending.packet_id) {

@@ -52,6 +52,17 @@ impl Hub {
         self.end_roads(now, stream.slot);
     }
 
+    /// The client will say nothing more on this stream. As [`Hub::finish`], but a request that came on it is answered first.
+    pub fn hear_no_more(&mut self, now: Now, stream: LinkId) {
+        let awaits_answer = self.is_current(stream) && {
+            let l = &self.links[stream.slot as usize];
+            l.stream == Some(StreamKind::Bulk) && l.extra.as_ref().is_some_and(|extra| extra.has_request)
+        };
+        if !awaits_answer {
+            self.finish(now, stream);
+        }
+    }
+
     /// Deliveries whose topic matches `filter` take this stream from now on, until it ends. True if they do; false: the
     /// stream is not open, this is no filter, or the session has as many roads as it may have subscriptions.
     ///

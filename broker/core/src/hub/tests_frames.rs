@@ -127,6 +127,32 @@ fn a_terminal_that_pulls_does_so_on_a_stream_of_its_own() {
     }
 }
 
+/// The client may end its half with the request; the answer, which waits for the store, comes all the same.
+#[test]
+fn a_request_is_answered_though_the_client_says_no_more() {
+    let mut house = House::new(|_| ());
+    house.friends();
+    let phone = house.native("alice", "phone", 0);
+    let bob = house.native("bob", "desk", 0);
+    house.tell(bob, &send(1, "alice", "", "x"));
+    let (before, after, since, until) = (None, Some(0), None, None);
+    for (with, names) in [("bob", &["Accepted", "HistoryPage", "Deliver"][..]), ("eve", &["Refused"])] {
+        let request = Up::History { packet_id: 0, id: "h", with, before, after, since, until, max: 0 };
+        let bulk = house.hub.open_stream(house.now, phone, StreamKind::Bulk).unwrap();
+        house.hub.frame(house.now, bulk, &request, 9);
+        house.hub.hear_no_more(house.now, bulk);
+        house.settle();
+        let heard = house.frames_once(bulk);
+        assert_eq!(heard.iter().map(Down::name).collect::<Vec<_>>(), names, "{heard:?}");
+        assert!(!house.hub.is_open(bulk.slot), "its end follows");
+        house.gone(bulk);
+    }
+    // Without a request there is nothing to wait for.
+    let bulk = house.hub.open_stream(house.now, phone, StreamKind::Bulk).unwrap();
+    house.hub.hear_no_more(house.now, bulk);
+    assert!(!house.hub.is_open(bulk.slot));
+}
+
 #[test]
 fn only_requests_with_an_answer_have_a_stream_of_their_own_and_each_one() {
     let mut house = House::new(|_| ());

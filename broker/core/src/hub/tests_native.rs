@@ -1,5 +1,7 @@
 //! Native clients and clients of MQTT in one house.
 
+mod blob;
+
 use super::Effect;
 use super::tests::*;
 use crate::auth::AuthAnswer;

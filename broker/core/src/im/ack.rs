@@ -40,7 +40,7 @@ impl Im {
     fn noted(&mut self, now: Now, at: u32, tag: Tag) {
         let account = self.online[at as usize].account;
         match tag {
-            Tag::None | Tag::Head => {}
+            Tag::None | Tag::Head | Tag::Progress { .. } | Tag::Range => {}
             Tag::Command { device, no } => self.command_delivered(now, device, no),
             Tag::Message { conv, seq } => {
                 self.mark_recv(account, conv, seq);

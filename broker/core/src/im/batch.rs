@@ -33,6 +33,7 @@ impl Pending {
         match self {
             Self::Query(asked) => Some(asked.account()),
             Self::Recount(recount) => Some(recount.account()),
+            Self::Blob(wanted) => Some(wanted.account()),
             _ => None,
         }
     }

@@ -8,6 +8,7 @@
 pub(super) mod house;
 mod line;
 mod parse;
+mod progress;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -23,9 +24,6 @@ use crate::store::bytes::DecodeError;
 use parse::{Draft, Report, check_response_topic};
 use record::{Command, State};
 use std::rc::Rc;
-
-/// What a device says while it runs a command is passed on this often at most.
-const PROGRESS_MS: u64 = 1_000;
 
 impl Im {
     // ---- Requests --------------------------------------------------------------------------------------------
@@ -147,21 +145,21 @@ impl Im {
         let queue = self.commands.devices.get_mut(&device).ok_or_else(unknown)?;
         let no = queue.by_device_id(id).ok_or_else(unknown)?;
         let command = queue.commands.get_mut(&no).filter(|command| command.was_sent()).ok_or_else(unknown)?;
-        let is_same_text = *command.text == *report.text;
+        let is_same = *command.text == *report.text && *command.result == *report.result;
         if command.state.is_outcome() {
-            let is_repeated = command.state == report.state && is_same_text && *command.result == *report.result;
-            if !is_repeated {
+            if command.state != report.state || !is_same {
                 let text = format!("the outcome is there already: {}", command.state.text());
                 return Err(Refusal::new(Code::TooLate, text));
             }
         } else {
-            let is_running = command.state == State::Running && report.state == State::Running;
-            let is_soon = now.wall_ms < command.since(State::Running).saturating_add(PROGRESS_MS);
+            let is_progress = command.state == State::Running && report.state == State::Running;
             command.text = report.text.into();
             command.result = report.result.into();
-            if !is_running || (!is_same_text && !is_soon) {
+            if !is_progress {
                 self.enter_command(now, device, no, report.state);
                 self.go_on(now, device);
+            } else if !is_same {
+                self.command_progresses(now, device, no);
             }
         }
         let reply =

@@ -126,7 +126,8 @@ impl Im {
         }
         let packet_id = (qos > 0).then(|| o.note_id(note.tag));
         self.counters.sent += 1;
-        Some(Sending { qos, packet_id, retain: note.retain, dup: false })
+        let least = if note.tag == Tag::Range { super::blob::LEAST_BYTES } else { usize::MAX };
+        Some(Sending { qos, packet_id, retain: note.retain, dup: false, least })
     }
 
     // ---- The mailbox -----------------------------------------------------------------------------------------
@@ -241,12 +242,12 @@ impl Im {
         if qos == 0 {
             o.flight.push_back(Flight::Done);
             self.advance(at);
-            return Step::Sent(Sending { qos: 0, packet_id: None, retain: false, dup: false });
+            return Step::Sent(Sending { qos: 0, packet_id: None, retain: false, dup: false, least: usize::MAX });
         }
         o.flight.push_back(Flight::Sent(message.filter(|_| !own)));
         o.under_way += 1;
         let dup = pos < o.resent_below;
-        Step::Sent(Sending { qos: 1, packet_id: Some(mail_id(pos)), retain: false, dup })
+        Step::Sent(Sending { qos: 1, packet_id: Some(mail_id(pos)), retain: false, dup, least: usize::MAX })
     }
 
     /// Writes topic, payload and properties of an entry; `None`: there is nothing to say. True: it is the account's own
@@ -525,7 +526,7 @@ impl Im {
         if qos == 0 && !is_backfill {
             self.log_done(at, conv, seq);
         }
-        Some(Sending { qos, packet_id, retain: false, dup: false })
+        Some(Sending { qos, packet_id, retain: false, dup: false, least: usize::MAX })
     }
 
     /// Logs that a session follows: large groups and channels.

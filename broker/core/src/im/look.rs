@@ -14,6 +14,8 @@ pub enum Look {
     },
     /// Every announcement channel.
     Channels,
+    /// Every blob, and who may read it.
+    Blobs,
     /// How a command goes.
     Command {
         /// The account that gave it.
@@ -31,6 +33,7 @@ impl Im {
         match look {
             Look::Account { name } => Ok(self.look_account(self.known(name)?)),
             Look::Channels => Ok(self.look_channels()),
+            Look::Blobs => Ok(self.look_blobs()),
             Look::Command { account, device, id } => {
                 let unknown = || {
                     let (device, id) = (shorten(device), shorten(id));

@@ -9,12 +9,14 @@ mod ack;
 mod announce;
 mod ask;
 mod batch;
+mod blob;
 mod body;
 mod cache;
 mod command;
 mod contact;
 mod dedup;
 mod deliver;
+mod field;
 mod flood;
 mod group;
 pub(crate) mod json;
@@ -42,6 +44,7 @@ mod terminal;
 mod tests;
 mod wire;
 
+pub use blob::{BlobOrder, NewBlob};
 pub use look::Look;
 pub use name::is_address_of_account;
 pub use pairing::PairRequest;
@@ -49,6 +52,7 @@ pub use pairing::PairRequest;
 pub(crate) use ask::{Asker, Done, Origin, Verdict};
 pub(crate) use batch::Marks;
 pub(crate) use deliver::MAIL_IDS;
+pub(crate) use field::{flag, number, object, shorten, text};
 pub(crate) use model::AccountNo;
 pub(crate) use online::may_be_subscribed;
 pub(crate) use pairing::PAIRING_ACCOUNT;
@@ -135,6 +139,8 @@ pub(crate) enum ImTimer {
     Subscribed(u32),
     /// Pairing codes end.
     Pairing,
+    /// What this device said last of the commands that it runs is to be passed on.
+    Progress(AccountNo),
     /// Days of mailboxes and old commands end.
     Daily,
 }
@@ -173,6 +179,7 @@ pub(crate) enum Pending {
     },
     Query(Box<query::Asked>),
     Recount(Box<recount::Recount>),
+    Blob(Box<blob::Wanted>),
     /// Entries that a client says it has, and messages among them.
     Got(Box<query::Ack>),
     GotBodies(Box<query::Ack>),
@@ -259,6 +266,7 @@ pub(crate) struct Im {
     announcements: announce::Announcements,
     rooms: room::Rooms,
     pairings: pairing::Pairings,
+    blobs: blob::Blobs,
     clock_ms: u64,
     /// Counted, for the operator.
     pub(crate) counters: ImCounters,
@@ -328,6 +336,7 @@ impl Im {
             announcements: announce::Announcements::default(),
             rooms: room::Rooms::default(),
             pairings: pairing::Pairings::default(),
+            blobs: blob::Blobs::default(),
             clock_ms: 0,
             counters: ImCounters::default(),
         }
@@ -404,6 +413,7 @@ impl Im {
             (("me", "profile"), []) => self.on_profile(now, origin, payload),
             (("me", "terminals"), []) => self.on_terminals(now, origin, payload),
             (("me", "pair"), []) => self.on_pair(now, origin, payload),
+            (("me", "blob"), [id]) => self.on_blob(origin, path, id, payload),
             (("me", "paired"), []) => self.on_paired(now, origin, payload),
             (("admin", "ch"), [channel, op]) => self.on_channel(now, origin, channel, op, payload),
             _ => {
@@ -602,6 +612,7 @@ impl Im {
                 ImTimer::Announcement(channel) => self.announcement_due(now, channel),
                 ImTimer::Subscribed(at) => self.wake(at),
                 ImTimer::Pairing => self.pairing_due(now),
+                ImTimer::Progress(device) => self.progress_due(now, device),
                 ImTimer::Daily => self.daily(now),
             }
         }
@@ -621,6 +632,7 @@ impl Im {
             Some(Pending::Read(asked)) => self.counted(now, *asked, answer),
             Some(Pending::Query(asked)) => self.query_answered(now, *asked, answer),
             Some(Pending::Recount(recount)) => self.recount_found(now, *recount, answer),
+            Some(Pending::Blob(wanted)) => self.blob_found(&wanted, answer),
             Some(Pending::Got(ack)) => self.got_entries(*ack, answer),
             Some(Pending::GotBodies(ack)) => self.got_bodies(*ack, answer),
             Some(Pending::Page { online, serial, until }) => self.mail_loaded(online, serial, until, answer),
@@ -646,52 +658,5 @@ impl Im {
     /// A number nobody can guess.
     pub(crate) fn draw(&mut self) -> u64 {
         self.secret.draw()
-    }
-}
-
-/// At most 64 characters of something a client sent, for a text.
-pub(crate) fn shorten(text: &str) -> &str {
-    match text.char_indices().nth(64) {
-        Some((at, _)) => &text[..at],
-        None => text,
-    }
-}
-
-/// Reads a payload as a JSON object; an empty payload is an empty one.
-pub(crate) fn object(payload: &[u8]) -> Result<serde_json::Map<String, Value>, Refusal> {
-    if payload.is_empty() {
-        return Ok(serde_json::Map::new());
-    }
-    match serde_json::from_slice(payload) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(Refusal::bad("the payload is not a JSON object")),
-        Err(error) => Err(Refusal::bad(format!("the payload is not JSON: {error}"))),
-    }
-}
-
-/// A field that must be a whole number.
-pub(crate) fn number(object: &serde_json::Map<String, Value>, key: &str) -> Result<Option<u64>, Refusal> {
-    match object.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => {
-            let wrong = || Refusal::bad(format!("\"{key}\" is not a whole number of 0 or more"));
-            value.as_u64().map(Some).ok_or_else(wrong)
-        }
-    }
-}
-
-/// A field that must be text.
-pub(crate) fn text<'a>(object: &'a serde_json::Map<String, Value>, key: &str) -> Result<Option<&'a str>, Refusal> {
-    match object.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => value.as_str().map(Some).ok_or_else(|| Refusal::bad(format!("\"{key}\" is not text"))),
-    }
-}
-
-/// A field that must be true or false.
-pub(crate) fn flag(object: &serde_json::Map<String, Value>, key: &str) -> Result<Option<bool>, Refusal> {
-    match object.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => value.as_bool().map(Some).ok_or_else(|| Refusal::bad(format!("\"{key}\" is not true or false"))),
     }
 }

@@ -147,6 +147,13 @@ pub(crate) enum Tag {
     },
     /// The device has its credentials.
     Paired,
+    /// How far this command is; a later one takes its place.
+    Progress {
+        device: AccountNo,
+        no: u64,
+    },
+    /// Bytes of a blob: fewer of them will do.
+    Range,
 }
 
 /// State of a mailbox entry that was looked at.

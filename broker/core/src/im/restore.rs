@@ -100,6 +100,7 @@ impl Im {
                 self.expiring.insert((conv, b), expiring);
             }
             row::PAIRING => self.restore_pairing(a, value)?,
+            row::BLOB => self.restore_blob(a, value)?,
             row::PLACE => {
                 let place = row::reader(value)?.int()?;
                 let terminals = u64::from(super::terminal::TERMINALS);
@@ -165,6 +166,7 @@ impl Im {
         self.commands_restored(now);
         self.announcements_restored(now);
         self.pairings_restored(now);
+        self.blobs_restored();
         self.states_restored(now);
     }
 }

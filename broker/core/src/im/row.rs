@@ -33,10 +33,14 @@ pub(crate) const PAIRING: Table = Table(12);
 pub(crate) const PLACE: Table = Table(13);
 /// (account, day since 1970) -> first position of that day, 8 bytes little-endian.
 pub(crate) const MAIL_DAY: Table = Table(14);
+/// (number of the blob, 0) -> what it is and who may read it; (0, 0) -> the number that the next one gets.
+pub(crate) const BLOB: Table = Table(15);
 /// (conversation, seq) -> message.
 pub(crate) const BODY: Table = Table(128);
 /// (account, pos) -> mailbox entry.
 pub(crate) const MAIL: Table = Table(129);
+/// (number of the blob, number of the piece) -> its bytes.
+pub(crate) const BLOB_PIECE: Table = Table(130);
 /// (account, hash of terminal and client id) -> what became of it.
 pub(crate) const DEDUP: Table = Table(192);
 

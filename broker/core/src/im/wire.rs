@@ -40,4 +40,6 @@ pub(crate) struct Sending {
     pub(crate) packet_id: Option<u16>,
     pub(crate) retain: bool,
     pub(crate) dup: bool,
+    /// So many bytes of its payload at least must go, and as many of the rest as the client takes.
+    pub(crate) least: usize,
 }

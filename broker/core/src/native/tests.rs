@@ -144,6 +144,7 @@ fn everything_a_client_publishes_has_a_frame() {
         (request("me/terminals"), "{}"),
         (request("me/pair"), "{}"),
         (request("me/recount"), "{}"),
+        (request("me/blob/{id}"), "{}"),
         (request("admin/ch/{ch}/{op}"), "{}"),
         // Hello says it; or later:
         (request("me/hello"), "{}"),
@@ -445,6 +446,10 @@ fn what_no_frame_tells_goes_as_it_is() {
     let payload = br#"{"re":"me/convs"}"#;
     let answer = told_to(TO, "im/v1/me/res/x", payload, 0, &properties).unwrap();
     assert!(matches!(answer[0], Down::Publish { properties: got, .. } if got == properties));
+    // Bytes of a blob are no answer in JSON, also where all of them could be text.
+    let range = [&[0; 16][..], b"{}"].concat();
+    let answer = told_to(TO, "im/v1/me/blob/res", &range, 4, &[]).unwrap();
+    assert!(matches!(answer[0], Down::Publish { topic: "im/v1/me/blob/res", payload, .. } if payload == range));
     // Ordinary messages keep all.
     let ordinary = told_to(TO, "home/x", b"on", 3, b"\x01\x01").unwrap();
     assert!(matches!(ordinary[0], Down::Publish { packet_id: 3, topic: "home/x", properties: b"\x01\x01", .. }));

@@ -45,6 +45,7 @@ pub(super) fn look(what: &Look) -> Reply {
             Reply::Done(view.to_string())
         }
         Look::Channels => Reply::Done(r#"{"channels":[]}"#.to_owned()),
+        Look::Blobs => Reply::Done(r#"{"items":[]}"#.to_owned()),
         Look::Command { account, device, id } if id == "c1" => {
             Reply::Done(json!({ "id": id, "device": device, "state": "done", "text": account }).to_string())
         }
@@ -98,7 +99,7 @@ impl House {
 
     /// The request is refused with this status and code.
     #[track_caller]
-    fn refuses(&self, method: &str, path: &str, body: &str, status: u16, code: &str) {
+    pub(super) fn refuses(&self, method: &str, path: &str, body: &str, status: u16, code: &str) {
         let (got, problem) = self.json(method, path, body);
         assert_eq!((got, &problem["code"]), (status, &code.into()), "{method} {path} {body}: {problem}");
         conforms(&problem, "Problem");

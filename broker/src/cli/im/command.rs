@@ -1,23 +1,22 @@
 //! `parlor cmd`: one command to a device, and how it goes.
 
-use super::model::command::CommandState;
-use super::model::event::Event;
-use super::model::up::{Instruction, is_address, is_client_id, is_level};
-use super::model::wire::{Report, What};
 use super::options::{ConnectArgs, Options, connection_help};
 use super::place::{Purpose, random};
 use super::session::{Session, SessionError, Step};
 use super::words::{ArgumentsError, arguments, clean, progress};
-use super::{no_broker, now_ms, options_or_exit, runtime};
+use super::{no_broker, options_or_exit, runtime};
 use crate::cli::{Exit, complain};
 use clap::Args;
-use rumqttc::v5::mqttbytes::QoS;
-use serde_json::json;
+use parlor_client::model::command::CommandState;
+use parlor_client::model::up::{is_address, is_client_id, is_level};
+use parlor_client::model::wire::Report;
+use parlor_client::{CommandOptions, Event, Filter, Listen, Told};
+use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// What can be said on the command line.
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Default)]
 #[command(after_help = AFTER_HELP)]
 pub(in crate::cli) struct CommandArgs {
     /// Account of the device.
@@ -97,7 +96,7 @@ enum CommandError {
 
 /// What is to be done.
 enum Task {
-    Give(Instruction),
+    Give { id: String, name: String, args: Value },
     Cancel(String),
 }
 
@@ -110,11 +109,26 @@ pub(in crate::cli) fn command(args: &CommandArgs, environment: &[(String, String
             return Exit::Usage;
         }
     };
-    let options = match options_or_exit(&args.connect, environment) {
-        Ok(options) => options,
-        Err(exit) => return exit,
-    };
-    let done = runtime().and_then(|runtime| runtime.block_on(follow(args, &task, &options)));
+    match options_or_exit(&args.connect, environment) {
+        Ok(options) => carry_out(args, &task, &options),
+        Err(exit) => exit,
+    }
+}
+
+/// Gives the command `update` to a device, which may sleep, and follows it.
+pub(in crate::cli) fn update(args: &CommandArgs, given: Value, options: &Options) -> Exit {
+    let id = args.id.clone().unwrap_or_else(|| format!("u{:016x}", random()));
+    if !args.json {
+        eprintln!(
+            "update {id} of {device}; ending this does not end it: `parlor cmd {device} --cancel {id}` does",
+            device = args.device
+        );
+    }
+    carry_out(args, &Task::Give { id, name: "update".to_owned(), args: given }, options)
+}
+
+fn carry_out(args: &CommandArgs, task: &Task, options: &Options) -> Exit {
+    let done = runtime().and_then(|runtime| runtime.block_on(follow(args, task, options)));
     done.unwrap_or_else(|error| {
         complain(&error);
         Exit::Failed
@@ -138,33 +152,30 @@ fn task(args: &CommandArgs) -> Result<Task, CommandError> {
         return Err(CommandError::Name(name));
     }
     let words: Vec<&str> = args.args.iter().map(String::as_str).collect();
-    Ok(Task::Give(Instruction {
-        name,
-        args: arguments(&words)?,
-        id: Some(args.id.clone().unwrap_or_else(|| format!("c{:016x}", random()))),
-        deadline_ms: args.deadline.map(|secs| secs.saturating_mul(1_000)),
-        persist: args.persist,
-        once: args.once,
-    }))
+    let id = args.id.clone().unwrap_or_else(|| format!("c{:016x}", random()));
+    Ok(Task::Give { id, name, args: arguments(&words)? })
 }
 
 async fn follow(args: &CommandArgs, task: &Task, options: &Options) -> Result<Exit, SessionError> {
     let (filters, limit) = match task {
-        Task::Give(order) => {
-            let id = order.id.as_deref().unwrap_or_default();
+        Task::Give { id, .. } => {
             let standard = if args.persist { PERSIST_DEADLINE_S } else { DEADLINE_S };
             let limit = Duration::from_secs(args.deadline.unwrap_or(standard)) + SLACK;
-            (vec![(format!("im/v1/me/res/{id}"), QoS::AtLeastOnce)], limit)
+            (vec![Filter::at_least_once(format!("im/v1/me/res/{id}"))], limit)
         }
         Task::Cancel(_) => (Vec::new(), SLACK),
     };
-    let mut session = Session::start(options, Purpose::Once, filters)?;
+    let mut session = Session::start(options, Purpose::Once, Listen::Only(filters)).await?;
     let taken = match task {
-        Task::Give(order) => session.messenger.command(&args.device, order, now_ms()).map(|_| ()),
-        Task::Cancel(id) => session.messenger.cancel(&args.device, id),
+        Task::Give { id, name, args: given } => {
+            let deadline = args.deadline.map(Duration::from_secs);
+            let wish = CommandOptions { id: Some(id.clone()), deadline, persist: args.persist, once: args.once };
+            session.client.command(&args.device, name, given.clone(), wish).await.map(drop)
+        }
+        Task::Cancel(id) => session.client.cancel(&args.device, id).await,
     };
-    if let Err(full) = taken {
-        complain(&full);
+    if let Err(error) = taken {
+        complain(&error);
         return Ok(Exit::Failed);
     }
     let deadline = Instant::now() + limit;
@@ -175,10 +186,9 @@ async fn follow(args: &CommandArgs, task: &Task, options: &Options) -> Result<Ex
                 break Exit::TimedOut;
             }
             Ok(Step::NoBroker { why, .. }) => break no_broker(options, &why),
-            Ok(Step::Lost { why, .. }) => complain(&format_args!("{why}; trying again")),
             Ok(Step::Ended(error)) => return Err(error.into()),
-            Ok(Step::Connected | Step::Heard { .. }) => {
-                if let Some(exit) = judge(args, task, &mut session) {
+            Ok(Step::Told(told)) => {
+                if let Some(exit) = judge(args, task, &told) {
                     break exit;
                 }
             }
@@ -188,44 +198,42 @@ async fn follow(args: &CommandArgs, task: &Task, options: &Options) -> Result<Ex
     Ok(exit)
 }
 
-fn judge(args: &CommandArgs, task: &Task, session: &mut Session) -> Option<Exit> {
-    while let Some(event) = session.messenger.poll_event() {
-        match (&event, task) {
-            (Event::Refused { refusal, .. }, _) => {
-                if args.json {
-                    println!("{}", json!({"error": {"code": refusal.code, "text": refusal.text}}));
-                }
-                complain(&format_args!("{}: {}", refusal.code, refusal.text));
-                return Some(Exit::Failed);
+fn judge(args: &CommandArgs, task: &Task, told: &Told) -> Option<Exit> {
+    match (&told.event, task) {
+        (Event::Lost { why: refusal, .. } | Event::Refused { refusal, .. }, _) => {
+            if args.json {
+                println!("{}", json!({"error": {"code": refusal.code, "text": refusal.text}}));
             }
-            (Event::Accepted { .. }, Task::Cancel(id)) => {
-                say(args, &json!({"id": id, "state": "canceled"}), "canceled");
-                return Some(Exit::Done);
-            }
-            (Event::Accepted { .. }, Task::Give(order)) if args.no_wait => {
-                let id = order.id.as_deref().unwrap_or_default();
-                say(args, &json!({"id": id, "state": "queued"}), id);
-                return Some(Exit::Done);
-            }
-            (Event::Heard(heard), Task::Give(order)) => {
-                if let What::Command { id, report } = &heard.what
-                    && Some(id) == order.id.as_ref()
-                {
-                    if !args.no_wait {
-                        say(args, &heard.to_json(), &clean(&progress(report)));
-                    }
-                    if let Some(exit) = outcome(report) {
-                        return Some(exit);
-                    }
-                }
-            }
-            _ => {}
+            complain(&format_args!("{}: {}", refusal.code, refusal.text));
+            Some(match refusal.code.as_str() {
+                "expired" => Exit::Expired,
+                "no_answer" => Exit::TimedOut,
+                _ => Exit::Failed,
+            })
         }
+        (Event::Accepted { .. }, Task::Cancel(id)) => {
+            say(args, &json!({"id": id, "state": "canceled"}), "canceled");
+            Some(Exit::Done)
+        }
+        (Event::Received { .. }, Task::Give { id, .. }) if args.no_wait => {
+            say(args, &json!({"id": id, "state": "queued"}), id);
+            Some(Exit::Done)
+        }
+        (Event::CommandResult { id, report }, Task::Give { id: given, .. }) if id == given => {
+            if !args.no_wait {
+                say(args, &told.to_json(), &clean(&progress(report)));
+            }
+            outcome(report)
+        }
+        (Event::Disconnected { why, .. }, _) => {
+            complain(&format_args!("{why}; trying again"));
+            None
+        }
+        _ => None,
     }
-    None
 }
 
-fn say(args: &CommandArgs, object: &serde_json::Value, text: &str) {
+fn say(args: &CommandArgs, object: &Value, text: &str) {
     if args.json {
         println!("{object}");
     } else {

@@ -1,13 +1,12 @@
 //! The household of the demo, set up as anybody would set one up: by the protocol. What is there already stays as it is.
 
 use super::devices::run::{Kind, Runner};
-use super::model::event::Event;
-use super::model::wire::{Refusal, What};
-use super::options::{Options, Secret, Security, Target};
+use super::options::Options;
 use super::place::Purpose;
 use super::session::{Session, SessionError, Step};
 use crate::cli::serve::DEMO_PASSWORD;
-use rumqttc::v5::mqttbytes::QoS;
+use parlor_client::model::wire::Refusal;
+use parlor_client::{AskError, Event, Filter, Listen, Scheme, Secret, Target};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,8 +21,6 @@ const OWNER: &str = "alice";
 const MEMBERS: [&str; 3] = ["bob", "lamp", "thermo1"];
 /// How long the whole set-up may take.
 const SET_UP: Duration = Duration::from_secs(20);
-/// How long the answer to one request may take.
-const ANSWER: Duration = Duration::from_secs(5);
 
 /// The household could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +68,7 @@ fn options(address: SocketAddr, user: &str, terminal: &str) -> Options {
         SocketAddr::V6(address) => format!("[{}]", address.ip()),
     };
     Options {
-        target: Target { host, port: address.port(), security: Security::None },
+        target: Target { scheme: Scheme::Mqtt, host, port: address.port(), path: String::new() },
         user: user.to_owned(),
         password: Secret(DEMO_PASSWORD.to_owned()),
         ca: None,
@@ -143,50 +140,30 @@ struct Visitor {
 impl Visitor {
     async fn enter(address: SocketAddr, user: &'static str) -> Result<Self, SetUpError> {
         let filters = ["group/res", "contact/res", "convs/res", "err"]
-            .map(|below| (format!("im/v1/me/{below}"), QoS::AtLeastOnce))
+            .map(|below| Filter::at_least_once(format!("im/v1/me/{below}")))
             .into();
-        let mut session =
-            Session::start(&options(address, user, &format!("demo-set-up-{user}")), Purpose::Once, filters)?;
-        match session.step().await {
-            Step::Connected => Ok(Self { user, session }),
-            Step::NoBroker { why, .. } | Step::Lost { why, .. } => Err(SetUpError::Connection { user, why }),
-            Step::Ended(error) => Err(SetUpError::Connection { user, why: error.to_string() }),
-            Step::Heard { .. } => Ok(Self { user, session }),
+        let options = options(address, user, &format!("demo-set-up-{user}"));
+        let mut session = Session::start(&options, Purpose::Once, Listen::Only(filters)).await?;
+        loop {
+            match session.step().await {
+                Step::Told(told) if told.event == Event::Connected => return Ok(Self { user, session }),
+                Step::Told(_) => {}
+                Step::NoBroker { why, .. } => return Err(SetUpError::Connection { user, why }),
+                Step::Ended(error) => return Err(SetUpError::Connection { user, why: error.to_string() }),
+            }
         }
     }
 
     /// Asks, and waits for the answer.
     async fn ask(&mut self, below: &str, payload: Value) -> Result<Value, SetUpError> {
-        let user = self.user;
-        let silent = || SetUpError::Silent { user, re: below.to_owned() };
-        let Ok(Some(id)) = self.session.messenger.ask(below, payload) else { return Err(silent()) };
-        timeout(ANSWER, self.answer(below, &id)).await.unwrap_or_else(|_| Err(silent()))
-    }
-
-    async fn answer(&mut self, below: &str, id: &str) -> Result<Value, SetUpError> {
-        let user = self.user;
-        loop {
-            match self.session.step().await {
-                Step::Heard { .. } | Step::Connected => {}
-                Step::NoBroker { why, .. } | Step::Lost { why, .. } => {
-                    return Err(SetUpError::Connection { user, why });
-                }
-                Step::Ended(error) => return Err(SetUpError::Connection { user, why: error.to_string() }),
+        let (user, re) = (self.user, below.to_owned());
+        self.session.client.ask(below, payload).await.map_err(|error| match error {
+            AskError::Refused { code, text } => {
+                SetUpError::Refused { user, re, refusal: Refusal { code, text, id: None } }
             }
-            while let Some(event) = self.session.messenger.poll_event() {
-                match event {
-                    Event::Refused { refusal, .. } => {
-                        return Err(SetUpError::Refused { user, re: below.to_owned(), refusal });
-                    }
-                    Event::Heard(heard) => {
-                        if matches!(&heard.what, What::Answer { id: Some(found), .. } if found == id) {
-                            return Ok(heard.body);
-                        }
-                    }
-                    _ => {}
-                }
-            }
-        }
+            AskError::Silent(_) => SetUpError::Silent { user, re },
+            error => SetUpError::Connection { user, why: error.to_string() },
+        })
     }
 
     async fn leave(self) {

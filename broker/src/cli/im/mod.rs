@@ -1,13 +1,11 @@
-//! Messaging from the command line. `model` is what a client knows, without sockets or clocks; `connect` is its connection;
-//! each command is a file that joins the two.
+//! Messaging from the command line, by means of `parlor-client`: `session` is a client under the name its terminal keeps, and
+//! each command is a file that uses one.
 
 pub(in crate::cli) mod chat;
 mod clock;
 pub(in crate::cli) mod command;
-mod connect;
 pub(in crate::cli) mod devices;
 pub(in crate::cli) mod household;
-pub(crate) mod model;
 pub(in crate::cli) mod options;
 mod place;
 pub(in crate::cli) mod send;
@@ -33,7 +31,7 @@ fn runtime() -> Result<Runtime, SessionError> {
     Builder::new_current_thread().enable_all().build().map_err(SessionError::Runtime)
 }
 
-fn options_or_exit(args: &ConnectArgs, environment: &[(String, String)]) -> Result<Options, Exit> {
+pub(in crate::cli) fn options_or_exit(args: &ConnectArgs, environment: &[(String, String)]) -> Result<Options, Exit> {
     args.options(environment).map_err(|error| {
         complain(&error);
         Exit::Usage

@@ -2,7 +2,7 @@
 
 use crate::cli::prompt::{PromptError, hidden};
 use clap::Args;
-use std::fmt;
+use parlor_client::{Secret, Target, TargetError};
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use toml::de::DeTable;
 /// Which broker, and who one is there.
 #[derive(Debug, Args, Default, Clone)]
 pub(in crate::cli) struct ConnectArgs {
-    /// The broker: `mqtt://HOST[:PORT]` or `mqtts://HOST[:PORT]`. Default: `mqtt://127.0.0.1`.
+    /// The broker: `SCHEME://HOST[:PORT]`; scheme mqtt, mqtts, ws, wss, mqtt+quic, parlor, parlor+tcp or parlor+tls.
+    /// Default: `mqtt://127.0.0.1`.
     #[arg(long, value_name = "URL", help_heading = "Connection")]
     pub url: Option<String>,
     /// The account to log in as.
@@ -20,7 +21,7 @@ pub(in crate::cli) struct ConnectArgs {
     /// Read the password from the first line of standard input. Otherwise `PARLOR_PASSWORD`, the configuration file, or asked for.
     #[arg(long, help_heading = "Connection")]
     pub password_stdin: bool,
-    /// With `mqtts://`: certificates (PEM) of the authorities to trust, instead of the system's.
+    /// Where the broker shows a certificate: those of the authorities (PEM) to trust instead of the system's.
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     pub ca: Option<PathBuf>,
     /// MQTT client identifier, which names this terminal of the account. Default: one kept for this user and machine.
@@ -46,17 +47,7 @@ read it (chmod 600). PARLOR_PASSWORD holds the password for one command. Passwor
         )
     };
 }
-pub(super) use connection_help;
-
-/// A text nobody should see.
-#[derive(Clone, PartialEq, Eq)]
-pub(in crate::cli) struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
+pub(in crate::cli) use connection_help;
 
 /// Everything needed for a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,36 +59,13 @@ pub(in crate::cli) struct Options {
     pub terminal: Option<String>,
 }
 
-/// An address to connect to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) struct Target {
-    pub host: String,
-    pub port: u16,
-    pub security: Security,
-}
-
-/// Whether the connection is encrypted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Security {
-    None,
-    Tls,
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = match self.security {
-            Security::None => "mqtt",
-            Security::Tls => "mqtts",
-        };
-        write!(f, "{scheme}://{}:{}", self.host, self.port)
-    }
-}
-
 /// The connection is not described well enough.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum OptionsError {
-    #[error("`{url}` is not the address of a broker: {why}; write --url mqtt://HOST:1883 or --url mqtts://HOST:8883")]
-    Url { url: String, why: &'static str },
+    #[error(transparent)]
+    Url(#[from] TargetError),
+    #[error("{scheme}://…: user name and password do not belong into --url, where others see them: use --user")]
+    Credentials { scheme: &'static str },
     #[error("who are you? name the account with --user, or as `user = \"…\"` in {}", .0.display())]
     NoUser(PathBuf),
     #[error(
@@ -136,7 +104,7 @@ impl ConnectArgs {
             _ => File::load(&path, is_named)?,
         };
         let url = self.url.clone().or(file.url).unwrap_or_else(|| "mqtt://127.0.0.1".to_owned());
-        let target = Target::parse(&url)?;
+        let target = target(&url)?;
         let terminal = self.terminal.clone().or(file.terminal);
         if let Some(name) = &terminal
             && (name.is_empty() || name.chars().count() > 64 || name.chars().any(char::is_control))
@@ -161,7 +129,7 @@ impl ConnectArgs {
 }
 
 fn demo_password(account: &str, target: &Target) -> Result<String, OptionsError> {
-    let host = target.host.trim_matches(['[', ']']);
+    let host = target.bare_host();
     let is_here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     if !is_here {
         return Err(OptionsError::DemoElsewhere(target.clone()));
@@ -191,43 +159,13 @@ fn ask(user: &str, path: PathBuf) -> Result<String, OptionsError> {
     hidden(&format!("Password of {user}: ")).map_err(|error| OptionsError::Password { error, path })
 }
 
-impl Target {
-    /// Reads a URL.
-    pub fn parse(url: &str) -> Result<Self, OptionsError> {
-        let bad = |why| OptionsError::Url { url: url.to_owned(), why };
-        let (scheme, rest) = url.split_once("://").ok_or_else(|| bad("it has no scheme"))?;
-        let (security, standard) = match scheme {
-            "mqtt" => (Security::None, 1883),
-            "mqtts" => (Security::Tls, 8883),
-            "ws" | "wss" => return Err(bad("these commands speak MQTT over TCP and TLS, not over WebSocket")),
-            _ => return Err(bad("its scheme is neither mqtt nor mqtts")),
-        };
-        let authority = rest.strip_suffix('/').unwrap_or(rest);
-        if authority.contains('@') {
-            return Err(OptionsError::Url {
-                // It may hold a password.
-                url: format!("{scheme}://…"),
-                why: "user name and password do not belong there: use --user",
-            });
-        }
-        if authority.contains(['/', '?', '#']) {
-            return Err(bad("it has a path"));
-        }
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => {
-                (host, port.parse().map_err(|_| bad("its port is no number from 1 to 65535"))?)
-            }
-            _ => (authority, standard),
-        };
-        let is_bracketed = host.starts_with('[') && host.ends_with(']');
-        if host.is_empty() || host.contains(char::is_whitespace) || (host.contains(':') && !is_bracketed) || port == 0 {
-            return Err(bad("its host or port is missing or wrong"));
-        }
-        if is_bracketed && security == Security::Tls {
-            return Err(bad("a certificate needs a host name to be checked against"));
-        }
-        Ok(Self { host: host.to_owned(), port, security })
+/// Reads a URL, which names nobody.
+fn target(url: &str) -> Result<Target, OptionsError> {
+    let (target, named) = Target::parse(url)?;
+    if named.user.is_some() || named.password.is_some() {
+        return Err(OptionsError::Credentials { scheme: target.scheme.word() });
     }
+    Ok(target)
 }
 
 /// What the client's configuration file says.
@@ -296,30 +234,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read() {
-        let check = |url: &str, expect: &str| assert_eq!(Target::parse(url).unwrap().to_string(), expect);
-        check("mqtt://127.0.0.1", "mqtt://127.0.0.1:1883");
-        check("mqtt://home.lan:1884/", "mqtt://home.lan:1884");
-        check("mqtts://home.lan", "mqtts://home.lan:8883");
-        check("mqtt://[::1]", "mqtt://[::1]:1883");
-        check("mqtt://[::1]:1884", "mqtt://[::1]:1884");
-    }
-
-    #[test]
-    fn wrong_addresses_are_explained() {
-        let check = |url: &str, word: &str| {
-            let text = Target::parse(url).unwrap_err().to_string();
-            assert!(text.contains(word) && text.contains("--url mqtt://"), "{text}");
-        };
-        check("127.0.0.1", "no scheme");
-        check("http://a", "neither mqtt nor mqtts");
-        check("ws://a/mqtt", "not over WebSocket");
-        check("mqtt://a:70000", "port");
-        check("mqtt://:1883", "host");
-        check("mqtt://::1", "host");
-        check("mqtt://a/b", "path");
-        check("mqtts://[::1]", "host name");
-        let text = Target::parse("mqtt://alice:geheim@a").unwrap_err().to_string();
+    fn every_road_has_its_scheme_and_nobody_is_named_in_it() {
+        for scheme in parlor_client::Scheme::ALL {
+            let read = target(&format!("{}://home.lan", scheme.word())).unwrap();
+            assert_eq!((read.scheme, read.port), (scheme, scheme.port()));
+        }
+        let text = target("http://a").unwrap_err().to_string();
+        assert!(text.contains("parlor+tls") && text.contains("mqtt://127.0.0.1"), "{text}");
+        let text = target("mqtt://alice:geheim@a").unwrap_err().to_string();
         assert!(text.contains("--user") && !text.contains("geheim"), "{text}");
     }
 

@@ -56,8 +56,8 @@ impl Place {
     }
 
     fn take_in(state: &Path, options: &Options, purpose: Purpose) -> Result<Self, PlaceError> {
-        let target = &options.target;
-        let broker = format!("{}_{}", target.host.trim_matches(['[', ']']).replace(':', "."), target.port);
+        // Whichever road one takes, it is the same terminal.
+        let broker = options.target.bare_host().replace(':', ".");
         let user: String = options.user.chars().map(|c| if c == '/' { '_' } else { c }).collect();
         let directory = state.join("parlor/terminals").join(broker).join(user);
         std::fs::create_dir_all(&directory).map_err(|error| PlaceError::File { path: directory.clone(), error })?;
@@ -124,13 +124,13 @@ pub(super) fn random() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::im::options::{Secret, Target};
+    use parlor_client::{Secret, Target};
 
     #[test]
     fn a_name_stays_and_is_held_by_one() {
         let state = std::env::temp_dir().join(format!("parlor-place-{}", std::process::id()));
         let options = |user: &str| Options {
-            target: Target::parse("mqtt://[::1]").unwrap(),
+            target: Target::parse("mqtt://[::1]").unwrap().0,
             user: user.into(),
             password: Secret(String::new()),
             ca: None,

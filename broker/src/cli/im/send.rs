@@ -1,16 +1,15 @@
 //! `parlor send`: one message, and what became of it.
 
-use super::model::conversation::Tick;
-use super::model::event::Event;
-use super::model::up::{Draft, is_address, is_client_id};
-use super::model::wire::{Refusal, What};
 use super::options::{ConnectArgs, Options, connection_help};
 use super::place::Purpose;
 use super::session::{Session, SessionError, Step};
-use super::{no_broker, now_ms, options_or_exit, runtime};
+use super::{no_broker, options_or_exit, runtime};
 use crate::cli::{Exit, complain};
 use clap::{Args, ValueEnum};
-use rumqttc::v5::mqttbytes::QoS;
+use parlor_client::model::conversation::Tick;
+use parlor_client::model::up::{is_address, is_client_id};
+use parlor_client::model::wire::Refusal;
+use parlor_client::{Draft, Event, Filter, Listen};
 use serde_json::{Value, json};
 use std::io::{self, Read};
 use std::time::Duration;
@@ -163,12 +162,18 @@ async fn deliver(args: &SendArgs, draft: &Draft, options: &Options) -> Result<Ex
     let filters = match args.wait {
         // At QoS 0 this program is nobody who has received anything: it reads no messages, so it must not be said that it did.
         Some(_) => {
-            ["receipt", "bounce"].map(|what| (format!("im/v1/me/in/{}/{what}", args.addr), QoS::AtMostOnce)).into()
+            ["receipt", "bounce"].map(|what| Filter::at_most_once(format!("im/v1/me/in/{}/{what}", args.addr))).into()
         }
         None => Vec::new(),
     };
-    let mut session = Session::start(options, Purpose::Once, filters)?;
-    let Ok(id) = session.messenger.send(&args.addr, draft, now_ms()) else { return Ok(Exit::Failed) };
+    let mut session = Session::start(options, Purpose::Once, Listen::Only(filters)).await?;
+    let id = match session.client.send(&args.addr, draft.clone()).await {
+        Ok(id) => id,
+        Err(error) => {
+            complain(&error);
+            return Ok(Exit::Failed);
+        }
+    };
     let mut sent = Sent { id, seq: None, dup: false };
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
     let exit = loop {
@@ -180,10 +185,9 @@ async fn deliver(args: &SendArgs, draft: &Draft, options: &Options) -> Result<Ex
                 break Exit::TimedOut;
             }
             Ok(Step::NoBroker { why, .. }) => break no_broker(options, &why),
-            Ok(Step::Lost { why, .. }) => complain(&format_args!("{why}; trying again")),
             Ok(Step::Ended(error)) => return Err(error.into()),
-            Ok(Step::Connected | Step::Heard { .. }) => {
-                if let Some(exit) = judge(args, &mut session, &mut sent) {
+            Ok(Step::Told(told)) => {
+                if let Some(exit) = judge(args, &session, &mut sent, told.event) {
                     break exit;
                 }
             }
@@ -196,38 +200,34 @@ async fn deliver(args: &SendArgs, draft: &Draft, options: &Options) -> Result<Ex
     Ok(exit)
 }
 
-fn judge(args: &SendArgs, session: &mut Session, sent: &mut Sent) -> Option<Exit> {
-    while let Some(event) = session.messenger.poll_event() {
-        match event {
-            Event::Accepted { id: Some(id), seq, dup, .. } if id == sent.id => {
-                (sent.seq, sent.dup) = (seq, dup);
-                if let (Some(seq), false) = (seq, args.json) {
-                    println!("{seq}");
-                }
-                if dup && args.id.is_some() {
-                    eprintln!("parlor: the broker had it already");
-                }
-                if args.wait.is_none() || seq.is_none() {
-                    return Some(Exit::Done);
-                }
+fn judge(args: &SendArgs, session: &Session, sent: &mut Sent, event: Event) -> Option<Exit> {
+    match event {
+        Event::Received { id, seq, dup, .. } if id == sent.id => {
+            (sent.seq, sent.dup) = (seq, dup);
+            if let (Some(seq), false) = (seq, args.json) {
+                println!("{seq}");
             }
-            Event::Refused { refusal, .. } => return Some(refused(args, &refusal)),
-            Event::Heard(heard) => {
-                if let What::Bounce { refusal, .. } = heard.what
-                    && refusal.id.as_deref() == Some(&sent.id)
-                {
-                    return Some(refused(args, &refusal));
-                }
+            if dup && args.id.is_some() {
+                eprintln!("parlor: the broker had it already");
             }
-            _ => {}
+            if args.wait.is_none() || seq.is_none() {
+                return Some(Exit::Done);
+            }
         }
+        Event::Lost { why: refusal, .. } | Event::Refused { refusal, .. } => return Some(refused(args, &refusal)),
+        Event::Bounce { refusal, .. } if refusal.id.as_deref() == Some(&sent.id) => {
+            return Some(refused(args, &refusal));
+        }
+        Event::Disconnected { why, .. } => complain(&format_args!("{why}; trying again")),
+        _ => {}
     }
     let (wait, seq) = (args.wait?, sent.seq?);
     let wanted = match wait {
         Wait::Delivered => Tick::Delivered,
         Wait::Read => Tick::Read,
     };
-    let reached = session.messenger.conversation(&args.addr).is_some_and(|c| c.tick(seq) >= wanted);
+    let tick = session.client.with(|messenger| messenger.conversation(&args.addr).map(|c| c.tick(seq)));
+    let reached = tick.is_some_and(|tick| tick >= wanted);
     if reached && !args.json {
         println!("{}", wait.word());
     }

@@ -1,15 +1,14 @@
 //! `parlor watch`: everything that happens, a line each.
 
 use super::clock::Zone;
-use super::model::event::Event;
-use super::model::up::is_address;
-use super::model::wire::What;
 use super::options::{ConnectArgs, Options, connection_help};
 use super::place::Purpose;
-use super::session::{Session, SessionError, Step, everything};
+use super::session::{Session, SessionError, Step};
 use super::{no_broker, now_ms, options_or_exit, runtime, until_told_to_end, words};
 use crate::cli::{Exit, complain};
 use clap::Args;
+use parlor_client::model::up::is_address;
+use parlor_client::{Event, Listen, Told};
 use std::io::{self, Write};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -71,7 +70,7 @@ pub(in crate::cli) fn watch(args: &WatchArgs, environment: &[(String, String)]) 
 }
 
 async fn follow(args: &WatchArgs, options: &Options) -> Result<Exit, SessionError> {
-    let mut session = Session::start(options, Purpose::Watch, everything())?;
+    let mut session = Session::start(options, Purpose::Watch, Listen::All).await?;
     let zone = Zone::local();
     let mut left = args.count.unwrap_or(u64::MAX);
     let end = args.secs.map(|secs| Instant::now() + Duration::from_secs(secs));
@@ -90,26 +89,23 @@ async fn follow(args: &WatchArgs, options: &Options) -> Result<Exit, SessionErro
             () = &mut over => break if args.count.is_some() { Exit::TimedOut } else { Exit::Done },
             () = &mut told => break Exit::Done,
         };
-        let is_retained = match step {
+        let told = match step {
             Step::NoBroker { why, .. } => break no_broker(options, &why),
             Step::Ended(error) => return Err(error.into()),
-            Step::Heard { is_retained } => is_retained,
-            Step::Connected | Step::Lost { .. } => false,
+            Step::Told(told) => told,
         };
-        while let Some(event) = session.messenger.poll_event() {
-            if left == 0 || !concerns(args, &event) {
-                continue;
-            }
-            let line = if args.json { Some(event.to_json().to_string()) } else { words::line(&event, &zone, now_ms()) };
-            let Some(line) = line else { continue };
-            if writeln!(io::stdout(), "{line}").is_err() {
-                // Whoever read this has had enough.
-                left = 0;
-            }
-            let is_news = !is_retained && matches!(event, Event::Heard(_));
-            left = left.saturating_sub(u64::from(is_news));
+        if !concerns(args, &told) {
+            continue;
         }
-        if left == 0 {
+        let line = if args.json { Some(told.to_json().to_string()) } else { words::line(&told, &zone, now_ms()) };
+        let Some(line) = line else { continue };
+        let is_own = matches!(
+            told.event,
+            Event::Connected | Event::Disconnected { .. } | Event::Missed { .. } | Event::Unreadable { .. }
+        );
+        left = left.saturating_sub(u64::from(!told.is_retained && !is_own));
+        // Whoever read this may have had enough.
+        if writeln!(io::stdout(), "{line}").is_err() || left == 0 {
             break Exit::Done;
         }
     };
@@ -117,9 +113,8 @@ async fn follow(args: &WatchArgs, options: &Options) -> Result<Exit, SessionErro
     Ok(exit)
 }
 
-fn concerns(args: &WatchArgs, event: &Event) -> bool {
-    let Event::Heard(heard) = event else { return true };
-    if let What::Message { message, .. } | What::Sent { message, .. } = &heard.what
+fn concerns(args: &WatchArgs, told: &Told) -> bool {
+    if let Event::Message { message, .. } | Event::Sent { message, .. } = &told.event
         && message.backfill
         && !args.backfill
     {
@@ -128,28 +123,29 @@ fn concerns(args: &WatchArgs, event: &Event) -> bool {
     if args.addr.is_empty() {
         return true;
     }
-    let with = match &heard.what {
-        What::Message { with, .. }
-        | What::Receipt { with, .. }
-        | What::Recall { with, .. }
-        | What::Edit { with, .. }
-        | What::Contact { with, .. }
-        | What::Typing { with, .. }
-        | What::Stream { with, .. }
-        | What::Bounce { with, .. }
-        | What::Sent { with, .. }
-        | What::Conversation { with, .. }
-        | What::Presence { with, .. } => with,
-        What::Command { report, .. } => &report.device,
-        What::State { device, .. } => device,
-        What::Order { order, .. } => &order.from,
-        What::Refused { .. } => return true,
-        What::Gap { .. }
-        | What::Head { .. }
-        | What::Answer { .. }
-        | What::Delta { .. }
-        | What::Gone { .. }
-        | What::Other { .. } => return false,
+    let with = match &told.event {
+        Event::Message { with, .. }
+        | Event::Receipt { with, .. }
+        | Event::Recall { with, .. }
+        | Event::Edit { with, .. }
+        | Event::Contact { with, .. }
+        | Event::Typing { with, .. }
+        | Event::Stream { with, .. }
+        | Event::Bounce { with, .. }
+        | Event::Sent { with, .. }
+        | Event::Conversation { with, .. }
+        | Event::Presence { with, .. } => with,
+        Event::CommandResult { report, .. } => &report.device,
+        Event::State { device, .. } => device,
+        Event::Command { order, .. } => &order.from,
+        Event::Gap { .. }
+        | Event::Head { .. }
+        | Event::Answer { .. }
+        | Event::Delta { .. }
+        | Event::Gone { .. }
+        | Event::Other { .. } => return false,
+        // What concerns this client itself.
+        _ => return true,
     };
     args.addr.iter().any(|addr| addr == with)
 }

@@ -1,8 +1,8 @@
 //! Events in words, one line each; and arguments of commands out of words.
 
 use super::clock::Zone;
-use super::model::event::Event;
-use super::model::wire::{Heard, Message, Refusal, Report, What};
+use parlor_client::model::wire::{Message, Refusal, Report};
+use parlor_client::{Event, Told};
 use serde_json::{Map, Value};
 
 /// Control characters have no business on somebody's terminal: each becomes a space or a mark.
@@ -20,16 +20,15 @@ pub(super) fn clean(text: &str) -> String {
 }
 
 /// What happened, for a person; `None`: nothing a person would want to read.
-pub(super) fn line(event: &Event, zone: &Zone, now: u64) -> Option<String> {
+pub(super) fn line(told: &Told, zone: &Zone, now: u64) -> Option<String> {
     let time = zone.time(now);
-    let text = match event {
+    let text = match &told.event {
         Event::Connected => "connected".to_owned(),
-        Event::Disconnected { why } => format!("disconnected: {why}"),
-        Event::Accepted { .. } => return None,
-        Event::Refused { re, refusal } => refused(re, refusal),
+        Event::Disconnected { why, .. } => format!("disconnected: {why}"),
+        Event::Lost { re, why: refusal, .. } | Event::Refused { re, refusal } => refused(re, refusal),
         Event::Unreadable { text } => text.clone(),
-        Event::Lost { events } => format!("{events} events came faster than they could be shown and are left out"),
-        Event::Heard(heard) => return heard_line(heard, zone, &time).map(|text| clean(&text)),
+        Event::Missed { events } => format!("{events} events came faster than they could be shown and are left out"),
+        _ => return heard(told, zone, &time).map(|text| clean(&text)),
     };
     Some(clean(&format!("{time} {text}")))
 }
@@ -39,23 +38,23 @@ pub(super) fn refused(re: &str, refusal: &Refusal) -> String {
     format!("refused ({}): {} [{re}]", refusal.code, refusal.text)
 }
 
-fn heard_line(heard: &Heard, zone: &Zone, now: &str) -> Option<String> {
-    Some(match &heard.what {
-        What::Message { with, message } => said(zone, with, message),
-        What::Sent { with, message, .. } => {
+fn heard(told: &Told, zone: &Zone, now: &str) -> Option<String> {
+    Some(match &told.event {
+        Event::Message { with, message } => said(zone, with, message),
+        Event::Sent { with, message, .. } => {
             format!("{} -> {with} #{}: {}", zone.time(message.ts), message.seq, message.shown())
         }
-        What::Receipt { with, receipt } => match (receipt.own, receipt.of) {
+        Event::Receipt { with, receipt } => match (receipt.own, receipt.of) {
             (true, _) => format!("{now} {with}: read up to #{} on another terminal", receipt.read),
             (false, Some(of)) => {
                 format!("{now} {with}: #{} is with {} of {of}, read by {}", receipt.seq, receipt.recv, receipt.read)
             }
             (false, None) => format!("{now} {with}: has up to #{}, has read up to #{}", receipt.recv, receipt.read),
         },
-        What::Recall { with, seq, by } => format!("{now} {with}: {by} recalled #{seq}"),
-        What::Edit { with, message } => format!("{now} {with}: #{} now reads: {}", message.seq, message.shown()),
-        What::Contact { with, op, own: true, .. } => format!("{now} {with}: contact {op}, on another terminal"),
-        What::Contact { with, op, text, .. } => {
+        Event::Recall { with, seq, by } => format!("{now} {with}: {by} recalled #{seq}"),
+        Event::Edit { with, message } => format!("{now} {with}: #{} now reads: {}", message.seq, message.shown()),
+        Event::Contact { with, op, own: true, .. } => format!("{now} {with}: contact {op}, on another terminal"),
+        Event::Contact { with, op, text, .. } => {
             let text = text.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
             match op.as_str() {
                 "request" => format!("{now} {with} asks to be your contact{text}"),
@@ -63,29 +62,30 @@ fn heard_line(heard: &Heard, zone: &Zone, now: &str) -> Option<String> {
                 op => format!("{now} {with}: contact {op}{text}"),
             }
         }
-        What::Typing { with, from, typing: true } if with == from => format!("{now} {from} is typing"),
-        What::Typing { with, from, typing: true } => format!("{now} {from} is typing to {with}"),
-        What::Typing { .. } => return None,
-        What::Stream { with, name, payload } => format!("{now} {with} {name} = {}", String::from_utf8_lossy(payload)),
-        What::Bounce { with, refusal, .. } => {
+        Event::Typing { with, from, typing: true } if with == from => format!("{now} {from} is typing"),
+        Event::Typing { with, from, typing: true } => format!("{now} {from} is typing to {with}"),
+        Event::Typing { .. } => return None,
+        Event::Stream { with, name, payload } => format!("{now} {with} {name} = {}", String::from_utf8_lossy(payload)),
+        Event::Bounce { with, refusal, .. } => {
             format!("{now} {with}: did not get there ({}): {}", refusal.code, refusal.text)
         }
-        What::Gap { from, to, why } => format!("{now} mailbox entries {from} to {to} are gone: {why}"),
-        What::Refused { re, refusal } => format!("{now} {}", refused(re, refusal)),
-        What::Command { id, report } => format!("{now} {} {} {}: {}", report.device, report.name, id, progress(report)),
-        What::Presence { presence, .. } if presence.state.is_empty() => return None,
-        What::Presence { with, presence } => {
+        Event::Gap { from, to, why } => format!("{now} mailbox entries {from} to {to} are gone: {why}"),
+        Event::CommandResult { id, report } => {
+            format!("{now} {} {} {}: {}", report.device, report.name, id, progress(report))
+        }
+        Event::Presence { presence, .. } if presence.state.is_empty() => return None,
+        Event::Presence { with, presence } => {
             let until = presence.until.map(|until| format!(" until {}", zone.time(until))).unwrap_or_default();
             format!("{now} {with} is {}{until}", presence.state)
         }
-        What::State { device, state } => {
+        Event::State { device, state } => {
             let by = state.by.as_ref().map(|by| format!(" (by {by})")).unwrap_or_default();
             format!("{now} {device} = {}{by}", Value::Object(state.reported.clone()))
         }
-        What::Order { name, order, .. } => format!("{now} {} commands {name} {}", order.from, order.args),
-        What::Delta { desired, .. } => format!("{now} desired: {}", Value::Object(desired.clone())),
-        What::Answer { re, .. } => format!("{now} {re}: {}", heard.body),
-        What::Head { .. } | What::Conversation { .. } | What::Gone { .. } | What::Other { .. } => return None,
+        Event::Command { name, order, .. } => format!("{now} {} commands {name} {}", order.from, order.args),
+        Event::Delta { desired, .. } => format!("{now} desired: {}", Value::Object(desired.clone())),
+        Event::Answer { re, .. } => format!("{now} {re}: {}", told.body),
+        _ => return None,
     })
 }
 
@@ -97,8 +97,11 @@ fn said(zone: &Zone, with: &str, message: &Message) -> String {
 /// Where a command is, in words.
 pub(super) fn progress(report: &Report) -> String {
     let mut text = report.state.clone();
-    if let Some(result) = &report.result {
-        text.push_str(&format!(" {result}"));
+    let percent = report.result.as_ref().and_then(|result| result["progress"].as_u64());
+    match (percent, &report.result) {
+        (Some(percent), _) if report.state == "running" => text.push_str(&format!(" {percent} %")),
+        (_, Some(result)) => text.push_str(&format!(" {result}")),
+        (_, None) => {}
     }
     if let Some(said) = &report.text {
         text.push_str(&format!(" ({said})"));
@@ -143,14 +146,14 @@ pub(super) enum ArgumentsError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::im::model::wire;
+    use parlor_client::model::wire;
     use serde_json::json;
 
     #[test]
     fn events_become_lines() {
         let check = |topic: &str, payload: &str, expect: Option<&str>| {
             let heard = wire::read(&format!("im/v1/{topic}"), payload.as_bytes()).unwrap();
-            assert_eq!(line(&Event::Heard(Box::new(heard)), &Zone::default(), 3_723_000).as_deref(), expect);
+            assert_eq!(line(&heard, &Zone::default(), 3_723_000).as_deref(), expect);
         };
         let text = r#"{"seq":12,"from":"bob","ts":60000,"text":"hi\u001b[2J\nall"}"#;
         check("me/in/bob/msg", text, Some("00:01:00 bob #12: hi\u{FFFD}[2J all"));

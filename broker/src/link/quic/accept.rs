@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long the end of a connection may take to reach its peer when the broker ends.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -33,7 +33,7 @@ pub struct NewQuic {
     pub send: SendStream,
     /// Its half.
     pub recv: RecvStream,
-    /// Set if the first flight of a returning client (0-RTT) brought the stream; ends when the handshake is complete.
+    /// Set if the first flight of a returning client (0-RTT) brought the stream.
     pub early: Option<Early>,
     /// Whether frames of the native link are spoken, and not MQTT.
     pub native: bool,
@@ -46,12 +46,15 @@ pub struct NewQuic {
 }
 
 /// A handshake that is not complete yet.
-pub struct Early(ZeroRttAccepted);
+pub struct Early {
+    complete: ZeroRttAccepted,
+    deadline: Instant,
+}
 
 impl Early {
-    /// Ends when the handshake is complete, or has failed.
-    pub async fn complete(self) {
-        self.0.await;
+    /// Ends when the handshake is complete or has failed: true, or when it has taken too long: false.
+    pub async fn complete(self) -> bool {
+        timeout_at(self.deadline, self.complete).await.is_ok()
     }
 }
 
@@ -230,7 +233,7 @@ fn admit(
     let (config, out) = (Arc::clone(config), out.clone());
     handshakes.begin(peer, move |since, stage| async move {
         let deadline = since + options.connect_timeout;
-        let work = handshake(incoming, peer, config, &options, &stage, &out);
+        let work = handshake(incoming, peer, config, deadline, &options, &stage, &out);
         let done = timeout_at(deadline, work).await;
         if let Err(event) = done.unwrap_or(Err(QuicEvent::Late { peer })) {
             (options.report)(event);
@@ -243,6 +246,7 @@ async fn handshake(
     incoming: Incoming,
     peer: SocketAddr,
     config: Arc<ServerConfig>,
+    deadline: Instant,
     options: &QuicOptions,
     stage: &AtomicU8,
     out: &mpsc::Sender<NewConnection>,
@@ -285,7 +289,7 @@ async fn handshake(
     let place = out.reserve().await.map_err(|_| failed(ConnectionError::LocallyClosed))?;
     place.send(NewConnection::Quic(Box::new(NewQuic {
         native: protocol == NATIVE_ALPN.as_bytes(),
-        early: (!is_complete && recv.is_0rtt()).then_some(Early(complete)),
+        early: (!is_complete && recv.is_0rtt()).then_some(Early { complete, deadline }),
         connection,
         send,
         recv,

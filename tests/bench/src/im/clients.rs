@@ -46,7 +46,7 @@ pub(super) struct Clients {
 }
 
 /// A token that lets an account in, signed with the broker's key.
-pub(super) fn token(key: &[u8], account: &str) -> String {
+pub(crate) fn token(key: &[u8], account: &str) -> String {
     let part = |text: &str| Base64UrlUnpadded::encode_string(text.as_bytes());
     let head = part(r#"{"alg":"HS256","typ":"JWT"}"#);
     // The one who announces is one of the operator's people.

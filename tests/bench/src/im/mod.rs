@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+pub(crate) use clients::token;
+
 use crate::client::LoadError;
 use crate::process::{Process, ProcessError};
 

@@ -149,7 +149,8 @@ impl House {
         };
         match self.im.request(self.now, &origin, path, payload.as_bytes())? {
             Verdict::Done(done) => Ok(done),
-            other => panic!("{other:?}"),
+            Verdict::Later => Ok(Done::default()),
+            Verdict::Parked(token) => panic!("it waits for {token}"),
         }
     }
 

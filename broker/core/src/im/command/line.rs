@@ -1,7 +1,7 @@
 //! The line of a device: what goes out, what ends, who is told, what is forgotten.
 
 use super::super::model::{AccountNo, MailEntry, MailKind};
-use super::super::online::{Class, Note, Tag};
+use super::super::online::{Class, Note, Online, Tag};
 use super::super::{Asker, Im, ImTimer, row};
 use super::record::{Command, State};
 use crate::hub::Now;
@@ -19,11 +19,13 @@ impl Im {
         let Some(command) = queue.commands.get_mut(&no) else { return };
         debug_assert!(!command.state.is_outcome(), "an outcome is final");
         command.enter(state, now.wall_ms);
+        (command.told_ms, command.is_untold) = (now.ms, false);
         if state.is_outcome() {
             queue.open.remove(&no);
             self.counters.outcomes.add(state.text());
         }
         let (value, requester) = (command.encode(), command.requester);
+        self.withdraw_progress(device, no);
         self.put(row::COMMAND, device.0.into(), no, &value);
         if self.dir.accounts[requester.at()].removed {
             return;
@@ -43,21 +45,30 @@ impl Im {
     fn tell_requester(&mut self, device: AccountNo, no: u64, pos: u64) {
         let Some((topic, _)) = self.command_now(device, no, pos) else { return };
         let Some(command) = self.commands.get(device, no) else { return };
+        let sessions: Vec<(u32, u32)> = self.listeners_of(command, &topic, |o| !o.is_pushed());
+        for session in sessions {
+            self.tell_command(device, no, session, pos);
+        }
+    }
+
+    /// The sessions of the requester that want this topic of a command and are such ones.
+    pub(super) fn listeners_of(
+        &self,
+        command: &Command,
+        topic: &str,
+        is_one: impl Fn(&Online) -> bool,
+    ) -> Vec<(u32, u32)> {
         // A session that waits for the outcome at this very topic gets nothing else there.
         let waits = |session| {
-            command.asker.as_ref().is_some_and(|asker| asker.session == Some(session) && asker.topic == topic)
+            command.asker.as_ref().is_some_and(|asker| asker.session == Some(session) && *asker.topic == *topic)
         };
         let wants = |place: &u32| {
             let o = self.online.get(*place as usize)?;
             let session = (o.session, o.generation);
-            let is_told = !o.is_pushed() && o.wants_topic(Class::Res, &topic).is_some() && !waits(session);
+            let is_told = is_one(o) && o.wants_topic(Class::Res, topic).is_some() && !waits(session);
             is_told.then_some(session)
         };
-        let sessions: Vec<(u32, u32)> =
-            self.dir.accounts[command.requester.at()].online.iter().filter_map(wants).collect();
-        for session in sessions {
-            self.tell_command(device, no, session, pos);
-        }
+        self.dir.accounts[command.requester.at()].online.iter().filter_map(wants).collect()
     }
 
     /// Tells a session how a command is, once that is on disk.
@@ -156,7 +167,7 @@ impl Im {
     }
 
     /// Whether the latest state of a command is on disk.
-    fn is_command_on_disk(&self, command: &Command) -> bool {
+    pub(super) fn is_command_on_disk(&self, command: &Command) -> bool {
         let requester = &self.dir.accounts[command.requester.at()];
         requester.removed || command.pos < requester.mailbox.committed
     }
@@ -179,8 +190,12 @@ impl Im {
     fn withdraw_command(&mut self, device: AccountNo, no: u64) -> bool {
         let session = self.commands.get(device, no).and_then(|command| command.sent_to);
         let Some(place) = session.and_then(|session| self.live_session(session)) else { return false };
+        self.withdraw_note(place, Tag::Command { device, no })
+    }
+
+    /// Takes back what waits to be written to a connection; false: nothing does.
+    pub(super) fn withdraw_note(&mut self, place: u32, tag: Tag) -> bool {
         let Some(o) = self.online.get_mut(place as usize) else { return false };
-        let tag = Tag::Command { device, no };
         let Some(at) = o.notes.iter().position(|note| note.tag == tag) else { return false };
         if let Some(note) = o.notes.remove(at) {
             o.notes_bytes = o.notes_bytes.saturating_sub(note.payload.len() + note.topic.len() + 64);

@@ -140,9 +140,6 @@ impl Report {
         if report.state == State::Queued {
             return Err(Refusal::bad("\"state\" is missing: running, done, failed, rejected or unknown_outcome"));
         }
-        if report.state == State::Running && !report.result.is_empty() {
-            return Err(Refusal::bad("a command that is running has no \"result\" yet"));
-        }
         let (len, most) = (report.result.len() as u64, limits.im_command_result_bytes_max);
         if len > most {
             return Err(Refusal::new(Code::TooLarge, format!("the result has {len} bytes, the most is {most}")));

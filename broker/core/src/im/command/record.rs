@@ -97,7 +97,7 @@ pub(super) struct Command {
     pub(super) deadline_ms: u64,
     /// JSON text; empty once there is an outcome.
     pub(super) args: Rc<str>,
-    /// JSON text of the outcome; empty: none.
+    /// JSON text of the outcome, or how far it is; empty: none.
     pub(super) result: Rc<str>,
     /// What the device says of the outcome, or while it runs.
     pub(super) text: Rc<str>,
@@ -107,6 +107,10 @@ pub(super) struct Command {
     pub(super) pos: u64,
     /// Session and generation that it was sent to.
     pub(super) sent_to: Option<(u32, u32)>,
+    /// When the requester was last told how far it is, by the clock that only moves forward.
+    pub(super) told_ms: u64,
+    /// The device has said more since then.
+    pub(super) is_untold: bool,
     /// The session that asked with a Response Topic: it gets the outcome there, if it is still there itself.
     pub(super) asker: Option<Asker>,
 }
@@ -129,6 +133,8 @@ impl Command {
             times: [0; PHASES],
             pos: 0,
             sent_to: None,
+            told_ms: 0,
+            is_untold: false,
             asker: None,
         }
     }

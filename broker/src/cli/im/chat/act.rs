@@ -1,8 +1,8 @@
 //! Does what a line asks for.
 
 use super::slash::Wish;
-use crate::cli::im::model::up::Draft;
-use crate::cli::im::model::{Messenger, OutboxFull};
+use parlor_client::model::up::Draft;
+use parlor_client::model::{Messenger, OutboxFull};
 use serde_json::json;
 
 /// It could not be done.

@@ -3,11 +3,11 @@
 use super::screen::{Style, width, wrap};
 use super::slash::COMMANDS;
 use super::view::{Glyphs, Note, Ui};
-use crate::cli::im::model::Messenger;
-use crate::cli::im::model::command::{Command, CommandState};
-use crate::cli::im::model::conversation::{Conversation, Tick, Unsent};
-use crate::cli::im::model::wire::Message;
 use crate::cli::im::words::clean;
+use parlor_client::model::Messenger;
+use parlor_client::model::command::{Command, CommandState};
+use parlor_client::model::conversation::{Conversation, Tick, Unsent};
+use parlor_client::model::wire::Message;
 
 /// A line: texts, each with its style.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
     use crate::cli::im::chat::view::ASCII;
     use crate::cli::im::clock::Zone;
-    use crate::cli::im::model::up::{Draft, Instruction};
+    use parlor_client::model::up::{Draft, Instruction};
     use serde_json::{Value, json};
 
     fn text(line: &Line) -> String {

@@ -10,12 +10,12 @@ mod terminal;
 mod tui;
 mod view;
 
-use super::model::up::is_address;
 use super::options::{ConnectArgs, connection_help};
 use super::session::SessionError;
 use super::{options_or_exit, runtime};
 use crate::cli::{Exit, complain};
 use clap::Args;
+use parlor_client::model::up::is_address;
 use std::io::{self, IsTerminal};
 
 /// What can be said on the command line.

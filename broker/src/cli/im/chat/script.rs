@@ -3,12 +3,13 @@
 use super::act::act;
 use super::slash::{Wish, parse};
 use crate::cli::Exit;
-use crate::cli::im::model::up::{Draft, Instruction, is_address};
-use crate::cli::im::model::{Messenger, OutboxFull};
 use crate::cli::im::options::Options;
 use crate::cli::im::place::Purpose;
-use crate::cli::im::session::{Session, SessionError, Step, everything};
+use crate::cli::im::session::{Session, SessionError, Step};
 use crate::cli::im::{no_broker, now_ms, until_told_to_end};
+use parlor_client::Listen;
+use parlor_client::model::up::{Draft, Instruction, is_address};
+use parlor_client::model::{Messenger, OutboxFull};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io::{self, BufRead, Read, Write};
@@ -107,7 +108,7 @@ enum LineError {
 
 /// Talks to a program.
 pub(super) async fn run(open: Option<&str>, options: &Options) -> Result<Exit, SessionError> {
-    let mut session = Session::start(options, Purpose::Chat, everything())?;
+    let mut session = Session::start(options, Purpose::Chat, Listen::All).await?;
     let mut lines = read_lines();
     let told = until_told_to_end();
     tokio::pin!(told);
@@ -125,29 +126,24 @@ pub(super) async fn run(open: Option<&str>, options: &Options) -> Result<Exit, S
             step = session.step() => match step {
                 Step::NoBroker { why, .. } => break no_broker(options, &why),
                 Step::Ended(error) => return Err(error.into()),
-                Step::Lost { .. } | Step::Connected | Step::Heard { .. } => {}
+                // Whoever read this may have had enough.
+                Step::Told(told) => if !say(&told.to_json()) {
+                    break Exit::Done;
+                },
             },
             // What waits for the broker is bounded, so lines are read only while there is room.
-            line = lines.recv(), if end.is_none() && session.messenger.is_connected() => match line {
+            line = lines.recv(), if end.is_none() && session.client.with(|messenger| messenger.is_connected()) => match line {
                 Some(line) => {
-                    if let Err(error) = obey(&mut session.messenger, &line, open) {
+                    if let Err(error) = session.client.with(|messenger| obey(messenger, &line, open)) {
                         say(&json!({"event": "error", "text": error.to_string(), "line": line.trim()}));
                     }
-                    session.pump();
                 }
                 None => end = Some(Instant::now() + PATIENCE),
             },
             () = is_over => break Exit::Done,
             () = &mut told => break Exit::Done,
         }
-        let mut is_heard = true;
-        while let Some(event) = session.messenger.poll_event() {
-            is_heard &= say(&event.to_json());
-        }
-        if !is_heard {
-            break Exit::Done;
-        }
-        if end.is_some() && !is_settling && session.messenger.waiting() == 0 {
+        if end.is_some() && !is_settling && session.client.with(|messenger| messenger.waiting()) == 0 {
             is_settling = true;
             end = Some(Instant::now() + GRACE);
         }

@@ -1,7 +1,7 @@
 //! What a typed line means: something to say, or a command that begins with a slash.
 
-use crate::cli::im::model::up::{Instruction, is_address, is_client_id, is_level};
 use crate::cli::im::words::{ArgumentsError, arguments};
+use parlor_client::model::up::{Instruction, is_address, is_client_id, is_level};
 use serde_json::{Value, json};
 
 /// What a line asks for.

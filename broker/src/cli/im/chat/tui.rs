@@ -5,17 +5,17 @@ use super::editor::Edit;
 use super::screen::Style;
 use super::slash::{Wish, parse};
 use super::terminal::{Terminal, read_keys, speaks_unicode};
-use super::view::{ASCII, UNICODE, Ui, draw, names};
+use super::view::{ASCII, Drawn, UNICODE, Ui, draw, names};
 use crate::cli::Exit;
 use crate::cli::im::clock::Zone;
-use crate::cli::im::connect::ConnectError;
-use crate::cli::im::model::event::Event;
-use crate::cli::im::model::wire::{Heard, What};
 use crate::cli::im::options::Options;
 use crate::cli::im::place::Purpose;
-use crate::cli::im::session::{Session, SessionError, Step, everything};
+use crate::cli::im::session::{Session, SessionError, Step};
 use crate::cli::im::{now_ms, until_told_to_end, words};
 use crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use parlor_client::Event;
+use parlor_client::model::Messenger;
+use parlor_client::{ConnectError, Listen, Told};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -37,11 +37,11 @@ enum Press {
 
 /// Talks to a person.
 pub(super) async fn run(open: Option<&str>, options: &Options) -> Result<Exit, SessionError> {
-    let mut session = Session::start(options, Purpose::Chat, everything())?;
+    let mut session = Session::start(options, Purpose::Chat, Listen::All).await?;
     let glyphs = if speaks_unicode() { UNICODE } else { ASCII };
     let mut ui = Ui::new(open.map(str::to_owned), Zone::local(), glyphs);
     if let Some(open) = open {
-        session.messenger.open(open);
+        session.client.with(|messenger| messenger.open(open));
     }
     ui.connection = format!("connecting to {}", options.target);
     let mut terminal = Terminal::take().map_err(SessionError::Terminal)?;
@@ -80,41 +80,30 @@ async fn talk(
             },
             () = sleep_until(next_frame) => {
                 let mut screen = Terminal::screen();
-                let drawn = draw(&mut screen, &session.messenger, ui, now_ms());
+                let drawn = session.client.with(|messenger| draw(&mut screen, messenger, ui, now_ms()));
                 terminal.show(screen).map_err(SessionError::Terminal)?;
                 if let Some(open) = &ui.open {
-                    if drawn.is_at_bottom {
-                        let seq = session.messenger.conversation(open).and_then(|c| c.newest_seq_of_others(&options.user));
-                        if let Some(seq) = seq.filter(|_| session.messenger.is_connected()) {
-                            session.messenger.read(open, seq);
-                        }
-                    }
-                    if drawn.is_at_top {
-                        session.messenger.pull_older(open);
-                    }
+                    session.client.with(|messenger| seen(messenger, open, drawn));
                 }
-                session.pump();
                 next_frame = Instant::now() + TICK;
                 continue;
             },
             step = session.step() => match step {
                 Step::Ended(error) => return Ok(Some(error)),
-                Step::Connected => {
-                    ui.connection = format!("connected to {}", options.target);
-                    // At the edge of the outbox the list comes with the next connection.
-                    let _ = session.messenger.ask("me/convs", json!({ "id": AT_START }));
-                    let _ = session.messenger.ask("me/contacts", json!({ "id": AT_START }));
+                Step::NoBroker { why, retry_in } => disconnected(ui, &why, retry_in),
+                Step::Told(told) => {
+                    if told.event == Event::Connected {
+                        ui.connection = format!("connected to {}", options.target);
+                        // At the edge of the outbox the list comes with the next connection.
+                        session.client.with(|messenger| {
+                            let _ = messenger.ask("me/convs", json!({ "id": AT_START }));
+                            let _ = messenger.ask("me/contacts", json!({ "id": AT_START }));
+                        });
+                    }
+                    tell(ui, &told);
+                    decline(session, &told.event);
                 }
-                Step::Lost { why, retry_in } | Step::NoBroker { why, retry_in } => {
-                    ui.connection = format!("no connection, next try in {:.1} s", retry_in.as_secs_f32());
-                    ui.news = why;
-                }
-                Step::Heard { .. } => {}
             },
-        }
-        while let Some(event) = session.messenger.poll_event() {
-            tell(ui, &event);
-            decline(session, &event);
         }
         next_frame = next_frame.min(Instant::now() + FRAME);
     }
@@ -170,7 +159,7 @@ fn press_key(session: &mut Session, ui: &mut Ui, key: KeyEvent) -> Press {
     if let (Edit::Insert(_), Some(open)) = (edit, &ui.open)
         && !ui.editor.text().starts_with('/')
     {
-        session.messenger.type_to(open, now_ms());
+        session.client.typing(open);
     }
     Press::Stay
 }
@@ -182,14 +171,14 @@ fn scroll(ui: &mut Ui, lines: isize) -> Press {
 
 /// The conversation so many further down the list.
 fn choose(session: &mut Session, ui: &mut Ui, by: isize) -> Press {
-    let names = names(&session.messenger);
+    let names = session.client.with(|messenger| names(messenger));
     let at = ui.open.as_ref().and_then(|open| names.iter().position(|name| name == open));
     let at = match at {
         Some(at) => at.saturating_add_signed(by).min(names.len().saturating_sub(1)),
         None => 0,
     };
     if let Some(name) = names.get(at) {
-        session.messenger.open(name);
+        session.client.with(|messenger| messenger.open(name));
         ui.show(name);
     }
     Press::Stay
@@ -197,13 +186,16 @@ fn choose(session: &mut Session, ui: &mut Ui, by: isize) -> Press {
 
 /// The next conversation with something unread, or simply the next one.
 fn next_unread(session: &mut Session, ui: &mut Ui) -> Press {
-    let names = names(&session.messenger);
+    let names = session.client.with(|messenger| names(messenger));
     let from = ui.open.as_ref().and_then(|open| names.iter().position(|name| name == open)).map_or(0, |at| at + 1);
-    let is_unread = |name: &&String| session.messenger.conversation(name).is_some_and(|c| c.unread > 0 && !c.muted);
+    let is_unread = |name: &&String| {
+        let is_unread = |m: &mut Messenger| m.conversation(name).is_some_and(|c| c.unread > 0 && !c.muted);
+        session.client.with(is_unread)
+    };
     let mut round = names.iter().cycle().skip(from).take(names.len());
     let next = round.find(is_unread).or_else(|| names.iter().cycle().nth(from)).cloned();
     if let Some(name) = next {
-        session.messenger.open(&name);
+        session.client.with(|messenger| messenger.open(&name));
         ui.show(&name);
     }
     Press::Stay
@@ -232,7 +224,7 @@ fn enter(session: &mut Session, ui: &mut Ui) -> Press {
         }
         _ => {}
     }
-    if let Err(error) = act(&mut session.messenger, wish, now_ms()) {
+    if let Err(error) = session.client.with(|messenger| act(messenger, wish, now_ms())) {
         ui.news = error.to_string();
     }
     Press::Stay
@@ -240,40 +232,32 @@ fn enter(session: &mut Session, ui: &mut Ui) -> Press {
 
 /// A command that came to a person is answered at once: whoever gave it would wait for its deadline.
 fn decline(session: &mut Session, event: &Event) {
-    if let Event::Heard(heard) = event
-        && let What::Order { id, .. } = &heard.what
-    {
+    if let Event::Command { id, .. } = event {
         let answer = json!({"state": "rejected", "text": "this is a person's chat and carries no commands out"});
-        let _ = session.messenger.ask(&format!("me/cmdres/{id}"), answer);
+        let _ = session.client.with(|messenger| messenger.ask(&format!("me/cmdres/{id}"), answer));
     }
 }
 
 /// Something happened that the conversations do not show by themselves.
-fn tell(ui: &mut Ui, event: &Event) {
-    match event {
-        Event::Refused { re, refusal } => {
+fn tell(ui: &mut Ui, told: &Told) {
+    match &told.event {
+        Event::Lost { re, why: refusal, .. } | Event::Refused { re, refusal } => {
             // A message or a command shows by itself that it was refused, and typing is nothing one has asked for.
             let shows = ["/msg", "/typing"].iter().any(|end| re.ends_with(end)) || re.contains("/cmd/");
             if !(re.starts_with("to/") && shows) {
                 say(ui, &[words::refused(re, refusal)], Style::Bad);
             }
         }
-        Event::Heard(heard) => hear(ui, heard),
         Event::Unreadable { text } => ui.news.clone_from(text),
-        Event::Lost { events } => ui.news = format!("{events} events were too many"),
+        Event::Missed { events } => ui.news = format!("{events} events were too many"),
         Event::Connected => ui.news.clear(),
-        Event::Disconnected { .. } | Event::Accepted { .. } => {}
-    }
-}
-
-fn hear(ui: &mut Ui, heard: &Heard) {
-    match &heard.what {
+        Event::Disconnected { why, retry_in } => disconnected(ui, why, *retry_in),
         // What was published to an address shows in its conversation.
-        What::Answer { re, .. } if re == "history" || re.starts_with("to/") => {}
-        What::Answer { re, id } if id.as_deref() != Some(AT_START) => {
-            say(ui, &explain(re, &heard.body, ui), Style::Plain);
+        Event::Answer { re, .. } if re == "history" || re.starts_with("to/") => {}
+        Event::Answer { re, id } if id.as_deref() != Some(AT_START) => {
+            say(ui, &explain(re, &told.body, ui), Style::Plain);
         }
-        What::Contact { with, op, text, own: false } => {
+        Event::Contact { with, op, text, own: false } => {
             let text = text.as_ref().map(|text| format!(": {text}")).unwrap_or_default();
             let line = match op.as_str() {
                 "request" => format!("{with} asks to be your contact{text}   /accept {with} or /refuse {with}"),
@@ -283,11 +267,29 @@ fn hear(ui: &mut Ui, heard: &Heard) {
             ui.note(with, now_ms(), &line, Style::Alert);
             ui.news = line;
         }
-        What::Bounce { with, refusal, .. } => {
+        Event::Bounce { with, refusal, .. } => {
             ui.note(with, now_ms(), &format!("did not get there ({}): {}", refusal.code, refusal.text), Style::Bad);
         }
-        What::Gap { from, to, why } => ui.news = format!("mailbox entries {from} to {to} are gone: {why}"),
+        Event::Gap { from, to, why } => ui.news = format!("mailbox entries {from} to {to} are gone: {why}"),
         _ => {}
+    }
+}
+
+fn disconnected(ui: &mut Ui, why: &str, retry_in: Duration) {
+    ui.connection = format!("no connection, next try in {:.1} s", retry_in.as_secs_f32());
+    why.clone_into(&mut ui.news);
+}
+
+/// What is on the screen counts as read, and where it begins older messages are wanted.
+fn seen(messenger: &mut Messenger, open: &str, drawn: Drawn) {
+    if drawn.is_at_bottom && messenger.is_connected() {
+        let seq = messenger.conversation(open).and_then(|c| c.newest_seq_of_others(messenger.me()));
+        if let Some(seq) = seq {
+            messenger.read(open, seq);
+        }
+    }
+    if drawn.is_at_top {
+        messenger.pull_older(open);
     }
 }
 

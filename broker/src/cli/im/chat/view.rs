@@ -4,8 +4,8 @@ use super::editor::Editor;
 use super::lines::{Line, conversation, help};
 use super::screen::{Screen, Style, columns, width};
 use crate::cli::im::clock::Zone;
-use crate::cli::im::model::Messenger;
 use crate::cli::im::words::clean;
+use parlor_client::model::Messenger;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
 

@@ -1,16 +1,16 @@
 //! Gives a simulated device its connection, and `parlor simulate`.
 
 use super::{Device, Lamp, Outcome, Reply, Thermostat, addressed, carry_out, reply};
-use crate::cli::im::model::event::Event;
-use crate::cli::im::model::up::Draft;
-use crate::cli::im::model::wire::{Heard, Message, Order, What};
 use crate::cli::im::options::{ConnectArgs, Options, connection_help};
 use crate::cli::im::place::Purpose;
 use crate::cli::im::session::{Session, SessionError, Step};
 use crate::cli::im::{no_broker, now_ms, options_or_exit, runtime, until_told_to_end, words};
 use crate::cli::{Exit, complain};
 use clap::{Args, ValueEnum};
-use rumqttc::v5::mqttbytes::QoS;
+use parlor_client::Event;
+use parlor_client::model::up::Draft;
+use parlor_client::model::wire::{Message, Order};
+use parlor_client::{Listen, Told};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -110,10 +110,8 @@ impl Runner {
 
     /// Lives until the connection is refused. `say` hears what happens, a line each.
     pub(in crate::cli::im) async fn run(&mut self, say: &mut (dyn FnMut(&str) + Send)) -> Result<Exit, SessionError> {
-        let filter = |below: &str| (format!("im/v1/me/{below}"), QoS::AtLeastOnce);
         loop {
-            let filters = ["in/#", "cmd/#", "delta", "err"].map(filter).into();
-            let mut session = Session::start(&self.options, Purpose::Device, filters)?;
+            let mut session = Session::start(&self.options, Purpose::Device, Listen::Device).await?;
             let leave = self.live(&mut session, say).await?;
             session.close().await;
             match leave {
@@ -133,33 +131,36 @@ impl Runner {
             let step = tokio::select! {
                 step = session.step() => step,
                 _ = tick.tick() => {
-                    if session.messenger.is_connected() && self.device.tick() {
+                    if session.client.with(|messenger| messenger.is_connected()) && self.device.tick() {
                         self.report(session);
                     }
                     continue;
                 }
             };
-            match step {
+            let told = match step {
                 Step::NoBroker { why, .. } => return Ok(Leave::Exit(no_broker(&self.options, &why))),
                 Step::Ended(error) => return Err(error.into()),
-                Step::Lost { why, .. } => say(&format!("{why}; trying again")),
-                Step::Connected => {
+                Step::Told(told) => told,
+            };
+            let sleep = match &told.event {
+                Event::Connected => {
                     say(&format!("{} is connected to {}", self.options.user, self.options.target));
                     self.told.clear();
                     self.publish(session, "me/status", json!({"state": "online"}));
                     self.publish(session, "me/describe", self.device.describe());
                     self.report(session);
+                    None
                 }
-                Step::Heard { .. } => {}
-            }
-            let mut sleep = None;
-            while let Some(event) = session.messenger.poll_event() {
-                match event {
-                    Event::Heard(heard) => sleep = sleep.or(self.hear(session, &heard, say)),
-                    Event::Refused { re, refusal } => say(&words::refused(&re, &refusal)),
-                    _ => {}
+                Event::Disconnected { why, .. } => {
+                    say(&format!("{why}; trying again"));
+                    None
                 }
-            }
+                Event::Lost { re, why: refusal, .. } | Event::Refused { re, refusal } => {
+                    say(&words::refused(re, refusal));
+                    None
+                }
+                _ => self.hear(session, &told, say),
+            };
             if let Some(for_s) = sleep {
                 self.publish(session, "me/status", json!({"state": "asleep", "for_s": for_s}));
                 let _ = tokio::time::timeout(GOODNIGHT, flush(session)).await;
@@ -169,10 +170,10 @@ impl Runner {
     }
 
     /// Something came; how long to sleep, where that was asked for.
-    fn hear(&mut self, session: &mut Session, heard: &Heard, say: &mut (dyn FnMut(&str) + Send)) -> Option<u64> {
-        match &heard.what {
-            What::Order { id, name, order } => self.obey(session, id, name, order, say),
-            What::Delta { desired, .. } => {
+    fn hear(&mut self, session: &mut Session, told: &Told, say: &mut (dyn FnMut(&str) + Send)) -> Option<u64> {
+        match &told.event {
+            Event::Command { id, name, order } => self.obey(session, id, name, order, say),
+            Event::Delta { desired, .. } => {
                 say(&format!("desired: {}", Value::Object(desired.clone())));
                 if let Err(unwilling) = self.device.set(desired) {
                     say(&format!("not done: {unwilling}"));
@@ -180,8 +181,8 @@ impl Runner {
                 self.report(session);
                 None
             }
-            What::Message { with, message } => self.answer(session, with, message, say),
-            What::Contact { with, op, own: false, .. } if op == "request" && self.owner.as_ref() == Some(with) => {
+            Event::Message { with, message } => self.answer(session, with, message, say),
+            Event::Contact { with, op, own: false, .. } if op == "request" && self.owner.as_ref() == Some(with) => {
                 self.publish(session, &format!("me/contact/{with}"), json!({"op": "accept"}));
                 None
             }
@@ -204,7 +205,7 @@ impl Runner {
         }
         say(&words::clean(&format!("{}: {name} {}", order.from, order.args)));
         // It has the command; how it goes comes after that.
-        session.settle();
+        session.client.settle();
         self.publish(session, &topic, json!({"state": "running"}));
         let (ended, sleep) = match carry_out(self.device.as_mut(), name, &order.args) {
             Outcome::Done(result) => (json!({"state": "done", "result": result}), None),
@@ -231,7 +232,7 @@ impl Runner {
         if message.from == self.options.user || message.backfill {
             return None;
         }
-        session.messenger.read(with, message.seq);
+        session.client.read(with, message.seq);
         let text = message.text.as_deref().filter(|_| message.kind.as_deref() != Some("member"))?;
         let text = if with == message.from { text } else { addressed(text, &self.options.user)? };
         say(&words::clean(&format!("{}: {text}", message.from)));
@@ -241,7 +242,7 @@ impl Runner {
         };
         self.report(session);
         let draft = Draft { re: Some(message.seq), ..Draft::text(words) };
-        if let Err(full) = session.messenger.send(with, &draft, now_ms()) {
+        if let Err(full) = session.client.with(|messenger| messenger.send(with, &draft, now_ms())) {
             say(&full.to_string());
         }
         sleep
@@ -264,14 +265,13 @@ impl Runner {
     #[allow(clippy::unused_self)] // All that goes out goes out here.
     fn publish(&self, session: &mut Session, below: &str, payload: Value) {
         // At the edge of the outbox there is no connection; what matters is told again on the next one.
-        let _ = session.messenger.ask(below, payload);
-        session.pump();
+        let _ = session.client.with(|messenger| messenger.ask(below, payload));
     }
 }
 
 /// Until the broker has answered everything.
 async fn flush(session: &mut Session) {
-    while session.messenger.waiting() > 0 {
+    while session.client.with(|messenger| messenger.waiting()) > 0 {
         session.step().await;
     }
 }
