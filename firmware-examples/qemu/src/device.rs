@@ -1,13 +1,18 @@
-//! One of the apps on an emulated board: `app=lamp|thermostat|button|sensor host= port= pin= terminal= flash= [code= name=]`.
+//! One of the apps on an emulated board: `app=lamp|thermostat|button|sensor host= port= pin= terminal= flash= [code= name=]
+//! [version= maker=]`.
 //! What it does to its surroundings it says on the console.
 
-use crate::{Args, FileFlash, entropy, exit, say};
-use embassy_futures::join::join;
+use crate::{Args, FileFlash, Slot, entropy, exit, say};
+use embassy_futures::join::join3;
 use embassy_net::Stack;
 use embassy_time::{Duration, Instant, Timer};
 use parlor_apps::{button, lamp, sensor, thermostat};
-use parlor_device::{Config, Device, Login, Status};
+use parlor_device::update::Ed25519;
+use parlor_device::{Config, Describe, Device, Login, Status};
 use parlor_wiring::{Broker, FlashMap, Pin};
+
+/// How QEMU ends for a board that resets.
+const RESET: i32 = 42;
 
 /// Pages of the file that are the SDK's.
 const KEPT: core::ops::Range<u32> = 0..32 * 1_024;
@@ -29,6 +34,7 @@ pub async fn run(net: Stack<'static>, args: &'static Args, stack_used: fn() -> u
         login,
         keep_alive_s,
         platform: "qemu",
+        describe: Describe { update: true, ..Describe::NOTHING },
         pause_min_ms: 200,
         pause_max_ms: 2_000,
         ..Config::new(terminal)
@@ -51,7 +57,7 @@ pub async fn run(net: Stack<'static>, args: &'static Args, stack_used: fn() -> u
                 _ => sensor::run(device, Console, period).await,
             }
         };
-        join(act, tell(device, stack_used))
+        join3(act, tell(device, stack_used), update(device, args))
     };
     parlor_wiring::run(net, broker, config, flash, entropy, act).await
 }
@@ -66,6 +72,30 @@ async fn tell(device: Device<'_>, stack_used: fn() -> usize) {
             other => say!("status {:?}", other),
         }
         status = device.status_after(status).await;
+    }
+}
+
+/// Takes updates that were signed with the key `maker=`, and resets when one is installed.
+async fn update(device: Device<'_>, args: &'static Args) {
+    let Ok(file) = FileFlash::open(wanted(args, "flash")) else { stop("flash= cannot be opened") };
+    let mut slot = Slot::new(file);
+    // Whoever comes online with a firmware has shown that it works.
+    device.online().await;
+    if device.finish_update(args.value("version").unwrap_or("1"), &mut slot).await.is_err() {
+        say!("the boot loader cannot be told");
+    }
+    let maker = Pin::from_hex(args.value("maker").unwrap_or_default()).map_or([0; 32], |key| key.0);
+    loop {
+        let update = device.next_update().await;
+        say!("update to {}", update.offer.version);
+        let mut buffer = [0; 528];
+        match update.install(&mut slot, &Ed25519(maker), &mut buffer).await {
+            Ok(()) => {
+                say!("installed");
+                exit(RESET);
+            }
+            Err(why) => say!("not updated: {}", why.text()),
+        }
     }
 }
 

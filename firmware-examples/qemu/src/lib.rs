@@ -6,8 +6,10 @@
 pub mod device;
 pub mod echo;
 mod flash;
+mod slot;
 
 pub use flash::{FileFlash, FlashError};
+pub use slot::Slot;
 /// Writes a line to the console of QEMU.
 pub use semihosting::println as say;
 
