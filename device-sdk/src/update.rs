@@ -1,14 +1,11 @@
 //! Updates over the air.
 //!
-//! Somebody sends the command `update` with `{"blob":id, "version":text, "size":bytes, "sha256":hex, "signature":hex}`.
+//! Somebody sends the command `update` (docs/protocol.md, section 13).
 //! [`Device::next_update`] gives it to the application, [`Update::install`] fetches the image in ranges, writes it through
 //! a [`Firmware`], says how far it is, reads it back, and marks it to be started; after the restart
 //! [`Device::finish_update`] confirms it and tells the requester. A reset in the middle goes on where it was.
-//!
-//! The range protocol: a request is published to `im/v1/me/blob/{id}` with `{"offset":n,"max":n}`; the answer at
-//! `im/v1/me/blob/res` is 8 bytes offset, 8 bytes size of the blob (both big endian), and the bytes.
 
-use crate::bytes::{Digits, Put, Take};
+use crate::bytes::{Put, Take};
 use crate::client::Device;
 use crate::error::{Outcome, SendError};
 use crate::json::{ToJson, Value, Writer};
@@ -20,6 +17,9 @@ use sha2::{Digest, Sha256};
 
 /// Bytes in front of each range.
 const HEAD_BYTES: usize = 16;
+
+/// An answer that has not come after so long is asked for once more.
+const ANSWER_MS: u64 = 20_000;
 
 /// How far an update is gets into flash after so many bytes: a reset repeats as many at most.
 const KEEP_BYTES: u32 = 16_384;
@@ -75,9 +75,7 @@ impl Verify for Ed25519 {
     fn is_signed(&self, offer: &Offer) -> bool {
         let signature = ed25519_compact::Signature::from_slice(&offer.signature);
         let key = ed25519_compact::PublicKey::new(self.0);
-        let mut room = [0; 128];
-        let signed = offer.signed_text(&mut room);
-        matches!((signature, signed), (Ok(signature), Some(signed)) if key.verify(signed, &signature).is_ok())
+        signature.is_ok_and(|signature| key.verify(offer.sha256, &signature).is_ok())
     }
 }
 
@@ -92,7 +90,7 @@ pub struct Offer {
     pub size: u32,
     /// Of the image.
     pub sha256: [u8; 32],
-    /// Of [`Self::signed_text`]; may be empty.
+    /// Of the 32 bytes of `sha256`, by Ed25519; empty: there is none.
     pub signature: Vec<u8, 64>,
 }
 
@@ -106,24 +104,10 @@ impl Offer {
             size: crate::json::argument(args, "size")?,
             sha256: sha256.into_array().map_err(|_| Reject::Argument("sha256"))?,
             signature: match args.get("signature") {
-                Some(text) => hex(Some(text)).ok_or(Reject::Argument("signature"))?,
-                None => Vec::new(),
+                Some(text) if !text.is_null() => base64(text).ok_or(Reject::Argument("signature"))?,
+                _ => Vec::new(),
             },
         })
-    }
-
-    /// What is signed: `parlor update`, the version and the size in decimal, each with a line feed behind it, and the 32
-    /// bytes of the SHA-256.
-    pub fn signed_text<'b>(&self, out: &'b mut [u8; 128]) -> Option<&'b [u8]> {
-        let mut put = Put::new(out);
-        put.bytes(b"parlor update\n");
-        put.bytes(self.version.as_bytes());
-        put.u8(b'\n');
-        put.bytes(Digits::decimal(self.size.into()).as_bytes());
-        put.u8(b'\n');
-        put.bytes(&self.sha256);
-        let len = put.done()?;
-        out.get(..len)
     }
 }
 
@@ -134,6 +118,40 @@ fn hex<const N: usize>(value: Option<Value<'_>>) -> Option<Vec<u8, N>> {
     for pair in text.as_bytes().chunks(2) {
         let &[high, low] = pair else { return None };
         bytes.push(digit(high)? << 4 | digit(low)?).ok()?;
+    }
+    Some(bytes)
+}
+
+/// Base64 with padding (RFC 4648).
+fn base64<const N: usize>(value: Value<'_>) -> Option<Vec<u8, N>> {
+    let text = value.text()?.as_plain()?.as_bytes();
+    if text.len() % 4 != 0 {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    for (at, four) in text.chunks_exact(4).enumerate() {
+        let mut bits = 0u32;
+        let mut padding = 0;
+        for byte in four {
+            let digit = match *byte {
+                b'A'..=b'Z' => byte - b'A',
+                b'a'..=b'z' => byte - b'a' + 26,
+                b'0'..=b'9' => byte - b'0' + 52,
+                b'+' => 62,
+                b'/' => 63,
+                b'=' if (at + 1) * 4 == text.len() => {
+                    padding += 1;
+                    0
+                }
+                _ => return None,
+            };
+            if padding > 2 || padding > 0 && *byte != b'=' {
+                return None;
+            }
+            bits = bits << 6 | u32::from(digit);
+        }
+        let [_, three @ ..] = bits.to_be_bytes();
+        bytes.extend_from_slice(three.get(..3usize.checked_sub(padding)?)?).ok()?;
     }
     Some(bytes)
 }
@@ -288,6 +306,9 @@ impl Update<'_> {
         let installed = self.run(firmware, verify, buffer).await;
         match installed {
             Ok(()) => self.keep(Stage::Installed).await,
+            Err(error @ (UpdateError::TooLarge | UpdateError::Signature)) => {
+                self.end(State::Rejected, error.text()).await
+            }
             Err(error) => self.end(State::Failed, error.text()).await,
         }
         installed
@@ -325,6 +346,7 @@ impl Update<'_> {
             }
         }
         self.check(firmware, buffer).await?;
+        self.progress(100).await;
         firmware.finish(self.offer.size).await.map_err(|_| UpdateError::Firmware)
     }
 
@@ -345,6 +367,7 @@ impl Update<'_> {
                 shared.drop_blobs();
                 shared.conn()
             });
+            let again = device.now_ms() + ANSWER_MS;
             let request = device.publish_json(&topic, &wanted).await.map_err(|_| UpdateError::Refused)?;
             let answer = device
                 .until(|shared| {
@@ -354,8 +377,9 @@ impl Update<'_> {
                     if let Some(Outcome::Lost(_)) = request.outcome_of(shared) {
                         return Some(Err(UpdateError::Refused));
                     }
-                    // An answer to an older connection does not come any more.
-                    (shared.status() == Status::Online && shared.conn() != conn).then_some(Ok(None))
+                    // An answer to an older connection does not come any more; nor does one that takes so long.
+                    let lost = shared.conn() != conn || (shared.clock)() >= again;
+                    (shared.status() == Status::Online && lost).then_some(Ok(None))
                 })
                 .await?;
             let Some(len) = answer else { continue };
@@ -389,10 +413,8 @@ impl Update<'_> {
     }
 
     async fn progress(&self, percent: u32) {
-        let mut text = String::<8>::new();
-        let _ = text.push_str(Digits::decimal(percent.into()).as_str());
-        let _ = text.push_str(" %");
-        self.device.tell(&self.id, Answer { state: State::Running, text: &text, result: None }).await;
+        let progress = Progress(percent);
+        self.device.tell(&self.id, Answer { state: State::Running, text: "", result: Some(&progress) }).await;
     }
 
     /// Puts into flash how far it is, and waits until it is there.
@@ -424,6 +446,16 @@ impl Drop for Update<'_> {
     }
 }
 
+struct Progress(u32);
+
+impl ToJson for Progress {
+    fn to_json(&self, json: &mut Writer<'_>) {
+        json.begin_object();
+        json.field("progress", self.0);
+        json.end_object();
+    }
+}
+
 struct Range {
     offset: u32,
     max: u32,
@@ -435,5 +467,51 @@ impl ToJson for Range {
         json.field("offset", self.offset);
         json.field("max", self.max);
         json.end_object();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offers_are_read() {
+        let sha = "00".repeat(31) + "Ff";
+        let read = |text: &str| Offer::read(Value::parse(text).unwrap());
+        let args = std::format!(r#"{{"blob":"b","version":"2","size":19,"sha256":"{sha}","signature":"AP8QIA=="}}"#);
+        let offer = read(&args).unwrap();
+        assert_eq!((offer.blob.as_str(), offer.version.as_str(), offer.size), ("b", "2", 19));
+        assert_eq!((offer.sha256[31], &offer.signature[..]), (0xFF, &[0, 0xFF, 0x10, 0x20][..]));
+        let unsigned = std::format!(r#"{{"blob":"b","version":"2","size":19,"sha256":"{sha}","signature":null}}"#);
+        assert!(read(&unsigned).unwrap().signature.is_empty());
+        let check =
+            |from: &str, to: &str, field| assert_eq!(read(&args.replace(from, to)), Err(Reject::Argument(field)));
+        check("Ff", "F", "sha256");
+        check("Ff", "Fg", "sha256");
+        check("\"size\":19,", "", "size");
+        for bad in ["AP8QIA=", "AP8=IA==", "AP8QI===", "=P8QIA==", "AP8?IA=="] {
+            check("AP8QIA==", bad, "signature");
+        }
+    }
+
+    #[cfg(feature = "ed25519")]
+    #[test]
+    fn only_what_the_maker_signed_is_taken() {
+        let pair = ed25519_compact::KeyPair::from_seed(ed25519_compact::Seed::new([7; 32]));
+        let signature = pair.sk.sign([9; 32], None);
+        let mut offer = Offer {
+            blob: String::new(),
+            version: String::new(),
+            size: 1,
+            sha256: [9; 32],
+            signature: Vec::from_slice(signature.as_ref()).unwrap(),
+        };
+        let maker = Ed25519(*pair.pk);
+        assert!(maker.is_signed(&offer));
+        assert!(!Ed25519([3; 32]).is_signed(&offer));
+        offer.sha256[0] ^= 1;
+        assert!(!maker.is_signed(&offer));
+        offer.signature.clear();
+        assert!(!maker.is_signed(&offer));
     }
 }

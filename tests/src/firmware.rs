@@ -2,7 +2,7 @@
 
 use crate::im::{House, PASSWORD, json};
 use crate::operator::Dir;
-use crate::raw::{Client, Publish, Version};
+use crate::raw::{Client, Packet, Publish, Version};
 use crate::server::Broker;
 use crate::site::Site;
 use parlor_device_tls::Pin;
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// The longest anything may take on a board, which shares its processor with everything else.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Where a board's flash has the slot for updates.
+const SLOT: usize = 64 * 1_024;
 /// Bytes of a board's flash.
 const FLASH: usize = 256 * 1_024;
 
@@ -82,6 +84,12 @@ impl Board {
         for _ in 0..2 {
             answers.read_until(b')', &mut Vec::new()).expect("the monitor answers");
         }
+    }
+
+    /// Waits until it resets itself.
+    pub fn resets(mut self) {
+        let code = self.child.wait().expect("the process is ours").code();
+        assert_eq!(code, Some(42), "it resets:\n{}", self.seen.join("\n"));
     }
 
     /// Switches it off.
@@ -178,6 +186,41 @@ impl Home {
         Broker::command(&[&usual, arguments].concat(), PASSWORD)
     }
 
+    /// Makes the key of a maker of firmware: its file, and the public half in hexadecimal digits.
+    pub fn maker(&self) -> (String, String) {
+        let file = self.files.name("maker.pem");
+        let said = Broker::command(&["blob", "key", &file], "");
+        let public = said.split_whitespace().find(|word| word.len() == 64).expect("the public half").to_owned();
+        (file, public)
+    }
+
+    /// Puts an image of this many bytes into a file: it, and its path.
+    pub fn image(&self, bytes: usize) -> (Vec<u8>, String) {
+        let image: Vec<u8> = (0..bytes).map(|at| (at.wrapping_mul(2_654_435_761) >> 7) as u8).collect();
+        let path = self.files.put("image.bin", &image);
+        (image, path.display().to_string())
+    }
+
+    /// What the slot of a board's flash begins with.
+    pub fn slot(&self, name: &str, bytes: usize) -> Vec<u8> {
+        let flash = std::fs::read(self.files.path(&format!("{name}.flash"))).expect("the board's flash");
+        flash[SLOT..SLOT + bytes].to_vec()
+    }
+
+    /// Begins an update of a device, as Alice does; what it prints, and with which code it ends, comes later.
+    pub fn update(&self, device: &str, image: &str, key: &str, version: &str) -> std::thread::JoinHandle<(String, i32)> {
+        let url = format!("mqtt://{}", self.site.at("mqtt"));
+        let data = self.site.house.broker.data().display().to_string();
+        let mut update = Command::new(Broker::binary());
+        update.args(["update", device, image, "--version", version, "--key", key, "--data", &data, "--url", &url]);
+        update.args(["-u", "alice", "--terminal", "alice-update"]).env("PARLOR_PASSWORD", PASSWORD);
+        std::thread::spawn(move || {
+            let ended = update.output().expect("the program starts");
+            let said = [ended.stdout, ended.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+            (said, ended.status.code().unwrap_or(-1))
+        })
+    }
+
     /// Waits until Alice is told something at `topic` that `is_right`, passing over what was before.
     pub fn hears(&mut self, topic: &str, is_right: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
         let deadline = Instant::now() + PATIENCE;
@@ -186,6 +229,22 @@ impl Home {
             let said = json(&self.alice.on(topic));
             if is_right(&said) {
                 return said;
+            }
+        }
+    }
+
+    /// The same at any topic that begins like this.
+    pub fn follows(&mut self, begin: &str, is_right: impl Fn(&serde_json::Value) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "nothing right was said at {begin}");
+            let said = self.alice.find(&format!("something at {begin}"), |packet| match packet {
+                Packet::Publish(publish) if publish.topic.starts_with(begin) => Some(publish.clone()),
+                _ => None,
+            });
+            self.alice.finish(&said);
+            if is_right(&json(&said)) {
+                return;
             }
         }
     }

@@ -382,6 +382,8 @@ impl<W: Wire> Session<W> {
             let len = self.wire.ping(out)?;
             self.ping_wanted = false;
             self.pinged = Some(now);
+            // Who waits in the application for something that may be lost looks at the clock.
+            shared.wake_app();
             return Some(len);
         }
         if self.own.is_none()

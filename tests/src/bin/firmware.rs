@@ -18,6 +18,9 @@ const SCENARIOS: &[Scenario] = &[
     ("a thermostat keeps its room", thermostat),
     ("a doorbell chats", button),
     ("a sensor sleeps and wakes", sensor),
+    ("an update is installed", update),
+    ("an update goes on after a reset, and one that does not work is taken back", update_resumed),
+    ("an update of another maker is refused", update_refused),
     ("a server with another key is refused", wrong_pin),
     ("a wrong pairing code is told apart", wrong_code),
 ];
@@ -138,6 +141,54 @@ fn sensor(home: &mut Home) {
     board.says("awake");
     home.presence("sensor", "online");
     home.presence("sensor", "asleep");
+}
+
+fn update(home: &mut Home) {
+    let (key, public) = home.maker();
+    let maker = format!("maker={public}");
+    let mut board = paired(home, "lamp", &[&maker, "version=1"]);
+    let (image, path) = home.image(20_000);
+    let told = home.update("lamp", &path, &key, "2");
+    board.says("update to 2");
+    board.says("installed");
+    board.resets();
+    assert!(home.slot("lamp", image.len()) == image, "another image is in the slot");
+    // The boot loader starts the image.
+    let mut board = home.board("lamp", &["app=lamp", &maker, "version=2"]);
+    board.says("online");
+    let (said, code) = told.join().expect("the update ends");
+    assert!(code == 0 && said.contains("done"), "{code}: {said}");
+}
+
+fn update_resumed(home: &mut Home) {
+    let (key, public) = home.maker();
+    let maker = format!("maker={public}");
+    let board = paired(home, "lamp", &[&maker, "version=1"]);
+    let (image, path) = home.image(100_000);
+    let told = home.update("lamp", &path, &key, "2");
+    home.follows("im/v1/me/res/", |said| said["result"]["progress"].as_u64() >= Some(40));
+    board.unplug();
+    let mut board = home.board("lamp", &["app=lamp", &maker, "version=1"]);
+    board.says("update to 2");
+    board.says("installed");
+    board.resets();
+    assert!(home.slot("lamp", image.len()) == image, "another image is in the slot");
+    // The image does not work: the boot loader starts the one before.
+    let mut board = home.board("lamp", &["app=lamp", &maker, "version=1"]);
+    board.says("online");
+    let (said, code) = told.join().expect("the update ends");
+    assert!(code == 1 && said.contains("failed"), "{code}: {said}");
+}
+
+fn update_refused(home: &mut Home) {
+    let (key, _) = home.maker();
+    let maker = format!("maker={}", "11".repeat(32));
+    let mut board = paired(home, "lamp", &[&maker, "version=1"]);
+    let (_, path) = home.image(1_000);
+    let told = home.update("lamp", &path, &key, "2");
+    board.says("not updated: the signature is not that of the maker");
+    let (said, code) = told.join().expect("the update ends");
+    assert!(code == 1 || code == 6, "{code}: {said}");
 }
 
 fn wrong_pin(home: &mut Home) {
