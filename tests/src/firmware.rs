@@ -2,7 +2,7 @@
 
 use crate::im::{House, PASSWORD, json};
 use crate::operator::Dir;
-use crate::raw::{Client, Packet, Publish, Version};
+use crate::raw::{Client, Publish, Version};
 use crate::server::Broker;
 use crate::site::Site;
 use parlor_device_tls::Pin;
@@ -229,22 +229,6 @@ impl Home {
             let said = json(&self.alice.on(topic));
             if is_right(&said) {
                 return said;
-            }
-        }
-    }
-
-    /// The same at any topic that begins like this.
-    pub fn follows(&mut self, begin: &str, is_right: impl Fn(&serde_json::Value) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            assert!(Instant::now() < deadline, "nothing right was said at {begin}");
-            let said = self.alice.find(&format!("something at {begin}"), |packet| match packet {
-                Packet::Publish(publish) if publish.topic.starts_with(begin) => Some(publish.clone()),
-                _ => None,
-            });
-            self.alice.finish(&said);
-            if is_right(&json(&said)) {
-                return;
             }
         }
     }

@@ -18,14 +18,14 @@ const PROVED: u32 = 0x600D_600D;
 /// The slot.
 pub struct Slot {
     flash: FileFlash,
-    /// Pages in front of this are erased.
-    erased: u32,
+    /// Pages in front of this are erased. Nothing is known before the first write.
+    erased: Option<u32>,
 }
 
 impl Slot {
     /// The slot in this file.
     pub fn new(flash: FileFlash) -> Self {
-        Self { flash, erased: SLOT }
+        Self { flash, erased: None }
     }
 }
 
@@ -39,15 +39,15 @@ impl Firmware for Slot {
     /// Ranges end where they end: what is left of a word is written with the next one, over bits that are still set.
     async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), FlashError> {
         let mut place = SLOT + offset;
-        if place < self.erased || offset == 0 {
-            // A reset has interrupted: what is written again is the same, and needs no erasing but at the beginning.
-            self.erased = if offset == 0 { SLOT } else { place.next_multiple_of(PAGE) };
-        }
+        // Where a reset has interrupted, the page was erased before; what is written there again is the same.
+        let mut erased = self.erased.filter(|_| offset > 0).unwrap_or(place.next_multiple_of(PAGE));
         let end = place + u32::try_from(bytes.len()).map_err(|_| FlashError::OutOfBounds)?;
-        while self.erased < end {
-            self.flash.erase(self.erased, self.erased + PAGE)?;
-            self.erased += PAGE;
+        while erased < end {
+            self.flash.erase(erased, erased + PAGE)?;
+            erased += PAGE;
+            crate::say!("slot page {}", (erased - SLOT) / PAGE);
         }
+        self.erased = Some(erased);
         for byte in bytes {
             let mut word = [0xFF; 4];
             let within = place % 4;

@@ -163,13 +163,15 @@ fn update(home: &mut Home) {
 fn update_resumed(home: &mut Home) {
     let (key, public) = home.maker();
     let maker = format!("maker={public}");
-    let board = paired(home, "lamp", &[&maker, "version=1"]);
-    let (image, path) = home.image(100_000);
+    let mut board = paired(home, "lamp", &[&maker, "version=1"]);
+    let (image, path) = home.image(150_000);
     let told = home.update("lamp", &path, &key, "2");
-    home.follows("im/v1/me/res/", |said| said["result"]["progress"].as_u64() >= Some(40));
+    board.says("slot page 20");
     board.unplug();
     let mut board = home.board("lamp", &["app=lamp", &maker, "version=1"]);
     board.says("update to 2");
+    let page = board.says("slot page");
+    assert!(page != "slot page 1", "it began anew");
     board.says("installed");
     board.resets();
     assert!(home.slot("lamp", image.len()) == image, "another image is in the slot");
