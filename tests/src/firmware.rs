@@ -182,7 +182,8 @@ impl Home {
     /// What `parlor cmd` prints as Alice, if it ends well.
     pub fn command(&self, arguments: &[&str]) -> String {
         let url = format!("mqtt://{}", self.site.at("mqtt"));
-        let usual = ["cmd", "--url", &url, "-u", "alice", "--password-stdin", "--terminal", "alice-cmd", "--deadline", "50"];
+        let usual =
+            ["cmd", "--url", &url, "-u", "alice", "--password-stdin", "--terminal", "alice-cmd", "--deadline", "50"];
         Broker::command(&[&usual, arguments].concat(), PASSWORD)
     }
 
@@ -208,7 +209,13 @@ impl Home {
     }
 
     /// Begins an update of a device, as Alice does; what it prints, and with which code it ends, comes later.
-    pub fn update(&self, device: &str, image: &str, key: &str, version: &str) -> std::thread::JoinHandle<(String, i32)> {
+    pub fn update(
+        &self,
+        device: &str,
+        image: &str,
+        key: &str,
+        version: &str,
+    ) -> std::thread::JoinHandle<(String, i32)> {
         let url = format!("mqtt://{}", self.site.at("mqtt"));
         let data = self.site.house.broker.data().display().to_string();
         let mut update = Command::new(Broker::binary());

@@ -23,7 +23,8 @@ fn main() {
 /// or in `cyw43` beside this file. With `CYW43_FIRMWARE=none` empty ones take their place: the program links, and finds no radio.
 fn radio() {
     println!("cargo:rerun-if-env-changed=CYW43_FIRMWARE");
-    let folder = std::env::var("CYW43_FIRMWARE").unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/cyw43").into());
+    let folder =
+        std::env::var("CYW43_FIRMWARE").unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/cyw43").into());
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
     for name in ["43439A0.bin", "43439A0_clm.bin", "nvram_rp2040.bin"] {
         let file = Path::new(&folder).join(name);
@@ -33,7 +34,9 @@ fn radio() {
             Err(_) if folder == "none" => vec![0; 16],
             Err(error) => {
                 eprintln!("\n{}: {error}\n", file.display());
-                eprintln!("Get the radio's firmware from the folder cyw43-firmware of github.com/embassy-rs/embassy, and put it there.\n");
+                eprintln!(
+                    "Get the radio's firmware from the folder cyw43-firmware of github.com/embassy-rs/embassy, and put it there.\n"
+                );
                 std::process::exit(1);
             }
         };

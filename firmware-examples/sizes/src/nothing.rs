@@ -1,9 +1,9 @@
 //! Bytes over TCP.
 
 use crate::world::set;
+use embassy_net::Stack;
 use embassy_net::dns::DnsQueryType;
 use embassy_net::tcp::TcpSocket;
-use embassy_net::Stack;
 use embassy_time::{Duration, Timer, with_timeout};
 use embedded_io_async::Write;
 

@@ -116,10 +116,14 @@ fn thermostat(home: &mut Home) {
     let said = home.command(&["thermostat", "target", "celsius=25"]);
     assert!(said.contains("done") && said.contains("25"), "{said}");
     board.says("heat on");
-    home.hears("im/v1/state/thermostat", |said| said["reported"]["heating"] == true && said["reported"]["target"] == 25);
+    home.hears("im/v1/state/thermostat", |said| {
+        said["reported"]["heating"] == true && said["reported"]["target"] == 25
+    });
     home.desire("thermostat", r#"{"target":5}"#);
     board.says("heat off");
-    home.hears("im/v1/state/thermostat", |said| said["reported"]["heating"] == false && said["reported"]["target"] == 5);
+    home.hears("im/v1/state/thermostat", |said| {
+        said["reported"]["heating"] == false && said["reported"]["target"] == 5
+    });
 }
 
 fn button(home: &mut Home) {

@@ -75,5 +75,6 @@ async fn main(spawner: Spawner) -> ! {
     let (broker, login) = parlor_wiring::told!();
     let config = lamp::config(Config { login, platform: "esp32s3", ..Config::new(env!("DEVICE_NAME")) });
     // With the radio on, the generator is a true one.
-    parlor_wiring::run(net, broker, config, flash, |bytes| Rng::new().read(bytes), |device| lamp::run(device, led)).await
+    parlor_wiring::run(net, broker, config, flash, |bytes| Rng::new().read(bytes), |device| lamp::run(device, led))
+        .await
 }

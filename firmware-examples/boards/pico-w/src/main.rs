@@ -85,7 +85,8 @@ async fn main(spawner: Spawner) {
     );
     static STATE: StaticCell<cyw43::State> = StaticCell::new();
     let power = Output::new(chip.PIN_23, Level::Low);
-    let (driver, mut control, runner) = cyw43::new(STATE.init_with(cyw43::State::new), power, spi, firmware, nvram).await;
+    let (driver, mut control, runner) =
+        cyw43::new(STATE.init_with(cyw43::State::new), power, spi, firmware, nvram).await;
     spawner.spawn(radio(runner).expect("it is spawned once"));
     control.init(clm).await;
     spawner.spawn(wifi(control).expect("it is spawned once"));
@@ -97,5 +98,6 @@ async fn main(spawner: Spawner) {
     let flash = FlashMap::<_, 768>::new(flash, KEPT).expect("whole pages");
     let (broker, login) = parlor_wiring::told!();
     let config = lamp::config(Config { login, platform: "pico-w", ..Config::new(env!("DEVICE_NAME")) });
-    parlor_wiring::run(net, broker, config, flash, |bytes| RoscRng.fill_bytes(bytes), |device| lamp::run(device, Led)).await
+    parlor_wiring::run(net, broker, config, flash, |bytes| RoscRng.fill_bytes(bytes), |device| lamp::run(device, Led))
+        .await
 }
