@@ -32,13 +32,14 @@ pub struct Board {
 
 impl Board {
     /// Says what it is for, with these arguments.
-    fn start(kind: &str, program: &Path, monitor: PathBuf, arguments: &[String]) -> Self {
+    fn start(kind: &str, program: &Path, monitor: PathBuf, arguments: &[String], options: &str) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware-examples/qemu.sh");
         let mut child = Command::new(script)
             .arg(kind)
             .arg(program)
             .args(arguments)
             .env("QEMU_MONITOR", &monitor)
+            .env("QEMU_EXTRA", options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -131,6 +132,7 @@ pub struct Home {
     boards: u32,
     pin: String,
     port: u16,
+    options: String,
 }
 
 impl Home {
@@ -148,7 +150,17 @@ impl Home {
         let made = alice.publish_for(1, "im/v1/me/group/g-home", r#"{"op":"create","name":"Home","household":true}"#);
         assert_eq!(made.code, 0, "a household: {made:?}");
         let files = Dir::new();
-        Self { site, alice, kind: kind.into(), program: program.into(), files, boards: 0, pin, port: free.port() }
+        Self {
+            site,
+            alice,
+            kind: kind.into(),
+            program: program.into(),
+            files,
+            boards: 0,
+            pin,
+            port: free.port(),
+            options: String::new(),
+        }
     }
 
     /// A code to pair a device with.
@@ -156,6 +168,16 @@ impl Home {
         assert_eq!(self.alice.publish_for(1, "im/v1/me/pair", r#"{"household":"g-home"}"#).code, 0);
         let answer = json(&self.alice.on("im/v1/me/pair/res"));
         answer["code"].as_str().expect("a code").to_owned()
+    }
+
+    /// Whether the board says how busy it was.
+    pub fn counts_instructions(&self) -> bool {
+        self.kind == "an385"
+    }
+
+    /// How QEMU is started from now on, besides.
+    pub fn emulate(&mut self, options: &str) {
+        self.options = options.to_owned();
     }
 
     /// Switches a board on whose flash is the one of this name, with these arguments besides the usual ones.
@@ -176,7 +198,7 @@ impl Home {
             all.push(format!("pin={}", self.pin));
         }
         all.extend(arguments.iter().map(|&argument| argument.to_owned()));
-        Board::start(&self.kind, &self.program, monitor, &all)
+        Board::start(&self.kind, &self.program, monitor, &all, &self.options)
     }
 
     /// What `parlor cmd` prints as Alice, if it ends well.

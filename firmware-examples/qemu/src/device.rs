@@ -17,8 +17,17 @@ const RESET: i32 = 42;
 /// Pages of the file that are the SDK's.
 const KEPT: core::ops::Range<u32> = 0..32 * 1_024;
 
-/// Runs the app for ever. `stack_used` tells how deep the stack has been.
-pub async fn run(net: Stack<'static>, args: &'static Args, stack_used: fn() -> usize) -> ! {
+/// What a board can measure of itself.
+#[derive(Clone, Copy)]
+pub struct Measure {
+    /// Bytes of stack used at most.
+    pub stack: fn() -> usize,
+    /// Cycles that tasks have run for, and the most in one turn.
+    pub busy: Option<fn() -> (u64, u64)>,
+}
+
+/// Runs the app for ever.
+pub async fn run(net: Stack<'static>, args: &'static Args, measure: Measure) -> ! {
     let Some(pin) = Pin::from_hex(wanted(args, "pin")) else { stop("pin= is not 64 hexadecimal digits") };
     let port = args.number("port").unwrap_or(8_883);
     let broker = Broker { host: wanted(args, "host"), port, pin, next_pin: args.value("next_pin").and_then(Pin::from_hex) };
@@ -51,23 +60,23 @@ pub async fn run(net: Stack<'static>, args: &'static Args, stack_used: fn() -> u
     let act = |device| {
         let act = async move {
             match app {
-                "lamp" => lamp::run(device, Console).await,
+                "lamp" => lamp::run(device, Lamp(measure)).await,
                 "thermostat" => thermostat::run(device, Console, Duration::from_secs(u64::from(period))).await,
                 "button" => button::run(device, Console, Console).await,
                 _ => sensor::run(device, Console, period).await,
             }
         };
-        join3(act, tell(device, stack_used), update(device, args))
+        join3(act, tell(device, measure), update(device, args))
     };
     parlor_wiring::run(net, broker, config, flash, entropy, act).await
 }
 
 /// Says how the connection is.
-async fn tell(device: Device<'_>, stack_used: fn() -> usize) {
+async fn tell(device: Device<'_>, measure: Measure) {
     let mut status = device.status();
     loop {
         match status {
-            Status::Online => say!("online after {} ms, stack {}", Instant::now().as_millis(), stack_used()),
+            Status::Online => say!("online after {} ms, stack {}", Instant::now().as_millis(), (measure.stack)()),
             Status::Offline(why) => say!("offline: {}", why),
             other => say!("status {:?}", other),
         }
@@ -111,14 +120,19 @@ fn stop(why: &str) -> ! {
     exit(2)
 }
 
-/// What a board has pins for.
-struct Console;
+/// What shines. It also says how busy the board has been.
+struct Lamp(Measure);
 
-impl lamp::Light for Console {
+impl lamp::Light for Lamp {
     fn set(&mut self, lamp: lamp::Lamp) {
-        say!("light {} {}", if lamp.on { "on" } else { "off" }, lamp.level);
+        let (busy, longest) = self.0.busy.map_or((0, 0), |busy| busy());
+        let on = if lamp.on { "on" } else { "off" };
+        say!("light {on} {} longest {longest} busy {busy}", lamp.level);
     }
 }
+
+/// What a board has pins for.
+struct Console;
 
 impl thermostat::Room for Console {
     /// Colder every time.

@@ -11,6 +11,7 @@ type Scenario = (&'static str, fn(&mut Home));
 
 const SCENARIOS: &[Scenario] = &[
     ("a lamp is paired, obeys, and says so", lamp),
+    ("commands go round", speed),
     ("what is desired is done, also what was desired while it was off", desired),
     ("the broker loses its power", broker_restarts),
     ("the cable is pulled", cable),
@@ -65,6 +66,56 @@ fn lamp(home: &mut Home) {
     home.hears("im/v1/state/lamp", |said| said["reported"]["on"] == true && said["reported"]["level"] == 40);
     let said = home.command(&["lamp", "blink", "times=2"]);
     assert!(said.contains("running") && said.contains("done"), "{said}");
+}
+
+/// How long a command takes, and how many instructions a board needs where QEMU counts them.
+fn speed(home: &mut Home) {
+    const ROUNDS: u32 = 50;
+    let mut board = paired(home, "lamp", &[]);
+    let mut times: Vec<u128> = (0..ROUNDS).map(|round| command(home, round)).collect();
+    times.sort_unstable();
+    let ms = |micros: u128| micros as f64 / 1_000.0;
+    println!(
+        "     command and result: median {:.1} ms, longest {:.1} ms",
+        ms(times[times.len() / 2]),
+        ms(times[times.len() - 1])
+    );
+    board.says("light on 99");
+    board.unplug();
+    if !home.counts_instructions() {
+        return;
+    }
+    home.emulate("-icount shift=0");
+    let mut board = again(home, "lamp");
+    board.says("online");
+    command(home, 1_000);
+    let first = board.says("light on 99");
+    let before = busy(&first);
+    let longest: u64 = first.split(' ').rev().nth(2).and_then(|number| number.parse().ok()).expect("it says how long");
+    for round in 0..=ROUNDS {
+        command(home, 1_001 + round);
+    }
+    let after = (0..=ROUNDS).map(|_| board.says("light on 99")).last().expect("it shines");
+    // 40 instructions are a cycle of the board's clock.
+    let each = (busy(&after) - before) * 40 / u64::from(ROUNDS + 1);
+    println!(
+        "     instructions: {} to be online ({} in one turn), {each} for a command and its result",
+        before * 40,
+        longest * 40
+    );
+}
+
+/// Alice commands and waits for the outcome: microseconds.
+fn command(home: &mut Home, number: u32) -> u128 {
+    let began = Instant::now();
+    let order = format!(r#"{{"args":{{"on":true,"level":99}},"id":"speed{number}","deadline_ms":50000}}"#);
+    assert_eq!(home.alice.publish_for(1, "im/v1/to/lamp/cmd/set", order).code, 0);
+    home.hears(&format!("im/v1/me/res/speed{number}"), |said| said["state"] == "done");
+    began.elapsed().as_micros()
+}
+
+fn busy(line: &str) -> u64 {
+    line.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("it says how busy it was")
 }
 
 fn desired(home: &mut Home) {

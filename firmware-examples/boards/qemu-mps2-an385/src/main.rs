@@ -63,5 +63,6 @@ async fn board(spawner: Spawner) {
         say!("stack {}", stack::deepest());
         exit(0)
     }
-    parlor_qemu::device::run(net, args, stack::deepest).await
+    let measure = parlor_qemu::device::Measure { stack: stack::deepest, busy: Some(executor::busy) };
+    parlor_qemu::device::run(net, args, measure).await
 }

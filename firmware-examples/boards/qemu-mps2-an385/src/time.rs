@@ -11,6 +11,8 @@ use embassy_time_queue_utils::Queue;
 
 /// The core's clock on this board.
 const CORE_HZ: u32 = 25_000_000;
+/// What the timer counts down from.
+const RELOAD: u32 = CORE_HZ / TICK_HZ as u32 - 1;
 
 struct Clock {
     now: Mutex<Cell<u64>>,
@@ -51,9 +53,20 @@ fn SysTick() {
     });
 }
 
+/// Cycles of the core's clock since the start.
+pub fn cycles() -> u64 {
+    loop {
+        let before = CLOCK.now();
+        let within = RELOAD - SYST::get_current().min(RELOAD);
+        // A tick may have come between the two.
+        if CLOCK.now() == before {
+            return before * u64::from(RELOAD + 1) + u64::from(within);
+        }
+    }
+}
+
 /// Starts the clock.
 pub fn start(mut timer: SYST) {
-    const RELOAD: u32 = CORE_HZ / TICK_HZ as u32 - 1;
     timer.set_clock_source(SystClkSource::Core);
     timer.set_reload(RELOAD);
     timer.clear_current();

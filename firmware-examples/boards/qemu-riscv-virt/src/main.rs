@@ -55,5 +55,5 @@ async fn board(spawner: Spawner) {
         say!("stack {}", stack::deepest());
         exit(0)
     }
-    parlor_qemu::device::run(net, args, stack::deepest).await
+    parlor_qemu::device::run(net, args, parlor_qemu::device::Measure { stack: stack::deepest, busy: None }).await
 }
