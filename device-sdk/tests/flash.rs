@@ -98,7 +98,7 @@ impl NorFlash for Nor {
     const ERASE_SIZE: usize = PAGE;
 
     async fn erase(&mut self, from: u32, to: u32) -> Result<(), Broken> {
-        assert!(from as usize % PAGE == 0 && to as usize % PAGE == 0, "pages are erased");
+        assert!((from as usize).is_multiple_of(PAGE) && (to as usize).is_multiple_of(PAGE), "pages are erased");
         let mut state = self.0.borrow_mut();
         for at in from as usize..to as usize {
             state.step()?;
@@ -110,11 +110,11 @@ impl NorFlash for Nor {
     }
 
     async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Broken> {
-        assert!(offset % 4 == 0 && bytes.len() % 4 == 0, "words are written");
+        assert!(offset.is_multiple_of(4) && bytes.len().is_multiple_of(4), "words are written");
         let mut state = self.0.borrow_mut();
         for (at, byte) in bytes.iter().enumerate() {
             let at = offset as usize + at;
-            assert!(at % 4 != 0 || !state.written[at / 4], "a word is written twice");
+            assert!(!at.is_multiple_of(4) || !state.written[at / 4], "a word is written twice");
             state.step()?;
             state.bytes[at] &= byte;
             // A word that the power cut in two is not a word yet.
