@@ -77,9 +77,9 @@ impl<'a> Put<'a> {
         } else if value < 0x80 {
             self.out.copy_within(at + 2..self.at, at + 1);
             self.at -= 1;
-            self.overwrite(at, &[(value & 0x7F) as u8]);
+            self.overwrite(at, &[low7(value)]);
         } else {
-            self.overwrite(at, &[(value & 0x7F) as u8 | 0x80, (value >> 7 & 0x7F) as u8]);
+            self.overwrite(at, &[low7(value) | 0x80, low7(value >> 7)]);
         }
     }
 
@@ -141,6 +141,11 @@ impl<'a> Take<'a> {
     }
 }
 
+/// The lowest seven bits.
+pub(crate) fn low7(value: usize) -> u8 {
+    u8::try_from(value & 0x7F).unwrap_or(0)
+}
+
 /// Bytes that were a text when they were written.
 pub(crate) fn text(bytes: &[u8]) -> &str {
     core::str::from_utf8(bytes).unwrap_or("")
@@ -165,7 +170,7 @@ impl Digits {
         let mut digits = Self { bytes: [b'0'; 20], from: 20 };
         loop {
             digits.from -= 1;
-            let digit = (value % base) as u8;
+            let digit = u8::try_from(value % base).unwrap_or(0);
             if let Some(place) = digits.bytes.get_mut(usize::from(digits.from)) {
                 *place = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
             }

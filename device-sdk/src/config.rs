@@ -139,29 +139,41 @@ impl Describe {
     }
 
     /// The JSON in pieces.
-    pub(crate) fn pieces(&self) -> [&'static str; 12] {
-        let part = |before: &'static str, text: &'static str, behind: &'static str| {
-            if text.is_empty() { ["", "", ""] } else { [before, text, behind] }
+    pub(crate) fn pieces(&self) -> [&'static str; 13] {
+        let mut begun = false;
+        // What stands in front of a member.
+        let mut member = |there: bool, first: &'static str, later: &'static str| match (there, begun) {
+            (false, _) => "",
+            (true, false) => {
+                begun = true;
+                first
+            }
+            (true, true) => later,
         };
-        let [a, b, c] = if self.name.is_empty() { ["{", "", ""] } else { ["{\"name\":\"", self.name, "\""] };
-        let [d, e, f] = part(if self.name.is_empty() { "\"model\":\"" } else { ",\"model\":\"" }, self.model, "\"");
-        let begun = !self.name.is_empty() || !self.model.is_empty();
-        let inner = self.commands.trim_ascii();
-        let inner = inner.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')).unwrap_or("");
-        let (g, h) = match (inner.is_empty(), self.update, begun) {
-            (true, false, _) => ("", ""),
-            (_, _, true) => (",\"commands\":{", inner),
-            (_, _, false) => ("\"commands\":{", inner),
-        };
-        let i = match (inner.is_empty(), self.update) {
-            (true, false) => "",
-            (false, false) => "}",
-            (true, true) => concat!("\"update\":", update_args!(), "}"),
-            (false, true) => concat!(",\"update\":", update_args!(), "}"),
-        };
-        let begun = begun || !i.is_empty();
-        let [j, k, _] = part(if begun { ",\"state\":" } else { "\"state\":" }, self.state, "");
-        [a, b, c, d, e, f, g, h, i, j, k, "}"]
+        let commands = self.commands.trim_ascii();
+        let commands = commands.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')).unwrap_or("");
+        let any = !commands.is_empty() || self.update;
+        let behind = |text: &str, mark: &'static str| if text.is_empty() { "" } else { mark };
+        [
+            "{",
+            member(!self.name.is_empty(), "\"name\":\"", ",\"name\":\""),
+            self.name,
+            behind(self.name, "\""),
+            member(!self.model.is_empty(), "\"model\":\"", ",\"model\":\""),
+            self.model,
+            behind(self.model, "\""),
+            member(any, "\"commands\":{", ",\"commands\":{"),
+            commands,
+            match (commands.is_empty(), self.update) {
+                (true, false) => "",
+                (false, false) => "}",
+                (true, true) => concat!("\"update\":", update_args!(), "}"),
+                (false, true) => concat!(",\"update\":", update_args!(), "}"),
+            },
+            member(!self.state.is_empty(), "\"state\":", ",\"state\":"),
+            self.state,
+            "}",
+        ]
     }
 }
 

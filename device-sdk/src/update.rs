@@ -307,7 +307,7 @@ impl Update<'_> {
         match installed {
             Ok(()) => self.keep(Stage::Installed).await,
             Err(error @ (UpdateError::TooLarge | UpdateError::Signature)) => {
-                self.end(State::Rejected, error.text()).await
+                self.end(State::Rejected, error.text()).await;
             }
             Err(error) => self.end(State::Failed, error.text()).await,
         }

@@ -367,7 +367,7 @@ impl<W: Wire> Session<W> {
         if let Describe::Sending { piece, at } = self.describe
             && piece < shared.config.describe.pieces().len()
         {
-            return self.describe_more(shared, piece, at, out);
+            return Some(self.describe_more(shared, piece, at, out));
         }
         if self.pairing {
             return self.pair(shared, out);
@@ -516,7 +516,7 @@ impl<W: Wire> Session<W> {
         Some(len)
     }
 
-    fn describe_more(&mut self, shared: &Shared, piece: usize, at: usize, out: &mut [u8]) -> Option<usize> {
+    fn describe_more(&mut self, shared: &Shared, piece: usize, at: usize, out: &mut [u8]) -> usize {
         let pieces = shared.config.describe.pieces();
         let (mut piece, mut at) = (piece, at);
         let mut used = 0;
@@ -536,7 +536,7 @@ impl<W: Wire> Session<W> {
             at = 0;
         }
         self.describe = Describe::Sending { piece, at };
-        Some(used)
+        used
     }
 
     fn row(&mut self, shared: &mut Shared, out: &mut [u8], alone: bool) -> Option<usize> {

@@ -44,6 +44,12 @@ impl<const OUTBOX: usize, const INBOX: usize> Arrays<OUTBOX, INBOX> {
     }
 }
 
+impl<const OUTBOX: usize, const INBOX: usize> Default for Arrays<OUTBOX, INBOX> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<const OUTBOX: usize, const INBOX: usize> Memory for Arrays<OUTBOX, INBOX> {
     fn rooms(&mut self) -> (&mut [u8], &mut [u8]) {
         (&mut self.outbox, &mut self.inbox)

@@ -128,11 +128,12 @@ impl Shared {
             key::BOOT => self.boot = Take(bytes).u32(),
             key::PAIRED => {
                 let mut take = Take(bytes);
-                let mut paired = Paired::default();
-                paired.account = String::try_from(take.short()).unwrap_or_default();
-                paired.password = String::try_from(take.short()).unwrap_or_default();
-                paired.owner = String::try_from(take.short()).unwrap_or_default();
-                paired.household = String::try_from(take.short()).unwrap_or_default();
+                let paired = Paired {
+                    account: String::try_from(take.short()).unwrap_or_default(),
+                    password: String::try_from(take.short()).unwrap_or_default(),
+                    owner: String::try_from(take.short()).unwrap_or_default(),
+                    household: String::try_from(take.short()).unwrap_or_default(),
+                };
                 self.paired = Some(paired);
             }
             #[cfg(feature = "update")]

@@ -1,7 +1,7 @@
 //! MQTT 5.0 and 3.1.1. Against Parlor everything of docs/protocol.md; against any other broker ordinary topics.
 
 use super::{Hello, Incoming, Item, Message, Subscribe, Welcome, What, Wire, closed};
-use crate::bytes::{Digits, Put};
+use crate::bytes::{Digits, Put, low7};
 use crate::error::{LinkError, Refusal};
 use crate::json::{FromJson, Text, Value, Writer};
 use parlor_protocol::mqtt::{self as packet, Packet, Properties, Property, QoS, ReasonCode, Version};
@@ -88,7 +88,7 @@ fn framed(first: u8, behind: usize, out: &mut [u8], body: &mut dyn FnMut(&mut Pu
     let mut at = 1;
     loop {
         let more = if rest > 0x7F { 0x80 } else { 0 };
-        *header.get_mut(at)? = (rest & 0x7F) as u8 | more;
+        *header.get_mut(at)? = low7(rest) | more;
         rest >>= 7;
         at += 1;
         if rest == 0 {
@@ -145,7 +145,7 @@ impl Wire for Mqtt {
 
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Incoming<'a>, usize)>, LinkError> {
         match packet::decode(bytes, self.version, u32::MAX) {
-            Ok(Some((packet, len))) => Ok(Some((self.incoming(packet)?, len))),
+            Ok(Some((packet, len))) => Ok(Some((incoming(packet)?, len))),
             Ok(None) => Ok(None),
             Err(_) => Err(LinkError::Protocol),
         }
@@ -198,7 +198,7 @@ impl Wire for Mqtt {
                     filter(&[IM, "me/blob/res"], 1);
                 }
                 Subscribe::Paired => filter(&[IM, "me/paired"], 1),
-                Subscribe::Topic(topic, qos) => filter(&[topic], if qos == QoS::AtMostOnce { 0 } else { 1 }),
+                Subscribe::Topic(topic, qos) => filter(&[topic], u8::from(qos != QoS::AtMostOnce)),
             }
         })
     }
@@ -297,49 +297,45 @@ fn user_property(name: &str, value: &str, put: &mut Put<'_>) {
     }
 }
 
-impl Mqtt {
-    fn incoming<'a>(self, packet: Packet<'a>) -> Result<Incoming<'a>, LinkError> {
-        Ok(match packet {
-            Packet::ConnAck(ack) if ack.reason == ReasonCode::SUCCESS => Incoming::Welcome(Welcome {
-                session_present: ack.session_present,
-                keep_alive_s: ack.properties.server_keep_alive_secs(),
-                receive_max: ack.properties.receive_maximum().unwrap_or(u16::MAX),
-                frame_max: ack.properties.maximum_packet_size().map_or(usize::MAX, |size| size as usize),
-            }),
-            Packet::ConnAck(ack) => {
-                Incoming::Closed(closed(ack.reason.0, ack.properties.reason_string().unwrap_or("")))
-            }
-            Packet::Disconnect(gone) => {
-                Incoming::Closed(closed(gone.reason.0, gone.properties.reason_string().unwrap_or("")))
-            }
-            Packet::PubAck(ack) => {
-                let result = if ack.reason.is_error() {
-                    Err(refusal(ack.reason, ack.properties))
-                } else {
-                    Ok(seq_of(ack.properties))
-                };
-                Incoming::Done { pid: ack.packet_id.value(), result }
-            }
-            Packet::SubAck(ack) => {
-                Incoming::Subscribed { pid: ack.packet_id.value(), ok: ack.reasons.iter().all(|code| *code < 0x80) }
-            }
-            Packet::Publish(publish) => {
-                let pid = match (publish.qos, publish.packet_id) {
-                    (QoS::AtMostOnce, _) => 0,
-                    (QoS::AtLeastOnce, Some(pid)) => pid.value(),
-                    // Nothing was subscribed to at QoS 2.
-                    _ => return Err(LinkError::Protocol),
-                };
-                let what = match publish.topic.strip_prefix("im/v1/me/") {
-                    Some(rest) => im(rest, publish.payload),
-                    None => What::Topic { topic: publish.topic, payload: publish.payload, dup: publish.dup },
-                };
-                Incoming::Delivery { pid, what }
-            }
-            Packet::PingResp => Incoming::Nothing,
-            _ => return Err(LinkError::Protocol),
-        })
-    }
+fn incoming(packet: Packet<'_>) -> Result<Incoming<'_>, LinkError> {
+    Ok(match packet {
+        Packet::ConnAck(ack) if ack.reason == ReasonCode::SUCCESS => Incoming::Welcome(Welcome {
+            session_present: ack.session_present,
+            keep_alive_s: ack.properties.server_keep_alive_secs(),
+            receive_max: ack.properties.receive_maximum().unwrap_or(u16::MAX),
+            frame_max: ack.properties.maximum_packet_size().map_or(usize::MAX, |size| size as usize),
+        }),
+        Packet::ConnAck(ack) => Incoming::Closed(closed(ack.reason.0, ack.properties.reason_string().unwrap_or(""))),
+        Packet::Disconnect(gone) => {
+            Incoming::Closed(closed(gone.reason.0, gone.properties.reason_string().unwrap_or("")))
+        }
+        Packet::PubAck(ack) => {
+            let result = if ack.reason.is_error() {
+                Err(refusal(ack.reason, ack.properties))
+            } else {
+                Ok(seq_of(ack.properties))
+            };
+            Incoming::Done { pid: ack.packet_id.value(), result }
+        }
+        Packet::SubAck(ack) => {
+            Incoming::Subscribed { pid: ack.packet_id.value(), ok: ack.reasons.iter().all(|code| *code < 0x80) }
+        }
+        Packet::Publish(publish) => {
+            let pid = match (publish.qos, publish.packet_id) {
+                (QoS::AtMostOnce, _) => 0,
+                (QoS::AtLeastOnce, Some(pid)) => pid.value(),
+                // Nothing was subscribed to at QoS 2.
+                _ => return Err(LinkError::Protocol),
+            };
+            let what = match publish.topic.strip_prefix("im/v1/me/") {
+                Some(rest) => im(rest, publish.payload),
+                None => What::Topic { topic: publish.topic, payload: publish.payload, dup: publish.dup },
+            };
+            Incoming::Delivery { pid, what }
+        }
+        Packet::PingResp => Incoming::Nothing,
+        _ => return Err(LinkError::Protocol),
+    })
 }
 
 /// What was published below `im/v1/me/`. What cannot be read is nothing that the device uses.

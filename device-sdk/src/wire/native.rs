@@ -298,8 +298,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn maybe_number(&mut self) -> Option<Option<u64>> {
-        if self.flag()? { self.number().map(Some) } else { Some(None) }
+    /// A number that may be absent: then 0.
+    fn maybe_number(&mut self) -> Option<u64> {
+        if self.flag()? { self.number() } else { Some(0) }
     }
 }
 
@@ -414,7 +415,7 @@ fn message<'a>(address: &'a str, from: &mut Reader<'a>) -> Option<What<'a>> {
         kind,
         text: Text::plain(text),
         body,
-        re: re.unwrap_or(0),
+        re,
         backfill: flags & flags::BACKFILL != 0,
     }))
 }
