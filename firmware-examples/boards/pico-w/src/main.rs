@@ -98,6 +98,8 @@ async fn main(spawner: Spawner) {
     let flash = FlashMap::<_, 768>::new(flash, KEPT).expect("whole pages");
     let (broker, login) = parlor_wiring::told!();
     let config = lamp::config(Config { login, platform: "pico-w", ..Config::new(env!("DEVICE_NAME")) });
+    // The RP2040 has no generator made for keys, and its ring oscillator is what there is. Who fears for the link puts a secure element on the
+    // board, or takes a Pico 2.
     parlor_wiring::run(net, broker, config, flash, |bytes| RoscRng.fill_bytes(bytes), |device| lamp::run(device, Led))
         .await
 }

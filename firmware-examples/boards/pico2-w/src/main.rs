@@ -3,15 +3,17 @@
 #![no_std]
 #![no_main]
 
+use core::cell::RefCell;
+use critical_section::Mutex;
 use cyw43::{Control, JoinOptions, NetDriver, SpiBus, aligned_bytes};
 use cyw43_pio::{DEFAULT_CLOCK_DIVIDER, PioSpi};
 use embassy_executor::Spawner;
 use embassy_net::{Config as NetConfig, Runner, StackResources};
-use embassy_rp::clocks::RoscRng;
 use embassy_rp::flash::{Async, Flash};
 use embassy_rp::gpio::{Level, Output};
-use embassy_rp::peripherals::{DMA_CH0, DMA_CH1, PIO0};
-use embassy_rp::{bind_interrupts, dma, pio};
+use embassy_rp::peripherals::{DMA_CH0, DMA_CH1, PIO0, TRNG};
+use embassy_rp::trng::Trng;
+use embassy_rp::{bind_interrupts, dma, pio, trng};
 use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
 use embassy_sync::signal::Signal;
 use embassy_time::Timer;
@@ -22,6 +24,7 @@ use parlor_wiring::FlashMap;
 use static_cell::StaticCell;
 
 bind_interrupts!(struct Interrupts {
+    TRNG_IRQ => trng::InterruptHandler<TRNG>;
     PIO0_IRQ_0 => pio::InterruptHandler<PIO0>;
     DMA_IRQ_0 => dma::InterruptHandler<DMA_CH0>, dma::InterruptHandler<DMA_CH1>;
 });
@@ -31,6 +34,9 @@ const FLASH_BYTES: usize = 4 * 1_024 * 1_024;
 const KEPT: core::ops::Range<u32> = FLASH_BYTES as u32 - 32 * 1_024..FLASH_BYTES as u32;
 
 type Bus = SpiBus<Output<'static>, PioSpi<'static, PIO0, 0>>;
+
+/// The generator of random numbers, for whoever needs some.
+static ENTROPY: Mutex<RefCell<Option<Trng<'static, TRNG>>>> = Mutex::new(RefCell::new(None));
 
 /// What the LED is to be: the radio is told by the task that holds it.
 static LED: Signal<CriticalSectionRawMutex, bool> = Signal::new();
@@ -53,6 +59,15 @@ async fn network(mut runner: Runner<'static, NetDriver<'static>>) -> ! {
     runner.run().await
 }
 
+fn entropy(bytes: &mut [u8]) {
+    critical_section::with(|cs| {
+        // It is there before anything needs it.
+        if let Some(rng) = ENTROPY.borrow_ref_mut(cs).as_mut() {
+            rng.blocking_fill_bytes(bytes);
+        }
+    });
+}
+
 /// Joins the network, and switches the LED.
 #[embassy_executor::task]
 async fn wifi(mut radio: Control<'static>) -> ! {
@@ -67,6 +82,10 @@ async fn wifi(mut radio: Control<'static>) -> ! {
 #[embassy_executor::main]
 async fn main(spawner: Spawner) {
     let chip = embassy_rp::init(Default::default());
+    let rng = Trng::new(chip.TRNG, Interrupts, Default::default());
+    critical_section::with(|cs| ENTROPY.borrow_ref_mut(cs).replace(rng));
+    let mut seed = [0; 8];
+    entropy(&mut seed);
     let firmware = aligned_bytes!(concat!(env!("OUT_DIR"), "/43439A0.bin"));
     let clm = aligned_bytes!(concat!(env!("OUT_DIR"), "/43439A0_clm.bin"));
     let nvram = aligned_bytes!(concat!(env!("OUT_DIR"), "/nvram_rp2040.bin"));
@@ -92,12 +111,12 @@ async fn main(spawner: Spawner) {
     spawner.spawn(wifi(control).expect("it is spawned once"));
     static SOCKETS: StaticCell<StackResources<4>> = StaticCell::new();
     let sockets = SOCKETS.init_with(StackResources::new);
-    let (net, runner) = embassy_net::new(driver, NetConfig::dhcpv4(Default::default()), sockets, RoscRng.next_u64());
+    let (net, runner) =
+        embassy_net::new(driver, NetConfig::dhcpv4(Default::default()), sockets, u64::from_le_bytes(seed));
     spawner.spawn(network(runner).expect("it is spawned once"));
     let flash = Flash::<_, Async, FLASH_BYTES>::new(chip.FLASH, chip.DMA_CH1, Interrupts);
     let flash = FlashMap::<_, 768>::new(flash, KEPT).expect("whole pages");
     let (broker, login) = parlor_wiring::told!();
     let config = lamp::config(Config { login, platform: "pico2-w", ..Config::new(env!("DEVICE_NAME")) });
-    parlor_wiring::run(net, broker, config, flash, |bytes| RoscRng.fill_bytes(bytes), |device| lamp::run(device, Led))
-        .await
+    parlor_wiring::run(net, broker, config, flash, entropy, |device| lamp::run(device, Led)).await
 }
