@@ -177,7 +177,7 @@ impl Home {
 
     /// How QEMU is started from now on, besides.
     pub fn emulate(&mut self, options: &str) {
-        self.options = options.to_owned();
+        options.clone_into(&mut self.options);
     }
 
     /// Switches a board on whose flash is the one of this name, with these arguments besides the usual ones.
@@ -219,7 +219,7 @@ impl Home {
 
     /// Puts an image of this many bytes into a file: it, and its path.
     pub fn image(&self, bytes: usize) -> (Vec<u8>, String) {
-        let image: Vec<u8> = (0..bytes).map(|at| (at.wrapping_mul(2_654_435_761) >> 7) as u8).collect();
+        let image: Vec<u8> = (0..bytes).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[4]).collect();
         let path = self.files.put("image.bin", &image);
         (image, path.display().to_string())
     }

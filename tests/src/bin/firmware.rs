@@ -74,7 +74,7 @@ fn speed(home: &mut Home) {
     let mut board = paired(home, "lamp", &[]);
     let mut times: Vec<u128> = (0..ROUNDS).map(|round| command(home, round)).collect();
     times.sort_unstable();
-    let ms = |micros: u128| micros as f64 / 1_000.0;
+    let ms = |micros: u128| format!("{}.{}", micros / 1_000, micros % 1_000 / 100);
     println!(
         "     command and result: median {:.1} ms, longest {:.1} ms",
         ms(times[times.len() / 2]),
