@@ -105,7 +105,7 @@ impl<'a> Value<'a> {
     /// A string; its escapes are not yet resolved.
     pub fn text(self) -> Option<Text<'a>> {
         let raw = self.0.strip_prefix('"')?.strip_suffix('"')?;
-        Some(Text { raw, escaped: raw.contains('\\') })
+        Some(Text { raw, escaped: raw.as_bytes().contains(&b'\\') })
     }
 }
 

@@ -36,6 +36,7 @@
 //! }
 //! ```
 #![no_std]
+#![cfg_attr(all(doctest, feature = "derive"), doc = include_str!("../README.md"))]
 #[cfg(test)]
 extern crate std;
 

@@ -66,25 +66,24 @@ async fn load<F: Flash>(shared: &dyn Locked, flash: &mut F, seed: u64) {
         }
     }
     let boot = with(shared, |shared| shared.start(seed, F::KEEPS));
-    let kept = F::KEEPS
-        && flash
-            .store(0, &|out| {
-                out.get_mut(..4)?.copy_from_slice(&boot);
-                Some(4)
-            })
-            .await
-            .is_ok();
-    with(shared, |shared| {
-        if F::KEEPS && !kept {
+    if F::KEEPS {
+        let fill = |out: &mut [u8]| {
+            out.get_mut(..4)?.copy_from_slice(&boot);
+            Some(4)
+        };
+        if flash.store(0, &fill).await.is_err() {
             // Better without flash than with numbers that come twice.
-            shared.start(seed, false);
+            with(shared, |shared| shared.start(seed, false));
         }
-        shared.started();
-    });
+    }
+    with(shared, Shared::started);
 }
 
 /// Writes to flash what has to be there.
 async fn keep<F: Flash, K: Clock>(shared: &dyn Locked, flash: &mut F) -> ! {
+    if !F::KEEPS {
+        core::future::pending::<()>().await;
+    }
     loop {
         let (job, seen) = with(shared, |shared| (shared.poll_flash(), shared.turn()));
         let Some(job) = job else {

@@ -1,10 +1,12 @@
 //! MQTT 5.0 and 3.1.1. Against Parlor everything of docs/protocol.md; against any other broker ordinary topics.
 
-use super::{Hello, Incoming, Item, Message, Subscribe, Welcome, What, Wire, closed};
+mod read;
+
+use super::{Hello, Incoming, Item, Message, Subscribe, What, Wire};
 use crate::bytes::{Digits, Put, low7};
 use crate::error::{LinkError, Refusal};
 use crate::json::{FromJson, Text, Value, Writer};
-use parlor_protocol::mqtt::{self as packet, Packet, Properties, Property, QoS, ReasonCode, Version};
+use parlor_protocol::mqtt::{QoS, Version};
 
 /// Everything of Parlor's lies below it.
 const IM: &str = "im/v1/";
@@ -144,10 +146,13 @@ impl Wire for Mqtt {
     }
 
     fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Incoming<'a>, usize)>, LinkError> {
-        match packet::decode(bytes, self.version, u32::MAX) {
-            Ok(Some((packet, len))) => Ok(Some((incoming(packet)?, len))),
-            Ok(None) => Ok(None),
-            Err(_) => Err(LinkError::Protocol),
+        match read::packet(bytes) {
+            Some((first, body, len)) => {
+                let incoming = read::incoming(first, body, self.is_v5()).ok_or(LinkError::Protocol)?;
+                Ok(Some((incoming, len)))
+            }
+            None if bytes.len() < 5 || read::length(bytes).is_some() => Ok(None),
+            None => Err(LinkError::Protocol),
         }
     }
 
@@ -297,47 +302,6 @@ fn user_property(name: &str, value: &str, put: &mut Put<'_>) {
     }
 }
 
-fn incoming(packet: Packet<'_>) -> Result<Incoming<'_>, LinkError> {
-    Ok(match packet {
-        Packet::ConnAck(ack) if ack.reason == ReasonCode::SUCCESS => Incoming::Welcome(Welcome {
-            session_present: ack.session_present,
-            keep_alive_s: ack.properties.server_keep_alive_secs(),
-            receive_max: ack.properties.receive_maximum().unwrap_or(u16::MAX),
-            frame_max: ack.properties.maximum_packet_size().map_or(usize::MAX, |size| size as usize),
-        }),
-        Packet::ConnAck(ack) => Incoming::Closed(closed(ack.reason.0, ack.properties.reason_string().unwrap_or(""))),
-        Packet::Disconnect(gone) => {
-            Incoming::Closed(closed(gone.reason.0, gone.properties.reason_string().unwrap_or("")))
-        }
-        Packet::PubAck(ack) => {
-            let result = if ack.reason.is_error() {
-                Err(refusal(ack.reason, ack.properties))
-            } else {
-                Ok(seq_of(ack.properties))
-            };
-            Incoming::Done { pid: ack.packet_id.value(), result }
-        }
-        Packet::SubAck(ack) => {
-            Incoming::Subscribed { pid: ack.packet_id.value(), ok: ack.reasons.iter().all(|code| *code < 0x80) }
-        }
-        Packet::Publish(publish) => {
-            let pid = match (publish.qos, publish.packet_id) {
-                (QoS::AtMostOnce, _) => 0,
-                (QoS::AtLeastOnce, Some(pid)) => pid.value(),
-                // Nothing was subscribed to at QoS 2.
-                _ => return Err(LinkError::Protocol),
-            };
-            let what = match publish.topic.strip_prefix("im/v1/me/") {
-                Some(rest) => im(rest, publish.payload),
-                None => What::Topic { topic: publish.topic, payload: publish.payload, dup: publish.dup },
-            };
-            Incoming::Delivery { pid, what }
-        }
-        Packet::PingResp => Incoming::Nothing,
-        _ => return Err(LinkError::Protocol),
-    })
-}
-
 /// What was published below `im/v1/me/`. What cannot be read is nothing that the device uses.
 fn im<'a>(topic: &'a str, payload: &'a [u8]) -> What<'a> {
     if topic == "blob/res" {
@@ -413,32 +377,12 @@ fn message<'a>(address: &'a str, value: Value<'a>) -> Option<Message<'a>> {
     Some(message)
 }
 
-fn seq_of(properties: Properties<'_>) -> u64 {
-    let seq = properties.iter().find_map(|property| match property {
-        Property::UserProperty("im-seq", seq) => Value::parse(seq).and_then(u64::from_json),
-        _ => None,
-    });
-    seq.unwrap_or(0)
-}
-
-/// Why a PUBLISH was refused: the Reason String begins with the word of section 10.
-fn refusal(reason: ReasonCode, properties: Properties<'_>) -> Refusal {
-    let word = properties.reason_string().and_then(|text| text.split_once(':')).map(|(word, _)| word);
-    word.and_then(Refusal::parse).unwrap_or(match reason {
-        ReasonCode::TOPIC_NAME_INVALID => Refusal::BadTopic,
-        ReasonCode::NOT_AUTHORIZED => Refusal::Forbidden,
-        ReasonCode::QUOTA_EXCEEDED => Refusal::Quota,
-        ReasonCode::PACKET_TOO_LARGE => Refusal::TooLarge,
-        ReasonCode(code) => Refusal::Other(code),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Listen;
     use crate::wire::State;
-    use parlor_protocol::mqtt::{Connect, Publish};
+    use parlor_protocol::mqtt::{self as packet, Connect, Packet, Property, Publish};
 
     const HELLO: Hello<'static> = Hello {
         terminal: "lamp-1",
