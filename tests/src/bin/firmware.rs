@@ -75,11 +75,8 @@ fn speed(home: &mut Home) {
     let mut times: Vec<u128> = (0..ROUNDS).map(|round| command(home, round)).collect();
     times.sort_unstable();
     let ms = |micros: u128| format!("{}.{}", micros / 1_000, micros % 1_000 / 100);
-    println!(
-        "     command and result: median {:.1} ms, longest {:.1} ms",
-        ms(times[times.len() / 2]),
-        ms(times[times.len() - 1])
-    );
+    let (median, longest) = (ms(times[times.len() / 2]), ms(times[times.len() - 1]));
+    println!("     command and result: median {median} ms, longest {longest} ms");
     board.says("light on 99");
     board.unplug();
     if !home.counts_instructions() {
