@@ -140,7 +140,11 @@ fn broker_restarts(home: &mut Home) {
 fn cable(home: &mut Home) {
     let mut board = paired(home, "lamp", &["keep_alive=2"]);
     board.cable(Cable::Out);
+    let pulled = Instant::now();
     home.presence("lamp", "offline");
+    // One and a half keep alives, and the 5 seconds in which a connection may come back unnoticed (docs/protocol.md, section 7).
+    let noticed = pulled.elapsed().as_secs_f32();
+    assert!(noticed < 3.0 + 5.0 + 4.0, "noticed after {noticed} s");
     board.says("offline");
     board.cable(Cable::In);
     board.says("online");
