@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test of the project. Needs Rust; installs from Debian, when it may, what the interoperability tests talk to.
+# Runs every test of the project, those of the firmware on emulated boards included. Needs Rust; installs from Debian, when it may, what the interoperability tests talk to.
 # Options: --kill-rounds N (default 25), --quick (unit, store, simulator and wire tests only).
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -66,6 +66,16 @@ if grep -q 'tests run:' "$out"; then
 else
   passed=$(sed -n 's/^test result: .* \([0-9]*\) passed;.*/\1/p' "$out" | awk '{n+=$1} END {print n+0}')
   failed=$(sed -n 's/^test result: .* \([0-9]*\) failed;.*/\1/p' "$out" | awk '{n+=$1} END {print n+0}')
+fi
+if [ "$quick" = 0 ]; then
+  firmware-examples/run.sh 2>&1 | tee "$out" || status=1
+  line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$out" | tail -1)
+  if [ -n "$line" ]; then
+    passed=$((${passed:-0} + $(echo "$line" | cut -d' ' -f1)))
+    failed=$((${failed:-0} + $(echo "$line" | cut -d' ' -f3)))
+  else
+    status=1
+  fi
 fi
 rm -f "$out"
 echo "${passed:-0} passed, ${failed:-0} failed"

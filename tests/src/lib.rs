@@ -3,9 +3,12 @@
 pub mod ca;
 pub mod checkers;
 pub mod cut;
+pub mod device;
+pub mod device_world;
 pub mod disk;
 pub mod fates;
 pub mod faulty;
+pub mod firmware;
 pub mod im;
 pub mod im_world;
 pub mod kill;

@@ -4,6 +4,10 @@
 mod app;
 #[path = "e2e/demo.rs"]
 mod demo;
+#[path = "e2e/device_life.rs"]
+mod device_life;
+#[path = "e2e/device_sdk.rs"]
+mod device_sdk;
 #[path = "e2e/household.rs"]
 mod household;
 #[path = "e2e/im_interop.rs"]

@@ -4,6 +4,8 @@
 
 #[path = "sim/answers.rs"]
 mod answers;
+#[path = "sim/device.rs"]
+mod device;
 #[path = "sim/im.rs"]
 mod im;
 #[path = "sim/im_controls.rs"]

@@ -76,6 +76,8 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
     /// Whether clients show a certificate.
     pub client_certificate: ClientCertificate,
+    /// Most bytes of text in a TLS record to a client. Not for QUIC, which has no records.
+    pub fragment_bytes: u32,
 }
 
 /// Whether TLS clients show a certificate.

@@ -221,6 +221,10 @@ fn websocket(room: &mut Room, top: &mut Section) -> WebSocket {
     websocket
 }
 
+/// Bytes of text in a TLS record: what fits the smallest boards, and what TLS allows (RFC 8446 s5.1).
+const FRAGMENT_BYTES_MIN: u32 = 512;
+const FRAGMENT_BYTES_MAX: u32 = 16_384;
+
 /// The keys of a `tls` table, each of which a listener may set for itself.
 #[derive(Clone, Default)]
 struct TlsKeys {
@@ -228,6 +232,7 @@ struct TlsKeys {
     key: Option<PathBuf>,
     client_ca: Option<PathBuf>,
     client_certificate: Option<(Origin, ClientCertificate)>,
+    fragment_bytes: Option<u32>,
 }
 
 fn tls_section(room: &mut Room, parent: &mut Section) -> TlsKeys {
@@ -242,7 +247,14 @@ fn tls_section(room: &mut Room, parent: &mut Section) -> TlsKeys {
         key: section.file(room, "key", Content::Secret),
         client_ca: section.file(room, "client_ca", Content::Public),
         client_certificate: None,
+        fragment_bytes: None,
     };
+    if section.has("fragment_bytes") {
+        keys.fragment_bytes =
+            Some(section.small(room, "fragment_bytes", FRAGMENT_BYTES_MIN, FRAGMENT_BYTES_MAX, FRAGMENT_BYTES_MAX));
+    } else {
+        section.known.push("fragment_bytes");
+    }
     if let Some((origin, value)) = section.text(room, "client_certificate") {
         keys.client_certificate =
             section.pick(room, "client_certificate", &origin, value, &choices).map(|choice| (origin, choice));
@@ -258,6 +270,7 @@ impl TlsKeys {
             key: self.key.or_else(|| fallback.key.clone()),
             client_ca: self.client_ca.or_else(|| fallback.client_ca.clone()),
             client_certificate: self.client_certificate.or_else(|| fallback.client_certificate.clone()),
+            fragment_bytes: self.fragment_bytes.or(fallback.fragment_bytes),
         }
     }
 
@@ -277,7 +290,13 @@ impl TlsKeys {
             None if self.client_ca.is_some() => ClientCertificate::Optional,
             None => ClientCertificate::None,
         };
-        Some(Tls { certificate: self.certificate?, key: self.key?, client_ca: self.client_ca, client_certificate })
+        Some(Tls {
+            certificate: self.certificate?,
+            key: self.key?,
+            client_ca: self.client_ca,
+            client_certificate,
+            fragment_bytes: self.fragment_bytes.unwrap_or(FRAGMENT_BYTES_MAX),
+        })
     }
 }
 

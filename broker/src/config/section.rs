@@ -97,6 +97,10 @@ impl Section {
         self.table.take(key)
     }
 
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.has(key)
+    }
+
     pub(super) fn wrong(&self, room: &mut Room, key: &str, node: &Node, wanted: &'static str) {
         room.problem(&node.origin, Offence::WrongType { key: self.name(key), wanted, found: node.value.kind() });
     }

@@ -72,10 +72,15 @@ fn a_whole_file() {
         url = "wss://0.0.0.0:8084"
         tls.certificate = "other.pem"
         origins = ["https://app.example"]
+        [[listener]]
+        name = "boards"
+        url = "mqtts://0.0.0.0:8883"
+        tls.fragment_bytes = 1024
         [tls]
         certificate = "cert.pem"
         key = "key.pem"
         client_ca = "/dev/null"
+        fragment_bytes = 4096
         [auth]
         certificate_account = "subject_alt_name"
         [auth.jwt]
@@ -115,7 +120,7 @@ fn a_whole_file() {
     let config = loaded.config;
     assert_eq!(config.data, scratch.0.join("store"));
     assert_eq!(config.drain_secs, 3);
-    let [plain, phones] = config.listeners.as_slice() else { panic!("two listeners") };
+    let [plain, phones, boards] = config.listeners.as_slice() else { panic!("three listeners") };
     assert!(plain.allow_anonymous && !phones.allow_anonymous);
     assert_eq!(phones.name, "phones");
     assert_eq!(phones.url.path.as_deref(), Some("/ws"));
@@ -125,6 +130,8 @@ fn a_whole_file() {
     assert_eq!(tls.key, scratch.0.join("key.pem"));
     assert_eq!(tls.client_ca.as_deref(), Some(Path::new("/dev/null")));
     assert_eq!(tls.client_certificate, ClientCertificate::Optional);
+    assert_eq!(tls.fragment_bytes, 4_096);
+    assert_eq!(boards.tls.as_ref().unwrap().fragment_bytes, 1_024);
     assert_eq!(config.auth.certificate_account, CertificateAccount::SubjectAltName);
     let jwt = config.auth.jwt.as_ref().unwrap();
     assert_eq!((jwt.algorithm, jwt.issuer.as_deref()), (JwtAlgorithm::Hs256, Some("home")));

@@ -62,6 +62,11 @@ impl Table {
         from_table(table.into_inner())
     }
 
+    /// Whether there is a value.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// Takes a value out.
     pub fn take(&mut self, key: &str) -> Option<Node> {
         self.entries.remove(key).map(|(_, node)| node)

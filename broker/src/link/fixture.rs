@@ -114,6 +114,7 @@ pub fn server_files(dir: &Dir, ca: &Ca) -> TlsFiles {
         client_crl: None,
         alpn: vec!["mqtt".to_owned()],
         carrier: Carrier::Tcp,
+        fragment_bytes: 16_384,
     }
 }
 

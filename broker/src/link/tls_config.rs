@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 
 /// Largest file of certificates or keys, bytes. A larger one is refused unread.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes before the content of a TLS record (RFC 8446 s5.1).
+const RECORD_HEADER: usize = 5;
 /// Sessions of QUIC clients that may come back with 0-RTT. The oldest are forgotten; their clients do a whole handshake.
 const QUIC_SESSIONS: usize = 4_096;
 
@@ -50,6 +52,8 @@ pub struct TlsFiles {
     pub alpn: Vec<String>,
     /// What the TLS is for.
     pub carrier: Carrier,
+    /// Most bytes of text in a record over TCP, 512 to 16,384: what the read buffers of small clients hold.
+    pub fragment_bytes: u32,
 }
 
 /// What carries TLS.
@@ -187,6 +191,8 @@ impl TlsFiles {
             Carrier::Tcp => {
                 config.ticketer = ring::Ticketer::new().map_err(internal)?;
                 config.session_storage = Arc::new(NoServerSessionStorage {});
+                // The library counts the header in.
+                config.max_fragment_size = usize::try_from(self.fragment_bytes).ok().map(|text| text + RECORD_HEADER);
             }
             Carrier::Quic => {
                 config.session_storage = ServerSessionMemoryCache::new(QUIC_SESSIONS);
@@ -519,6 +525,42 @@ mod tests {
         check(ClientAuth::Required, Some(&lamp), Ok(true));
         check(ClientAuth::Required, Some(&revoked), Err("tls_bad_certificate"));
         check(ClientAuth::Required, Some(&stranger), Err("tls_bad_certificate"));
+    }
+
+    #[test]
+    fn records_are_as_short_as_a_small_client_needs_them() {
+        let (dir, ca) = (Dir::new(), Ca::new("ca"));
+        for fragment_bytes in [512, 1_024, 16_384] {
+            let config = TlsFiles { fragment_bytes, ..server_files(&dir, &ca) }.load().unwrap();
+            let mut server = rustls::ServerConnection::new(config).unwrap();
+            let mut client = client(client_config(&ca, None, &[&TLS13]));
+            let mut longest = 0;
+            for round in 0..6 {
+                let mut said = Vec::new();
+                while client.wants_write() {
+                    client.write_tls(&mut said).unwrap();
+                }
+                server.read_tls(&mut said.as_slice()).unwrap();
+                server.process_new_packets().unwrap();
+                if round == 4 {
+                    server.writer().write_all(&[7; 20_000]).unwrap();
+                }
+                let mut heard = Vec::new();
+                while server.wants_write() {
+                    server.write_tls(&mut heard).unwrap();
+                }
+                let mut rest = heard.as_slice();
+                while let [_, _, _, high, low, after @ ..] = rest {
+                    let length = u16::from_be_bytes([*high, *low]);
+                    longest = longest.max(u32::from(length));
+                    rest = &after[usize::from(length)..];
+                }
+                client.read_tls(&mut heard.as_slice()).unwrap();
+                client.process_new_packets().unwrap();
+            }
+            // The text's kind and the tag (RFC 8446 s5.2).
+            assert_eq!(longest, fragment_bytes + 17);
+        }
     }
 
     #[test]

@@ -166,6 +166,7 @@ pub(super) fn tls_files(tls: &Tls, listener: &Listener) -> TlsFiles {
         client_crl: None,
         alpn: protocols.iter().map(ToString::to_string).collect(),
         carrier: if transport.is_quic() { Carrier::Quic } else { Carrier::Tcp },
+        fragment_bytes: tls.fragment_bytes,
     }
 }
 

@@ -1,0 +1,306 @@
+//! What a device is, how it logs in, what it wants to hear, and what it keeps.
+
+use parlor_protocol::mqtt::QoS;
+
+/// Settings of a device. `..Config::new("lamp-7f3a")` fills in the rest.
+///
+/// ```
+/// use parlor_device::{Config, Login};
+/// let config = Config {
+///     login: Login::Account { name: "lamp", secret: b"correct horse" },
+///     ..Config::new("lamp-7f3a")
+/// };
+/// assert_eq!(config.keep_alive_s, 30);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Name of this board: the MQTT client identifier. Two boards must never have the same.
+    pub terminal: &'static str,
+    /// How it logs in.
+    pub login: Login,
+    /// What it can do, for people's apps.
+    pub describe: Describe,
+    /// Name and version of the firmware.
+    pub app: &'static str,
+    /// Kind of board.
+    pub platform: &'static str,
+    /// `im-level` (yyMMdd): which messages it understands; 0: says none.
+    pub level: u32,
+    /// Seconds; a board that is unplugged is shown offline after one and a half times as long.
+    pub keep_alive_s: u16,
+    /// Seconds that the broker keeps what waits for ordinary subscriptions; messages and commands wait in any case.
+    pub session_expiry_s: u32,
+    /// What it listens to, and whether this is a Parlor broker at all.
+    pub listen: Listen,
+    /// Ordinary topics it listens to, read with `Device::next_publish`.
+    pub subscribe: &'static [Subscription],
+    /// What is kept of what is sent; the first that matches is used, and [`Policy::DEFAULT`] if none does.
+    pub policies: &'static [Policy],
+    /// The first pause after a connection failed, milliseconds; it doubles with each failure.
+    pub pause_min_ms: u32,
+    /// The longest pause, milliseconds.
+    pub pause_max_ms: u32,
+}
+
+impl Config {
+    /// A device that listens to commands, with usual settings.
+    pub const fn new(terminal: &'static str) -> Self {
+        Self {
+            terminal,
+            login: Login::Stored,
+            describe: Describe::NOTHING,
+            app: "",
+            platform: "",
+            level: 0,
+            keep_alive_s: 30,
+            session_expiry_s: 86_400,
+            listen: Listen::COMMANDS,
+            subscribe: &[],
+            policies: &[],
+            pause_min_ms: 1_000,
+            pause_max_ms: 60_000,
+        }
+    }
+
+    /// The policy for a topic.
+    pub(crate) fn policy(&self, topic: &str) -> Policy {
+        let found = self.policies.iter().find(|policy| match policy.topic.strip_suffix('#') {
+            Some(start) => topic.starts_with(start),
+            None => topic == policy.topic,
+        });
+        found.copied().unwrap_or(Policy::DEFAULT)
+    }
+}
+
+/// How a device logs in. What pairing has put into flash is used before any of these.
+#[derive(Clone, Copy)]
+pub enum Login {
+    /// With what pairing has put into flash; until then it waits for `Device::pair`.
+    Stored,
+    /// As an account.
+    Account {
+        /// Its name.
+        name: &'static str,
+        /// Password or token.
+        secret: &'static [u8],
+    },
+    /// With a one-time code (docs/protocol.md, section 8), once: what the broker answers is put into flash.
+    Pair {
+        /// The code.
+        code: &'static str,
+        /// The name that the device would like to have.
+        name: &'static str,
+    },
+    /// Without credentials: for other brokers, or with a client certificate.
+    Anonymous,
+}
+
+impl core::fmt::Debug for Login {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Stored => "Stored",
+            Self::Account { name, .. } => name,
+            Self::Pair { .. } => "Pair",
+            Self::Anonymous => "Anonymous",
+        })
+    }
+}
+
+macro_rules! update_args {
+    () => {
+        concat!(
+            "{\"args\":{\"blob\":{\"type\":\"text\"},\"version\":{\"type\":\"text\"},\"size\":{\"type\":\"int\"},",
+            "\"sha256\":{\"type\":\"text\"},\"signature\":{\"type\":\"text\"}}}"
+        )
+    };
+}
+/// What a device can do: docs/protocol.md, section 7. `commands` and `state` come from the derives.
+#[derive(Clone, Copy, Debug)]
+pub struct Describe {
+    /// For people.
+    pub name: &'static str,
+    /// Of the product; may be empty.
+    pub model: &'static str,
+    /// JSON object.
+    pub commands: &'static str,
+    /// JSON object.
+    pub state: &'static str,
+    /// It takes updates: the command `update` is added.
+    pub update: bool,
+}
+
+impl Describe {
+    /// Nothing is said.
+    pub const NOTHING: Self = Self { name: "", model: "", commands: "", state: "", update: false };
+
+    /// Whether there is anything to say.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.name.is_empty() && self.commands.is_empty() && self.state.is_empty() && !self.update
+    }
+
+    /// The JSON in pieces.
+    pub(crate) fn pieces(&self) -> [&'static str; 13] {
+        let mut begun = false;
+        // What stands in front of a member.
+        let mut member = |there: bool, first: &'static str, later: &'static str| match (there, begun) {
+            (false, _) => "",
+            (true, false) => {
+                begun = true;
+                first
+            }
+            (true, true) => later,
+        };
+        let commands = self.commands.trim_ascii();
+        let commands = commands.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')).unwrap_or("");
+        let any = !commands.is_empty() || self.update;
+        let behind = |text: &str, mark: &'static str| if text.is_empty() { "" } else { mark };
+        [
+            "{",
+            member(!self.name.is_empty(), "\"name\":\"", ",\"name\":\""),
+            self.name,
+            behind(self.name, "\""),
+            member(!self.model.is_empty(), "\"model\":\"", ",\"model\":\""),
+            self.model,
+            behind(self.model, "\""),
+            member(any, "\"commands\":{", ",\"commands\":{"),
+            commands,
+            match (commands.is_empty(), self.update) {
+                (true, false) => "",
+                (false, false) => "}",
+                (true, true) => concat!("\"update\":", update_args!(), "}"),
+                (false, true) => concat!(",\"update\":", update_args!(), "}"),
+            },
+            member(!self.state.is_empty(), "\"state\":", ",\"state\":"),
+            self.state,
+            "}",
+        ]
+    }
+}
+
+/// What a device listens to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen(u8);
+
+impl Listen {
+    /// Nothing of Parlor's: for other brokers. Only ordinary topics can be sent and subscribed to.
+    pub const OTHER_BROKER: Self = Self(0);
+    /// Nothing, but it may send.
+    pub const NOTHING: Self = Self(1);
+    /// Commands, and what is desired of its state.
+    pub const COMMANDS: Self = Self(1 | 2);
+    /// Commands, and messages that people write to it.
+    pub const MESSAGES: Self = Self(1 | 2 | 4);
+    /// As before, and a new board is also told the last messages that were written before it was there.
+    pub const BACKFILL: Self = Self(1 | 2 | 4 | 8);
+
+    pub(crate) const fn im(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    pub(crate) const fn commands(self) -> bool {
+        self.0 & 2 != 0
+    }
+
+    pub(crate) const fn messages(self) -> bool {
+        self.0 & 4 != 0
+    }
+
+    pub(crate) const fn backfill(self) -> bool {
+        self.0 & 8 != 0
+    }
+}
+
+/// An ordinary topic that a device listens to.
+#[derive(Clone, Copy, Debug)]
+pub struct Subscription {
+    /// Topic filter.
+    pub filter: &'static str,
+    /// 0 or 1.
+    pub qos: QoS,
+}
+
+/// What is kept of what is sent to a topic.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Topic name, or the beginning of one with `#` behind it. Messages are `im/v1/to/#`, reported state is
+    /// `im/v1/me/reported`.
+    pub topic: &'static str,
+    /// What to do while the device is offline or slower than the application.
+    pub keep: Keep,
+    /// Where.
+    pub place: Place,
+}
+
+impl Policy {
+    /// Everything, in RAM.
+    pub const DEFAULT: Self = Self { topic: "#", keep: Keep::All, place: Place::Ram };
+}
+
+/// What is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// Everything; when the outbox is full, the caller waits.
+    All,
+    /// When the outbox is full, the oldest row with this policy makes room, and is lost.
+    DropOldest,
+    /// The latest value of each topic.
+    Latest,
+}
+
+/// Where it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A reboot loses it.
+    Ram,
+    /// It survives a reboot; each row costs two writes of flash (docs/devices.md).
+    Flash,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Value;
+    use std::string::String;
+
+    fn joined(describe: Describe) -> String {
+        describe.pieces().concat()
+    }
+
+    #[test]
+    fn descriptions_are_json() {
+        let check = |describe: Describe, expect: &str| {
+            assert_eq!(joined(describe), expect);
+            assert!(Value::parse(expect).is_some());
+        };
+        check(Describe { name: "Lamp", ..Describe::NOTHING }, r#"{"name":"Lamp"}"#);
+        check(
+            Describe {
+                name: "Lamp",
+                model: "L1",
+                commands: r#"{"on":{}}"#,
+                state: r#"{"on":{"type":"bool"}}"#,
+                update: false,
+            },
+            r#"{"name":"Lamp","model":"L1","commands":{"on":{}},"state":{"on":{"type":"bool"}}}"#,
+        );
+        check(Describe { state: "{}", ..Describe::NOTHING }, r#"{"state":{}}"#);
+        check(Describe { commands: r#"{"on":{}}"#, ..Describe::NOTHING }, r#"{"commands":{"on":{}}}"#);
+        let text = joined(Describe { model: "L1", update: true, ..Describe::NOTHING });
+        let value = Value::parse(&text).unwrap();
+        assert!(value.get("commands").and_then(|c| c.get("update")).and_then(|u| u.get("args")).is_some(), "{text}");
+        let text = joined(Describe { commands: r#"{"on":{}}"#, state: "{}", update: true, ..Describe::NOTHING });
+        assert_eq!(Value::parse(&text).unwrap().get("commands").unwrap().fields().count(), 2, "{text}");
+    }
+
+    #[test]
+    fn the_first_policy_that_matches_is_used() {
+        const POLICIES: &[Policy] = &[
+            Policy { topic: "t/latest", keep: Keep::Latest, place: Place::Ram },
+            Policy { topic: "t/#", keep: Keep::DropOldest, place: Place::Flash },
+        ];
+        let config = Config { policies: POLICIES, ..Config::new("x") };
+        assert_eq!(config.policy("t/latest").keep, Keep::Latest);
+        assert_eq!(config.policy("t/latest/2").keep, Keep::DropOldest);
+        assert_eq!(config.policy("u").keep, Keep::All);
+    }
+}

@@ -1,0 +1,80 @@
+//! Keeps a board in the conversation: connected, reconnecting, sending and receiving at the same time, losing nothing.
+//!
+//! The application owns all memory ([`Resources`]), and gets from [`new`] a [`Device`], which can be copied and used from
+//! any number of tasks, and a [`Runner`], whose [`Runner::run`] owns the connection and the flash. There is no allocator,
+//! and no future of [`Device`] does harm when it is dropped.
+//!
+//! ```
+//! use parlor_device::{Commands, Device, Reject, json::Value};
+//!
+//! /// What a lamp can be told.
+//! enum Lamp {
+//!     Set { on: bool },
+//! }
+//!
+//! // `#[derive(Commands)]` writes this.
+//! impl Commands for Lamp {
+//!     const DESCRIPTION: &'static str = r#"{"set":{"args":{"on":{"type":"bool"}}}}"#;
+//!     fn parse(name: &str, args: Value<'_>) -> Result<Self, Reject> {
+//!         match name {
+//!             "set" => Ok(Self::Set { on: parlor_device::json::argument(args, "on")? }),
+//!             _ => Err(Reject::Unknown),
+//!         }
+//!     }
+//! }
+//!
+//! async fn lamp(device: Device<'_>, mut switch: impl FnMut(bool)) -> ! {
+//!     loop {
+//!         let command = device.next_command::<Lamp>().await;
+//!         match command.what {
+//!             Lamp::Set { on } => {
+//!                 switch(on);
+//!                 command.done(()).await;
+//!             }
+//!         }
+//!     }
+//! }
+//! ```
+#![no_std]
+#![cfg_attr(all(doctest, feature = "derive"), doc = include_str!("../README.md"))]
+#[cfg(test)]
+extern crate std;
+
+pub mod backoff;
+mod bytes;
+mod client;
+mod command;
+mod config;
+mod error;
+mod event;
+pub mod field;
+pub mod flash;
+pub mod json;
+mod resources;
+mod rows;
+mod runner;
+pub mod session;
+pub mod shared;
+mod state;
+pub mod transport;
+#[cfg(feature = "update")]
+pub mod update;
+pub mod wire;
+
+pub use client::{Content, Device, Receipt};
+pub use command::{Command, Commands};
+pub use config::{Config, Describe, Keep, Listen, Login, Place, Policy, Subscription};
+pub use error::{LinkError, Outcome, Refusal, SendError, Why};
+pub use event::Event;
+pub use parlor_protocol::mqtt::QoS;
+pub use resources::{Parts, Resources, new};
+pub use runner::Runner;
+pub use shared::{Received, Reject, Status};
+pub use state::State;
+#[cfg(feature = "mqtt")]
+pub use wire::mqtt::Mqtt;
+#[cfg(feature = "native")]
+pub use wire::native::Native;
+
+#[cfg(feature = "derive")]
+pub use parlor_device_derive::{Choice, Commands, Event, State};

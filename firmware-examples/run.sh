@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# Builds the firmware and runs it on both emulated boards against a real broker; links every other board that can be linked here; measures.
+# Needs Rust. What else is missing it installs when it may, or names. Options: --boards all|few|none (default few: see README.md),
+# --no-sizes.
+set -u -o pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+boards=few
+sizes=1
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --boards) boards=${2:?--boards needs all, few or none}; shift 2 ;;
+    --no-sizes) sizes=0; shift ;;
+    *) echo "unknown option $1; see the first lines of $0" >&2; exit 2 ;;
+  esac
+done
+
+# NAME TARGET of boards that are linked and cannot be run here; few is the first ones.
+linked=(
+  "esp32c3 riscv32imc-unknown-none-elf"
+  "pico-w thumbv6m-none-eabi"
+  "nrf52840-w5500 thumbv7em-none-eabihf"
+  "nucleo-f767zi thumbv7em-none-eabihf"
+  "esp32c6 riscv32imac-unknown-none-elf"
+  "pico2-w thumbv8m.main-none-eabihf"
+)
+case $boards in
+  all) ;;
+  few) linked=("${linked[@]:0:3}") ;;
+  none) linked=() ;;
+  *) echo "--boards is all, few or none" >&2; exit 2 ;;
+esac
+
+. firmware-examples/toolchain.sh
+firmware_emulators || exit 1
+targets=(thumbv7m-none-eabi riscv32imac-unknown-none-elf)
+for board in ${linked[@]+"${linked[@]}"}; do targets+=("${board#* }"); done
+mapfile -t targets < <(printf '%s\n' "${targets[@]}" | sort -u)
+firmware_find "${targets[@]}" || exit 1
+echo "firmware is built with $firmware_with"
+
+passed=0
+failed=0
+# report WORD TEXT
+report() {
+  echo "$1 $2"
+  if [ "$1" = PASS ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+}
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+programs=()
+for board in "an385 qemu-mps2-an385 thumbv7m-none-eabi" "virt qemu-riscv-virt riscv32imac-unknown-none-elf"; do
+  read -r kind name target <<<"$board"
+  if firmware_build "firmware-examples/boards/$name" "$target" >"$log" 2>&1; then
+    programs+=("$kind" "$(firmware_program "$name" "$target")")
+  else
+    tail -30 "$log"
+    report FAIL "$name is built"
+  fi
+done
+
+cargo build --locked -p parlor -p parlor-tests --bins || exit 1
+if [ ${#programs[@]} -gt 0 ]; then
+  PARLOR_BIN=$PWD/target/debug/parlor target/debug/firmware "${programs[@]}" 2>&1 | tee "$log"
+  passed=$((passed + $(grep -c '^PASS ' "$log")))
+  failed=$((failed + $(grep -c '^FAIL ' "$log")))
+fi
+
+# Linking asks for no secret that opens anything.
+export WIFI_NAME=nowhere WIFI_PASSWORD=not-a-password BROKER_HOST=192.0.2.1 BROKER_PORT=8883 PAIRING_CODE=AAAA-AAAA DEVICE_NAME=lamp
+export BROKER_PIN=0000000000000000000000000000000000000000000000000000000000000000 CYW43_FIRMWARE=none
+for board in ${linked[@]+"${linked[@]}"}; do
+  read -r name target <<<"$board"
+  if firmware_build "firmware-examples/boards/$name" "$target" >"$log" 2>&1; then
+    report PASS "$name links"
+  else
+    tail -30 "$log"
+    report FAIL "$name links"
+  fi
+done
+
+if [ "$boards" != none ]; then
+  firmware-examples/template-check.sh target/firmware/template
+  if firmware_build target/firmware/template riscv32imc-unknown-none-elf >"$log" 2>&1; then
+    report PASS "a device from the template links"
+  else
+    tail -30 "$log"
+    report FAIL "a device from the template links"
+  fi
+fi
+
+if [ "$sizes" = 1 ]; then
+  if firmware-examples/sizes.sh; then report PASS "no size has grown by more than 3 %"; else report FAIL "no size has grown by more than 3 %"; fi
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ] && [ "$passed" -gt 0 ]

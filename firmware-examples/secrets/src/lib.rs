@@ -1,0 +1,50 @@
+//! For build scripts of boards: what must be in a board and never in a commit, like the name and password of a Wi-Fi network. It comes
+//! from the environment, or from a file `secrets.env` beside the board's Cargo.toml or in `firmware-examples`, which git ignores.
+
+use std::path::{Path, PathBuf};
+use std::process::exit;
+
+/// The settings of boards, and what they are.
+const KNOWN: &[(&str, &str)] = &[
+    ("WIFI_NAME", "name of your Wi-Fi network"),
+    ("WIFI_PASSWORD", "password of your Wi-Fi network"),
+    ("BROKER_HOST", "name or IPv4 address of the broker, like 192.168.1.2"),
+    ("BROKER_PORT", "port of its mqtts:// listener, like 8883"),
+    ("BROKER_PIN", "SHA-256 of the broker's key, 64 hexadecimal digits (firmware-examples/README.md says how to get it)"),
+    ("PAIRING_CODE", "one-time code for this device, from `/pair` in `parlor chat`; good for 10 minutes"),
+    ("DEVICE_NAME", "name that the device would like to have, like lamp"),
+];
+
+/// Hands these settings to the program, as `env!("NAME")`. Ends the build with an explanation when one is missing.
+pub fn hand_over(names: &[&str]) {
+    let board = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
+    let files = [board.join("secrets.env"), Path::new(env!("CARGO_MANIFEST_DIR")).join("../secrets.env")];
+    let mut text = String::new();
+    for file in &files {
+        println!("cargo:rerun-if-changed={}", file.display());
+        text += &std::fs::read_to_string(file).unwrap_or_default();
+        text.push('\n');
+    }
+    let mut missing = Vec::new();
+    for name in names {
+        println!("cargo:rerun-if-env-changed={name}");
+        let in_file = || {
+            let lines = text.lines().filter_map(|line| line.split_once('='));
+            lines.into_iter().find(|(key, _)| key.trim() == *name).map(|(_, value)| value.trim().to_owned())
+        };
+        match std::env::var(name).ok().or_else(in_file).filter(|value| !value.is_empty()) {
+            Some(value) => println!("cargo:rustc-env={name}={value}"),
+            None => missing.push(*name),
+        }
+    }
+    if missing.is_empty() {
+        return;
+    }
+    eprintln!("\nThis board has to be told:\n");
+    for name in missing {
+        let what = KNOWN.iter().find(|(known, _)| *known == name).map_or("", |(_, what)| what);
+        eprintln!("  {name:<14} {what}");
+    }
+    eprintln!("\nPut each as a line NAME=VALUE into a file secrets.env beside this board's Cargo.toml, or in\nfirmware-examples for all boards, or into the environment. git ignores that file.\n");
+    exit(1);
+}

@@ -1,0 +1,55 @@
+//! A lamp over TCP: it reports every second what it is, and is told what to be. Without any client it writes and reads bytes; with one
+//! of them it does so over MQTT or the native link. What the one is larger than the other is the size of the client.
+
+#![no_std]
+#![no_main]
+
+mod world;
+
+#[cfg(not(any(feature = "sdk", feature = "rust-mqtt", feature = "minimq")))]
+#[path = "nothing.rs"]
+mod client;
+#[cfg(feature = "sdk")]
+#[path = "sdk.rs"]
+mod client;
+#[cfg(feature = "rust-mqtt")]
+#[path = "rust_mqtt.rs"]
+mod client;
+#[cfg(feature = "minimq")]
+#[path = "minimq.rs"]
+mod client;
+
+use embassy_executor::raw::Executor;
+use embassy_net::{Config, Runner, Stack, StackResources};
+use static_cell::StaticCell;
+use world::{Nic, register};
+
+#[embassy_executor::task]
+async fn network(mut runner: Runner<'static, Nic>) -> ! {
+    runner.run().await
+}
+
+#[embassy_executor::task]
+async fn device(net: Stack<'static>) {
+    client::run(net).await;
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".start")]
+extern "C" fn start() -> ! {
+    static EXECUTOR: StaticCell<Executor> = StaticCell::new();
+    static SOCKETS: StaticCell<StackResources<4>> = StaticCell::new();
+    let executor = EXECUTOR.init(Executor::new(core::ptr::null_mut()));
+    let sockets = SOCKETS.init_with(StackResources::new);
+    let seed = u64::from(register(9));
+    let (net, runner) = embassy_net::new(Nic::new(), Config::dhcpv4(Default::default()), sockets, seed);
+    let spawner = executor.spawner();
+    if let (Ok(network), Ok(device)) = (network(runner), device(net)) {
+        spawner.spawn(network);
+        spawner.spawn(device);
+    }
+    loop {
+        // SAFETY: the only place that polls.
+        unsafe { executor.poll() };
+    }
+}

@@ -1,0 +1,35 @@
+//! Bytes over TCP.
+
+use crate::world::set;
+use embassy_net::Stack;
+use embassy_net::dns::DnsQueryType;
+use embassy_net::tcp::TcpSocket;
+use embassy_time::{Duration, Timer, with_timeout};
+use embedded_io_async::Write;
+
+pub async fn run(net: Stack<'static>) {
+    let (mut rx, mut tx) = ([0; 2_048], [0; 1_024]);
+    loop {
+        net.wait_config_up().await;
+        let Ok(found) = net.dns_query("broker.lan", DnsQueryType::A).await else { continue };
+        let Some(address) = found.first() else { continue };
+        let mut socket = TcpSocket::new(net, &mut rx, &mut tx);
+        socket.set_nagle_enabled(false);
+        if socket.connect((*address, 1_883)).await.is_err() {
+            continue;
+        }
+        let (mut reader, mut writer) = socket.split();
+        loop {
+            if writer.write_all(b"on").await.is_err() || writer.flush().await.is_err() {
+                break;
+            }
+            let mut byte = [0];
+            match with_timeout(Duration::from_secs(1), reader.read(&mut byte)).await {
+                Ok(Ok(1)) => set(10, u32::from(byte[0])),
+                Err(_) => {}
+                _ => break,
+            }
+        }
+        Timer::after_secs(1).await;
+    }
+}
