@@ -25,7 +25,7 @@ fn start() -> Instant {
 
 impl Clock for VirtualClock {
     fn now_ms() -> u64 {
-        u64::try_from(start().elapsed().as_millis()).unwrap() + 1
+        u64::try_from(start().elapsed().as_millis()).expect("no ages pass") + 1
     }
 
     async fn sleep_until(ms: u64) {
@@ -86,7 +86,8 @@ impl Write for Writing<'_> {
 
 /// Runs a device and `test`, until that ends; an hour of virtual time is too long.
 fn run<T: Future>(pipes: &Pipes, test: impl FnOnce(Device<'static>) -> T) -> T::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime can be built");
     runtime.block_on(async {
         START.with(|start| *start.borrow_mut() = Some(Instant::now()));
         let resources: &'static mut Resources<256, 256, 512, 512> = Box::leak(Box::default());
@@ -95,7 +96,7 @@ fn run<T: Future>(pipes: &Pipes, test: impl FnOnce(Device<'static>) -> T) -> T::
         let (device, mut runner) = new(resources, config, Mqtt::V5, parts);
         tokio::select! {
             never = runner.run() => never,
-            done = tokio::time::timeout(Duration::from_secs(3_600), test(device)) => done.expect("done in time"),
+            done = tokio::time::timeout(Duration::from_hours(1), test(device)) => done.expect("done in time"),
         }
     })
 }
@@ -112,9 +113,9 @@ const CONNACK: [u8; 5] = [0x20, 3, 0, 0, 0];
 /// Lets the device in.
 async fn welcome(broker: &mut DuplexStream) {
     let mut bytes = [0; 200];
-    let len = broker.read(&mut bytes).await.unwrap();
+    let len = broker.read(&mut bytes).await.expect("the device is there");
     assert_eq!(bytes[0], 0x10, "CONNECT comes first: {:?}", &bytes[..len]);
-    broker.write_all(&CONNACK).await.unwrap();
+    broker.write_all(&CONNACK).await.expect("the device is there");
 }
 
 async fn offline(device: Device<'_>) -> LinkError {
@@ -223,7 +224,7 @@ fn what_is_not_acknowledged_is_sent_again() {
 fn it_tries_again_with_pauses() {
     let pipes = Pipes::default();
     run(&pipes, |device| async move {
-        tokio::time::sleep(Duration::from_secs(600)).await;
+        tokio::time::sleep(Duration::from_mins(10)).await;
         assert_eq!(device.status(), Status::Offline(LinkError::Unreachable));
     });
     let attempts = pipes.1.borrow();

@@ -88,6 +88,7 @@ pub(crate) enum Sleep {
 
 /// Like an `Option`, of which `None` is made of zeros.
 #[repr(u8)]
+#[allow(clippy::large_enum_variant, reason = "there is one of them, and it is given at start")]
 enum Settings {
     None,
     Given(Config, fn() -> u64),
