@@ -423,7 +423,9 @@ fn a_device_takes_an_update_over_a_reset() {
 #[test]
 fn a_device_talks_to_mosquitto() {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-    let spawned = std::process::Command::new("mosquitto")
+    let installed =
+        if std::path::Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" };
+    let spawned = std::process::Command::new(installed)
         .args(["-v", "-p", &port.to_string()])
         .stderr(std::process::Stdio::piped())
         .stdout(std::process::Stdio::null())
