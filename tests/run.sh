@@ -15,9 +15,10 @@ while [ $# -gt 0 ]; do
 done
 export PARLOR_KILL_ROUNDS=$kill_rounds
 
-# What the interoperability tests talk to: the stock MQTT clients of Debian, of Python and of Node.
+# What the interoperability tests talk to: the stock MQTT clients of Debian, of Python and of Node; and the broker that devices are tried on.
 missing=()
 command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
+command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
 command -v openssl >/dev/null || missing+=(openssl)
 command -v python3 >/dev/null || missing+=(python3)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)

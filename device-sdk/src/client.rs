@@ -72,7 +72,7 @@ impl<'a> Device<'a> {
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
-        self.with(|shared| (shared.clock)())
+        self.with(|shared| shared.now())
     }
 
     /// Queues something, waiting for room if it is to be kept, and until flash has it if it is to be there.
@@ -180,7 +180,7 @@ impl<'a> Device<'a> {
         let (taken, what) = self
             .until(|shared| {
                 let mut what = None;
-                let now = (shared.clock)();
+                let now = shared.now();
                 let taken = shared.take_command(now, false, &mut |name, args| {
                     what = Some(C::parse(name, args)?);
                     Ok(())

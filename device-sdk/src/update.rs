@@ -217,7 +217,7 @@ impl<'a> Device<'a> {
                     shared.take_update();
                     return Some((id, offer, offset));
                 }
-                let now = (shared.clock)();
+                let now = shared.now();
                 let mut offer = None;
                 let taken = shared.take_command(now, true, &mut |_, args| {
                     offer = Some(Offer::read(args)?);
@@ -378,7 +378,7 @@ impl Update<'_> {
                         return Some(Err(UpdateError::Refused));
                     }
                     // An answer to an older connection does not come any more; nor does one that takes so long.
-                    let lost = shared.conn() != conn || (shared.clock)() >= again;
+                    let lost = shared.conn() != conn || shared.now() >= again;
                     (shared.status() == Status::Online && lost).then_some(Ok(None))
                 })
                 .await?;

@@ -152,7 +152,7 @@ impl<W: Wire> Session<W> {
             0
         };
         shared.disconnected(why);
-        let config = shared.config;
+        let config = *shared.config();
         if self.pairing && why == LinkError::Closed && shared.paired.is_some() {
             // It goes on at once with what pairing has given.
             return 0;
@@ -245,7 +245,7 @@ impl<W: Wire> Session<W> {
         self.phase = Phase::Open;
         self.since = now;
         self.welcome = welcome;
-        self.keep_alive_ms = u64::from(welcome.keep_alive_s.unwrap_or(shared.config.keep_alive_s)) * 1_000;
+        self.keep_alive_ms = u64::from(welcome.keep_alive_s.unwrap_or(shared.config().keep_alive_s)) * 1_000;
         // What was subscribed in this start of the device is remembered with the session.
         if welcome.session_present && self.subscribed && !self.pairing {
             self.step = usize::MAX;
@@ -365,7 +365,7 @@ impl<W: Wire> Session<W> {
             _ => return None,
         }
         if let Describe::Sending { piece, at } = self.describe
-            && piece < shared.config.describe.pieces().len()
+            && piece < shared.config().describe.pieces().len()
         {
             return Some(self.describe_more(shared, piece, at, out));
         }
@@ -395,7 +395,7 @@ impl<W: Wire> Session<W> {
     }
 
     fn hello(&mut self, shared: &mut Shared, out: &mut [u8]) -> Option<usize> {
-        let config = shared.config;
+        let config = *shared.config();
         let frame_max = self.rx;
         let Some((account, secret, pairing)) = shared.login() else {
             self.phase = Phase::Over(LinkError::NoCredentials);
@@ -463,7 +463,7 @@ impl<W: Wire> Session<W> {
     /// The next thing of the session's own: subscriptions, then the description, then that it sleeps. `None`: nothing;
     /// 0: it has no room now.
     fn own_next(&mut self, shared: &mut Shared, out: &mut [u8]) -> Option<usize> {
-        let config = shared.config;
+        let config = *shared.config();
         while self.step <= config.subscribe.len() {
             let what = match self.step.checked_sub(1).and_then(|at| config.subscribe.get(at)) {
                 Some(topic) => Subscribe::Topic(topic.filter, topic.qos),
@@ -504,7 +504,7 @@ impl<W: Wire> Session<W> {
         if self.sleep_told || shared.unsent() > 0 || !shared.flash_is_idle() {
             return None;
         }
-        if !shared.config.listen.im() {
+        if !shared.config().listen.im() {
             self.phase = Phase::Bye(LinkError::Closed);
             shared.fell_asleep(true);
             return self.wire.bye(out).inspect(|_| self.phase = Phase::Over(LinkError::Closed));
@@ -517,7 +517,7 @@ impl<W: Wire> Session<W> {
     }
 
     fn describe_more(&mut self, shared: &Shared, piece: usize, at: usize, out: &mut [u8]) -> usize {
-        let pieces = shared.config.describe.pieces();
+        let pieces = shared.config().describe.pieces();
         let (mut piece, mut at) = (piece, at);
         let mut used = 0;
         while let Some(text) = pieces.get(piece) {

@@ -51,11 +51,13 @@ struct Entry {
     known: bool,
     /// The outcome has to be said (again).
     say: bool,
-    outcome: State,
+    /// Of one that is answered.
+    outcome: Option<State>,
     age: u16,
     /// JSON.
     result: Vec<u8, RESULT_BYTES>,
-    text: &'static str,
+    /// For people.
+    text: Option<&'static str>,
 }
 
 impl Entry {
@@ -67,16 +69,16 @@ impl Entry {
         dirty: false,
         known: false,
         say: false,
-        outcome: State::Failed,
+        outcome: None,
         age: 0,
         result: Vec::new(),
-        text: "",
+        text: None,
     };
 
     fn answer(&mut self, outcome: State, text: &'static str) {
         self.stage = Stage::Answered;
-        self.outcome = outcome;
-        self.text = text;
+        self.outcome = Some(outcome);
+        self.text = Some(text);
         self.known = false;
         self.say = true;
         self.dirty = self.once;
@@ -134,7 +136,7 @@ impl Ring {
         let entry = self.entries.get(usize::from(at))?;
         let mut put = Put::new(out);
         let answered = entry.stage == Stage::Answered;
-        put.bytes(&[u8::from(answered), u8::from(entry.known), entry.outcome as u8]);
+        put.bytes(&[u8::from(answered), u8::from(entry.known), entry.outcome.map_or(0, |outcome| outcome as u8)]);
         put.short(entry.id.as_bytes());
         put.bytes(&entry.result);
         put.done()
@@ -350,7 +352,8 @@ impl Shared {
                 continue;
             }
             let Entry { id, outcome, text, result, .. } = entry.clone();
-            if self.push_result(&id, outcome, text, Part::Rest(&result)).is_ok()
+            let outcome = outcome.unwrap_or(State::Failed);
+            if self.push_result(&id, outcome, text.unwrap_or(""), Part::Rest(&result)).is_ok()
                 && let Some(entry) = self.ring.entries.get_mut(at)
             {
                 entry.say = false;

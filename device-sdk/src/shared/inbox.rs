@@ -92,7 +92,7 @@ impl Shared {
             What::Message(message) => self.deliver_message(pid, &message),
             What::Command { id, name, from, args, left_ms, once } => {
                 let kind =
-                    if name == UPDATE_COMMAND && self.config.describe.update { kind::UPDATE } else { kind::COMMAND };
+                    if name == UPDATE_COMMAND && self.config().describe.update { kind::UPDATE } else { kind::COMMAND };
                 // A deadline is at most a week away, so the low half of the clock tells before from after.
                 let deadline = left_ms.map_or(0, |left| (now.saturating_add(left) & 0xFFFF_FFFF) as u32 | 1);
                 let parts = [
@@ -148,7 +148,7 @@ impl Shared {
     fn deliver_message(&mut self, pid: u16, message: &Message<'_>) -> Room {
         let Message { address, from, seq, pos, kind: word, text, body, re, backfill } = *message;
         let old = pos != 0 && pos <= self.last_pos;
-        if old || (backfill && !self.config.listen.backfill()) {
+        if old || (backfill && !self.config().listen.backfill()) {
             return self.note(pid);
         }
         let parts = [

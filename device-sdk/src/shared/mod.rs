@@ -58,6 +58,7 @@ impl<const OUTBOX: usize, const INBOX: usize> Memory for Arrays<OUTBOX, INBOX> {
 
 /// How the connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Status {
     /// What is in flash is being read.
     Starting,
@@ -85,6 +86,14 @@ pub(crate) enum Sleep {
     },
 }
 
+/// Like an `Option`, of which `None` is made of zeros.
+#[repr(u8)]
+#[allow(clippy::large_enum_variant, reason = "there is one of them, and it is given at start")]
+enum Settings {
+    None,
+    Given(Config, fn() -> u64),
+}
+
 /// Account and what belongs to it, as pairing gave it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Paired {
@@ -96,8 +105,8 @@ pub(crate) struct Paired {
 
 /// See the module.
 pub struct Shared<M: ?Sized = dyn Memory + Send> {
-    pub(crate) config: Config,
-    pub(crate) clock: fn() -> u64,
+    /// None until [`Self::start_with`]. Everything here begins as zeros, so that no image of it lies in the board's flash.
+    settings: Settings,
     pub(crate) status: Status,
     pub(crate) sleep: Sleep,
     pub(crate) paired: Option<Paired>,
@@ -132,15 +141,14 @@ impl<M> Shared<M> {
     /// Nothing was said or heard yet.
     pub const fn new(memory: M) -> Self {
         Self {
-            config: Config::new(""),
-            clock: || 0,
+            settings: Settings::None,
             status: Status::Starting,
             sleep: Sleep::Awake,
             paired: None,
             code: String::new(),
             flash: Flashed::new(),
             boot: 0,
-            next_seq: 1,
+            next_seq: 0,
             conn: 0,
             outbox: Rows::new(),
             inbox: Rows::new(),
@@ -159,10 +167,27 @@ impl<M> Shared<M> {
 impl<M: ?Sized> Shared<M> {
     /// Takes the settings; before anything else.
     pub fn start_with(&mut self, config: Config, clock: fn() -> u64) {
-        self.config = config;
-        self.clock = clock;
+        self.settings = Settings::Given(config, clock);
         if let Login::Pair { code, .. } = config.login {
             self.code = String::try_from(code).unwrap_or_default();
+        }
+    }
+}
+
+impl<M: ?Sized> Shared<M> {
+    pub(crate) fn config(&self) -> &Config {
+        const UNSET: &Config = &Config::new("");
+        match &self.settings {
+            Settings::Given(config, _) => config,
+            Settings::None => UNSET,
+        }
+    }
+
+    /// The device's clock.
+    pub(crate) fn now(&self) -> u64 {
+        match self.settings {
+            Settings::Given(_, clock) => clock(),
+            Settings::None => 0,
         }
     }
 }
@@ -227,7 +252,7 @@ impl Shared {
         if !self.code.is_empty() {
             return Some(("pair", self.code.as_bytes(), true));
         }
-        match self.config.login {
+        match self.config().login {
             Login::Account { name, secret } => Some((name, secret, false)),
             Login::Anonymous => Some(("", &[], false)),
             Login::Stored | Login::Pair { .. } => None,
@@ -236,9 +261,9 @@ impl Shared {
 
     /// The name that the device asks for when it is paired.
     pub(crate) fn wanted_name(&self) -> &'static str {
-        match self.config.login {
+        match self.config().login {
             Login::Pair { name, .. } => name,
-            _ => self.config.terminal,
+            _ => self.config().terminal,
         }
     }
 

@@ -121,7 +121,7 @@ impl Shared {
     /// Queues a message; its number for [`Self::outcome`].
     pub fn push_message(&mut self, to: &str, content: &crate::client::Content<'_>) -> Result<u32, SendError> {
         let flags = flag::ACKED | if content.quiet { flag::QUIET } else { 0 };
-        let policy = self.config.policy("im/v1/to/");
+        let policy = self.config().policy("im/v1/to/");
         let head = [
             Part::Short(to.as_bytes()),
             Part::Short(content.kind.as_bytes()),
@@ -143,7 +143,7 @@ impl Shared {
         retain: bool,
     ) -> Result<u32, SendError> {
         let flags = if acked { flag::ACKED } else { 0 } | if retain { flag::RETAIN } else { 0 };
-        self.push(kind::TOPIC, flags, self.config.policy(topic), &[Part::Short(topic.as_bytes()), payload])
+        self.push(kind::TOPIC, flags, self.config().policy(topic), &[Part::Short(topic.as_bytes()), payload])
     }
 
     /// Queues something for an ordinary topic at QoS 1.
@@ -153,7 +153,7 @@ impl Shared {
 
     /// Queues the reported state, in place of one that was not sent yet.
     pub fn push_reported(&mut self, patch: &dyn ToJson) -> Result<u32, SendError> {
-        let place = self.config.policy("im/v1/me/reported").place;
+        let place = self.config().policy("im/v1/me/reported").place;
         let policy = Policy { topic: "", keep: Keep::Latest, place };
         self.push(kind::REPORTED, flag::ACKED, policy, &[Part::Short(&[]), Part::Json(patch)])
     }

@@ -57,7 +57,8 @@ pub(crate) struct Flashed {
     used: u16,
     /// Places of rows that are to be emptied.
     clear: u16,
-    busy: Option<Job>,
+    /// The key that is being written.
+    busy: Option<u8>,
     tries: u8,
     paired: bool,
     /// How far an update is.
@@ -92,10 +93,7 @@ impl Flashed {
     }
 
     pub(super) fn busy_slot(&self) -> Option<u8> {
-        match self.busy {
-            Some(Job::Row(slot) | Job::Clear(slot)) => Some(slot),
-            _ => None,
-        }
+        self.busy?.checked_sub(key::ROWS)
     }
 
     pub(super) fn free_slot(&mut self) -> Result<u8, SendError> {
@@ -184,6 +182,7 @@ impl Shared {
             // Far from the end, so that counting on does not come round.
             ((fresh >> 32) as u32 >> 1).max(1)
         };
+        self.next_seq = 1;
         if !keeps {
             // There is nothing to count on: the number within the start is random, too.
             self.next_seq = ((fresh & 0xFFFF_FFFF) as u32 >> 1).max(1);
@@ -227,7 +226,7 @@ impl Shared {
             Job::Command(at) => self.ring.clean(at),
             Job::Clear(slot) | Job::Row(slot) => self.flash.clear &= !(1 << slot),
         }
-        self.flash.busy = Some(job);
+        self.flash.busy = Some(job.key());
         Some(job)
     }
 
@@ -313,7 +312,7 @@ impl Shared {
 
     /// Whether the account is where it has to be.
     pub(crate) fn paired_is_kept(&self) -> bool {
-        !self.flash.paired && self.flash.busy != Some(Job::Paired)
+        !self.flash.paired && self.flash.busy != Some(key::PAIRED)
     }
 
     /// Whether nothing waits for flash.
@@ -339,7 +338,7 @@ impl Shared {
     /// Whether flash has how far an update is.
     #[cfg(feature = "update")]
     pub(crate) fn update_is_kept(&self) -> bool {
-        !self.flash.update_dirty && self.flash.busy != Some(Job::Update)
+        !self.flash.update_dirty && self.flash.busy != Some(key::UPDATE)
     }
 
     #[cfg(feature = "update")]

@@ -355,7 +355,7 @@ impl World {
     fn outcomes(&mut self) {
         let board = &mut self.board;
         let mut known = vec![];
-        for queued in board.queued.iter_mut() {
+        for queued in &mut board.queued {
             if let Some(outcome) = board.shared.outcome(queued.seq) {
                 board.shared.unwatch(queued.seq);
                 queued.outcome = Some(outcome);

@@ -231,12 +231,11 @@ impl World {
             self.now_ms = self.now_ms.max(next);
             if hub.is_some_and(|at| at <= self.now_ms) {
                 self.with_broker(|b, now| b.hub.tick(now));
-            } else if event.is_some_and(|at| at <= self.now_ms) {
-                if let Some(Reverse((_, number))) = self.events.pop()
-                    && let Some(event) = self.waiting.remove(&number)
-                {
-                    self.happen(event);
-                }
+            } else if event.is_some_and(|at| at <= self.now_ms)
+                && let Some(Reverse((_, number))) = self.events.pop()
+                && let Some(event) = self.waiting.remove(&number)
+            {
+                self.happen(event);
             }
             self.settle();
             self.run_board();

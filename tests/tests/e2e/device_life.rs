@@ -1,6 +1,7 @@
 //! A device over its life: paired, cut off, rebooted, updated, unwanted; over both wires.
 
 use parlor_device::flash::NoFlash;
+use parlor_device::json::Value;
 use parlor_device::transport::Clock;
 use parlor_device::update::{Ed25519, Firmware, UpdateError};
 use parlor_device::{
@@ -78,10 +79,7 @@ fn a_device_lives_on_the_native_link() {
             command.done(()).await;
             let mut buffer = [0; 200];
             let heard = device.next_message(&mut buffer).await;
-            assert_eq!(
-                (heard.from, heard.text, heard.body.map(|body| body.as_str())),
-                ("alice", "hi", Some("{\"n\":1}"))
-            );
+            assert_eq!((heard.from, heard.text, heard.body.map(Value::as_str)), ("alice", "hi", Some("{\"n\":1}")));
             let sent = device.send("alice", "here I am").await.expect("there is room");
             assert_eq!(sent.acked().await, Outcome::Acked { seq: 2 });
             let nobody = device.send("nobody", "hello").await.expect("there is room");
@@ -102,6 +100,36 @@ fn a_device_lives_on_the_native_link() {
     hears(&mut alice, "im/v1/presence/lamp", r#"{"state":"asleep",…}"#);
     device.join().expect("the device is content");
 }
+
+/// In its first life it is paired, and says so.
+async fn first(device: Device<'static>, name: &'static str) {
+    device.online().await;
+    assert_eq!(device.account().as_deref(), Some(name));
+    assert_eq!(device.owner().as_deref(), Some("alice"));
+    assert_eq!(device.household().as_deref(), Some("g-home"));
+    let home = device.household().unwrap_or_default();
+    let sent = device.send(&home, "here I am").await.expect("there is room");
+    assert!(matches!(sent.acked().await, Outcome::Acked { .. }));
+}
+/// In its second it comes in with what is in flash, and forgets it.
+async fn second(device: Device<'static>, name: &'static str) {
+    device.online().await;
+    assert_eq!(device.account().as_deref(), Some(name));
+    device.unpair().await;
+}
+/// In its third it has nothing, and is told a code that there is not.
+async fn third(device: Device<'static>, _: &'static str) {
+    let mut status = device.status();
+    while status != Status::Offline(LinkError::NoCredentials) {
+        status = device.status_after(status).await;
+    }
+    device.pair("7KQ4-MZ2P");
+    while status != Status::Offline(LinkError::PairingCode) {
+        status = device.status_after(status).await;
+    }
+}
+
+type App = fn(Device<'static>, &'static str) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 /// One time, with a code; afterwards with what is in flash.
 #[test]
@@ -125,31 +153,6 @@ fn a_device_is_paired_once() {
                 }
             };
             let code: &'static str = code.leak();
-            async fn first(device: Device<'static>, name: &'static str) {
-                device.online().await;
-                assert_eq!(device.account().as_deref(), Some(name));
-                assert_eq!(device.owner().as_deref(), Some("alice"));
-                assert_eq!(device.household().as_deref(), Some("g-home"));
-                let home = device.household().unwrap_or_default();
-                let sent = device.send(&home, "here I am").await.expect("there is room");
-                assert!(matches!(sent.acked().await, Outcome::Acked { .. }));
-            }
-            async fn second(device: Device<'static>, name: &'static str) {
-                device.online().await;
-                assert_eq!(device.account().as_deref(), Some(name));
-                device.unpair().await;
-            }
-            async fn third(device: Device<'static>, _: &'static str) {
-                let mut status = device.status();
-                while status != Status::Offline(LinkError::NoCredentials) {
-                    status = device.status_after(status).await;
-                }
-                device.pair("7KQ4-MZ2P");
-                while status != Status::Offline(LinkError::PairingCode) {
-                    status = device.status_after(status).await;
-                }
-            }
-            type App = fn(Device<'static>, &'static str) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
             let apps: [(Login, App); 3] = [
                 (Login::Pair { code, name }, |device, name| Box::pin(first(device, name))),
                 (Login::Stored, |device, name| Box::pin(second(device, name))),
@@ -356,7 +359,7 @@ impl Firmware for Slot {
 fn a_device_takes_an_update_over_a_reset() {
     let Some(house) = house(&[]) else { return };
     let mut alice = alice(&house);
-    let image: Vec<u8> = (0..100_003u32).map(|n| (n * 7919 >> 5) as u8).collect();
+    let image: Vec<u8> = (0..100_003u32).map(|n| ((n * 7919) >> 5).to_le_bytes()[0]).collect();
     let answer = Operator::of(&house.broker).post("/blobs?name=lamp.bin&version=2&for=lamp", &image);
     let id = answer.json()["id"].as_str().unwrap_or_else(|| panic!("{}", answer.text())).to_owned();
     let maker = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("a seed");
@@ -420,7 +423,9 @@ fn a_device_takes_an_update_over_a_reset() {
 #[test]
 fn a_device_talks_to_mosquitto() {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-    let spawned = std::process::Command::new("mosquitto")
+    let installed =
+        if std::path::Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" };
+    let spawned = std::process::Command::new(installed)
         .args(["-v", "-p", &port.to_string()])
         .stderr(std::process::Stdio::piped())
         .stdout(std::process::Stdio::null())

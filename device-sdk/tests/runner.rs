@@ -1,0 +1,233 @@
+//! The runner over a connection in memory: a broker that is silent, one that says nonsense, one that comes back.
+
+use embedded_io_async::{ErrorKind, ErrorType, Read, Write};
+use parlor_device::flash::NoFlash;
+use parlor_device::transport::{Clock, Connector, Link};
+use parlor_device::{Config, Device, LinkError, Listen, Login, Mqtt, Parts, Resources, Status, new};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
+use tokio::time::Instant;
+
+/// The clock of the runtime, which stands still while something can be done and jumps when nothing can.
+struct VirtualClock;
+
+thread_local! {
+    static START: RefCell<Option<Instant>> = const { RefCell::new(None) };
+}
+
+fn start() -> Instant {
+    START.with(|start| *start.borrow_mut().get_or_insert_with(Instant::now))
+}
+
+impl Clock for VirtualClock {
+    fn now_ms() -> u64 {
+        u64::try_from(start().elapsed().as_millis()).expect("no ages pass") + 1
+    }
+
+    async fn sleep_until(ms: u64) {
+        tokio::time::sleep_until(start() + Duration::from_millis(ms)).await;
+    }
+}
+
+/// Gives the connections that the test has made, one after the other.
+#[derive(Clone, Default)]
+struct Pipes(Rc<RefCell<VecDeque<DuplexStream>>>, Rc<RefCell<Vec<u64>>>);
+
+impl Connector for Pipes {
+    type Link<'a> = Pipe;
+
+    async fn connect(&mut self) -> Result<Pipe, LinkError> {
+        self.1.borrow_mut().push(VirtualClock::now_ms());
+        let stream = self.0.borrow_mut().pop_front().ok_or(LinkError::Unreachable)?;
+        Ok(Pipe(split(stream)))
+    }
+}
+
+struct Pipe((ReadHalf<DuplexStream>, WriteHalf<DuplexStream>));
+struct Reading<'a>(&'a mut ReadHalf<DuplexStream>);
+struct Writing<'a>(&'a mut WriteHalf<DuplexStream>);
+
+impl Link for Pipe {
+    type Read<'a> = Reading<'a>;
+    type Write<'a> = Writing<'a>;
+
+    fn split(&mut self) -> (Reading<'_>, Writing<'_>) {
+        (Reading(&mut self.0.0), Writing(&mut self.0.1))
+    }
+}
+
+impl ErrorType for Reading<'_> {
+    type Error = ErrorKind;
+}
+
+impl Read for Reading<'_> {
+    async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, ErrorKind> {
+        self.0.read(bytes).await.map_err(|_| ErrorKind::Other)
+    }
+}
+
+impl ErrorType for Writing<'_> {
+    type Error = ErrorKind;
+}
+
+impl Write for Writing<'_> {
+    async fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+        self.0.write(bytes).await.map_err(|_| ErrorKind::Other)
+    }
+
+    async fn flush(&mut self) -> Result<(), ErrorKind> {
+        Ok(())
+    }
+}
+
+/// Runs a device and `test`, until that ends; an hour of virtual time is too long.
+fn run<T: Future>(pipes: &Pipes, test: impl FnOnce(Device<'static>) -> T) -> T::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    let runtime = runtime.expect("a runtime can be built");
+    runtime.block_on(async {
+        START.with(|start| *start.borrow_mut() = Some(Instant::now()));
+        let resources: &'static mut Resources<256, 256, 512, 512> = Box::leak(Box::default());
+        let config = Config { login: Login::Anonymous, listen: Listen::OTHER_BROKER, ..Config::new("lamp") };
+        let parts = Parts { connector: pipes.clone(), flash: NoFlash, clock: VirtualClock, seed: 7 };
+        let (device, mut runner) = new(resources, config, Mqtt::V5, parts);
+        tokio::select! {
+            never = runner.run() => never,
+            done = tokio::time::timeout(Duration::from_hours(1), test(device)) => done.expect("done in time"),
+        }
+    })
+}
+
+/// The broker's end of the next connection.
+fn pipe(pipes: &Pipes) -> DuplexStream {
+    let (here, there) = duplex(4_096);
+    pipes.0.borrow_mut().push_back(there);
+    here
+}
+
+const CONNACK: [u8; 5] = [0x20, 3, 0, 0, 0];
+
+/// Lets the device in.
+async fn welcome(broker: &mut DuplexStream) {
+    let mut bytes = [0; 200];
+    let len = broker.read(&mut bytes).await.expect("the device is there");
+    assert_eq!(bytes[0], 0x10, "CONNECT comes first: {:?}", &bytes[..len]);
+    broker.write_all(&CONNACK).await.expect("the device is there");
+}
+
+async fn offline(device: Device<'_>) -> LinkError {
+    let mut status = device.status();
+    loop {
+        if let Status::Offline(why) = status {
+            return why;
+        }
+        status = device.status_after(status).await;
+    }
+}
+
+#[test]
+fn a_broker_that_never_answers_is_given_up() {
+    let pipes = Pipes::default();
+    let _silent = pipe(&pipes);
+    run(&pipes, |device| async move {
+        assert_eq!(offline(device).await, LinkError::Timeout);
+        assert!((20_000..21_000).contains(&VirtualClock::now_ms()), "{}", VirtualClock::now_ms());
+    });
+}
+
+#[test]
+fn a_connection_that_falls_silent_is_given_up() {
+    let pipes = Pipes::default();
+    let mut broker = pipe(&pipes);
+    run(&pipes, |device| async move {
+        welcome(&mut broker).await;
+        device.online().await;
+        let mut ping = [0; 2];
+        broker.read_exact(&mut ping).await.unwrap();
+        assert_eq!(ping, [0xC0, 0]);
+        let pinged = VirtualClock::now_ms();
+        assert!((22_000..23_000).contains(&pinged), "three quarters of the keep alive: {pinged}");
+        assert_eq!(offline(device).await, LinkError::Timeout);
+        let gone = VirtualClock::now_ms() - pinged;
+        assert!((15_000..15_100).contains(&gone), "half of it later: {gone}");
+    });
+}
+
+#[test]
+fn one_that_answers_is_kept() {
+    let pipes = Pipes::default();
+    let mut broker = pipe(&pipes);
+    run(&pipes, |device| async move {
+        welcome(&mut broker).await;
+        for _ in 0..20 {
+            let mut ping = [0; 2];
+            broker.read_exact(&mut ping).await.unwrap();
+            broker.write_all(&[0xD0, 0]).await.unwrap();
+        }
+        assert_eq!(device.status(), Status::Online);
+        assert!(VirtualClock::now_ms() > 400_000);
+    });
+}
+
+#[test]
+fn nonsense_and_what_is_too_long_end_the_connection() {
+    for (said, expect) in [(vec![0xFF; 10], LinkError::Protocol), (vec![0x30, 0xFF, 0x7F], LinkError::TooLarge)] {
+        let pipes = Pipes::default();
+        let mut broker = pipe(&pipes);
+        run(&pipes, |device| async move {
+            welcome(&mut broker).await;
+            device.online().await;
+            broker.write_all(&said).await.unwrap();
+            if expect == LinkError::TooLarge {
+                broker.write_all(&[0; 300]).await.unwrap();
+            }
+            assert_eq!(offline(device).await, expect);
+        });
+    }
+}
+
+/// What was published and not acknowledged is published again on the next connection, and the call that waits for it
+/// never learns of the cut.
+#[test]
+fn what_is_not_acknowledged_is_sent_again() {
+    let pipes = Pipes::default();
+    let mut first = pipe(&pipes);
+    let mut second = pipe(&pipes);
+    run(&pipes, |device| async move {
+        let broker = async {
+            welcome(&mut first).await;
+            let mut bytes = [0; 100];
+            let len = first.read(&mut bytes).await.unwrap();
+            assert_eq!(&bytes[..len], [0x32, 9, 0, 3, b'a', b'/', b'b', 0, 1, 0, b'1']);
+            drop(first);
+            welcome(&mut second).await;
+            let len = second.read(&mut bytes).await.unwrap();
+            // The broker has forgotten the session: it is another packet.
+            assert_eq!(&bytes[..len], [0x32, 9, 0, 3, b'a', b'/', b'b', 0, 2, 0, b'1']);
+            second.write_all(&[0x40, 2, 0, 2]).await.unwrap();
+            second
+        };
+        let publish = async {
+            let sent = device.publish("a/b", b"1").await.unwrap();
+            sent.acked().await
+        };
+        let (_second, outcome) = tokio::join!(broker, publish);
+        assert_eq!(outcome, parlor_device::Outcome::Acked { seq: 0 });
+    });
+}
+
+/// Whatever the number of attempts, pauses grow to the longest and no further.
+#[test]
+fn it_tries_again_with_pauses() {
+    let pipes = Pipes::default();
+    run(&pipes, |device| async move {
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        assert_eq!(device.status(), Status::Offline(LinkError::Unreachable));
+    });
+    let attempts = pipes.1.borrow();
+    let pauses: Vec<u64> = attempts.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(pauses[0] <= 1_001 && pauses[10] >= 30_000 && pauses.iter().all(|pause| *pause <= 60_001), "{pauses:?}");
+}
