@@ -543,7 +543,7 @@ mod tests {
                 server.read_tls(&mut said.as_slice()).unwrap();
                 server.process_new_packets().unwrap();
                 if round == 4 {
-                    server.writer().write_all(&[7; 20_000]).unwrap();
+                    server.writer().write_all(&vec![7; 20_000]).unwrap();
                 }
                 let mut heard = Vec::new();
                 while server.wants_write() {
