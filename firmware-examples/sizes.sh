@@ -11,12 +11,13 @@ targets=(thumbv7m-none-eabi riscv32imac-unknown-none-elf)
 firmware_find "${targets[@]}" || exit 1
 variants=(none mqtt native mqtt,flash mqtt,tls native,tls mqtt,tls,flash rust-mqtt minimq)
 measured=$(mktemp)
-trap 'rm -f "$measured"' EXIT
+log=$(mktemp)
+trap 'rm -f "$measured" "$log"' EXIT
 for target in "${targets[@]}"; do
   for variant in "${variants[@]}"; do
     features=$variant
     [ "$variant" = none ] && features=
-    firmware_build firmware-examples/sizes "$target" -q --features "$features" || exit 1
+    firmware_build firmware-examples/sizes "$target" --features "$features" >"$log" 2>&1 || { tail -30 "$log"; exit 1; }
     echo "$target $variant $(firmware_program sizes "$target")" >>"$measured"
     cp "$(firmware_program sizes "$target")" "$firmware_target/size-$target-$variant"
   done
