@@ -35,7 +35,7 @@ fn radio() {
             Err(error) => {
                 eprintln!("\n{}: {error}\n", file.display());
                 eprintln!(
-                    "Get the radio's firmware from the folder cyw43-firmware of github.com/embassy-rs/embassy, and put it there.\n"
+                    "Get the radio's firmware from the folder cyw43-firmware of the embassy project, and put it there.\n"
                 );
                 std::process::exit(1);
             }
