@@ -101,6 +101,39 @@ fn a_device_lives_on_the_native_link() {
     device.join().expect("the device is content");
 }
 
+/// Unplugged: there is no goodbye, its socket stays open, and nothing is heard of it. One and a half keep alives later it is
+/// offline (G9).
+#[test]
+fn a_device_that_is_unplugged_is_missed() {
+    let Some(house) = house(&["--set", "limits.im_presence_grace_secs=0"]) else { return };
+    let mut alice = alice(&house);
+    for native in [false, true] {
+        let road = house.broker.address(if native { "parlor+tcp" } else { "mqtt" });
+        let (unplug, plugged) = std::sync::mpsc::channel::<()>();
+        let device = std::thread::spawn(move || {
+            let config = Config { keep_alive_s: 2, ..config() };
+            let app = |device: Device<'static>| async move {
+                device.online().await;
+                // The thread stands still, and the whole board with it.
+                let _ = plugged.recv();
+            };
+            if native {
+                run(config, Native, &Road::to(road), NoFlash, app);
+            } else {
+                run(config, Mqtt::V5, &Road::to(road), NoFlash, app);
+            }
+        });
+        hears(&mut alice, "im/v1/presence/lamp", r#"{"state":"online",…}"#);
+        let since = std::time::Instant::now();
+        hears(&mut alice, "im/v1/presence/lamp", r#"{"state":"offline",…}"#);
+        let missed_after = since.elapsed().as_secs_f64();
+        // Three seconds, and what a busy machine needs besides; with less it would not be its silence that was noticed.
+        assert!((1.5..8.0).contains(&missed_after), "after {missed_after} s");
+        drop(unplug);
+        device.join().expect("the device is content");
+    }
+}
+
 /// In its first life it is paired, and says so.
 async fn first(device: Device<'static>, name: &'static str) {
     device.online().await;
