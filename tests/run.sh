@@ -68,6 +68,12 @@ else
   passed=$(sed -n 's/^test result: .* \([0-9]*\) passed;.*/\1/p' "$out" | awk '{n+=$1} END {print n+0}')
   failed=$(sed -n 's/^test result: .* \([0-9]*\) failed;.*/\1/p' "$out" | awk '{n+=$1} END {print n+0}')
 fi
+# The examples in the documents of the crates, which the runner above may not know.
+if [ "${runner[1]}" = nextest ]; then
+  cargo test --locked --workspace --doc 2>&1 | tee "$out" || status=1
+  passed=$((${passed:-0} + $(sed -n 's/^test result: .* \([0-9]*\) passed;.*/\1/p' "$out" | awk '{n+=$1} END {print n+0}')))
+  failed=$((${failed:-0} + $(sed -n 's/^test result: .* \([0-9]*\) failed;.*/\1/p' "$out" | awk '{n+=$1} END {print n+0}')))
+fi
 if [ "$quick" = 0 ]; then
   firmware-examples/run.sh 2>&1 | tee "$out" || status=1
   line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$out" | tail -1)

@@ -68,7 +68,19 @@ impl Scene {
 }
 
 fn connect() -> Vec<u8> {
-    Connect::v5("alice-phone").username("alice").password(PASSWORD).bytes()
+    Connect::v5("alice-phone").username("alice").password(PASSWORD).resume().bytes()
+}
+
+/// It would end what the session has gathered since it was recorded.
+#[test]
+fn to_clear_a_session_waits_for_the_handshake() {
+    let Some(mut scene) = Scene::new() else { return };
+    scene.proxy.stop(&[Way::Down]);
+    let clean = Connect::v5("alice-phone").username("alice").password(PASSWORD).bytes();
+    let (_road, _early, _stream, _other) = scene.first_flight(&[clean, message(1, "later")], &[]);
+    scene.nothing_more();
+    scene.proxy.stop(&[]);
+    scene.bob_has("later");
 }
 
 fn message(id: u16, text: &str) -> Vec<u8> {

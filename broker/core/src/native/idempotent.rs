@@ -7,12 +7,12 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::borrow::Cow;
 
-/// Whether this packet may be handed in from early data. CONNECT, SUBSCRIBE, PUBACK and PINGREQ; a message with a client
+/// Whether this packet may be handed in from early data. CONNECT without Clean Start, SUBSCRIBE, PUBACK and PINGREQ; a message with a client
 /// id, which makes one message however often it is said; a receipt, which never moves a mark back. Never a command.
 pub fn is_idempotent(packet: &Packet<'_>) -> bool {
     match packet {
-        // A will would be one more message each time.
-        Packet::Connect(connect) => connect.will.is_none(),
+        // A will would be one more message each time, and Clean Start would end what the session has gathered meanwhile.
+        Packet::Connect(connect) => connect.will.is_none() && !connect.clean_start,
         Packet::Subscribe(_) | Packet::PubAck(_) | Packet::PingReq => true,
         // A topic alias has a meaning only in the order of the connection.
         Packet::Publish(p) if p.properties.topic_alias().is_some() => false,
@@ -28,7 +28,8 @@ pub fn is_idempotent(packet: &Packet<'_>) -> bool {
 /// As [`is_idempotent`], of a frame.
 pub fn is_idempotent_frame(frame: &Up<'_>) -> bool {
     match frame {
-        Up::Hello { .. } | Up::Ping {} | Up::Ack { .. } | Up::Receipt { .. } | Up::Subscribe { .. } => true,
+        Up::Hello { clean, .. } => !clean,
+        Up::Ping {} | Up::Ack { .. } | Up::Receipt { .. } | Up::Subscribe { .. } => true,
         Up::Send { id, to, .. } => !id.is_empty() && has_memory(to),
         _ => false,
     }
@@ -138,6 +139,7 @@ mod tests {
         for (packet, expect) in [
             (Packet::Connect(connect), true),
             (Packet::Connect(Connect { will: Some(will), ..connect }), false),
+            (Packet::Connect(Connect { clean_start: true, ..connect }), false),
             (Packet::PubAck(ack), true),
             (subscribe, true),
             (Packet::PingReq, true),

@@ -171,7 +171,8 @@ impl Codec for MqttCodec {
         }
         let connect = Connect {
             version: Version::V5,
-            clean_start: true,
+            // Its session ends with the connection, so there is none to clear; and to clear one may not be asked for in a first flight.
+            clean_start: false,
             keep_alive_secs: u16::try_from(options.keep_alive.as_secs()).unwrap_or(u16::MAX),
             properties: Properties::from_validated(&properties),
             client_id: &login.terminal,

@@ -48,9 +48,9 @@ impl Return {
     }
 }
 
-/// CONNECT (MQTT 5) of this account.
+/// CONNECT (MQTT 5) of this account, without Clean Start, which may not be asked for in a first flight.
 fn connect(key: &[u8], account: &str) -> Vec<u8> {
-    let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 5, 0b1100_0010, 2, 88, 0];
+    let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', 5, 0b1100_0000, 2, 88, 0];
     for part in [format!("{account}-phone"), account.to_owned(), token(key, account)] {
         body.extend_from_slice(&(part.len() as u16).to_be_bytes());
         body.extend_from_slice(part.as_bytes());

@@ -228,7 +228,8 @@ impl Codec for NativeCodec {
             expiry_s: 0,
             receive_max: RECEIVE_MAX,
             frame_max: SIZE_MAX,
-            clean: true,
+            // As over MQTT: to clear a session may not be asked for in a first flight.
+            clean: false,
             wants: all,
             core_level: options.level,
             platform: &options.platform,
