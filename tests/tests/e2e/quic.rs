@@ -95,6 +95,14 @@ impl Aio {
         }
     }
 
+    /// Nothing that was said so far has been answered.
+    #[track_caller]
+    fn is_unanswered(&mut self) {
+        self.held.extend(self.lines.try_iter());
+        let answer = self.held.iter().find(|line| line.contains("ack "));
+        assert_eq!(answer, None, "{}", self.name);
+    }
+
     /// What has come until the broker answers a ping on control, on which it answers in order, and on that data stream.
     fn until_pong(&mut self, streams: &[u64]) -> Vec<String> {
         for stream in streams {
@@ -261,9 +269,9 @@ fn data_before_connack_is_held() {
         // It has arrived: a later packet of the same connection was answered by the broker's QUIC layer.
         aio.say("keys");
         ear.quiet();
-        aio.say("connect");
-        let first = aio.find(|_| true);
-        assert_eq!(first, "connack 0 0 0", "{version:?}: nothing is answered before");
+        aio.is_unanswered();
+        // What streams say has no order between them: CONNACK may be read after what was written behind it.
+        aio.connect();
         aio.expect(&["suback 1 1 1"]);
         for number in 0..20 {
             aio.expect(&[&format!("puback 2 {} 0", number + 2)]);
