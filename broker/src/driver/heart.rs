@@ -109,7 +109,15 @@ impl Driver {
                 None => break,
             }
         }
+        self.send_packets();
         self.log_notices();
+    }
+
+    /// What was written on QUIC connections in this turn goes out, once for each.
+    fn send_packets(&self) {
+        for connection in self.unsent.borrow_mut().drain(..) {
+            connection.transmit(&mut self.packets.borrow_mut());
+        }
     }
 
     fn take_store_events(&self) {

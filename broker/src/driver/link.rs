@@ -366,6 +366,11 @@ impl Driver {
             return;
         }
         let done = if conn.layer.borrow().is_plain() { self.flush_plain(&conn) } else { self.flush_layer(&conn) };
+        if let Some(connection) = conn.socket.borrow().carrier()
+            && connection.mark()
+        {
+            self.unsent.borrow_mut().push(connection.clone());
+        }
         match done {
             Ok(true) if conn.closing.get() => self.linger(&conn),
             Ok(true) => self.look_for_streams(&conn),
@@ -461,14 +466,12 @@ pub(super) struct Task {
     driver: Rc<Driver>,
     conn: Rc<Conn>,
     linger: Option<Pin<Box<tokio::time::Sleep>>>,
-    /// Ends when a QUIC peer has taken our last words.
-    taken: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 impl Task {
     pub(super) fn new(driver: Rc<Driver>, conn: Rc<Conn>) -> Self {
         driver.tasks.set(driver.tasks.get() + 1);
-        Self { driver, conn, linger: None, taken: None }
+        Self { driver, conn, linger: None }
     }
 
     /// What is left to say is being written; a peer that does not read it is not waited for.
@@ -486,8 +489,8 @@ impl Task {
             self.conn.socket.borrow().close(None);
             return Poll::Ready(());
         }
-        if let Some(taken) = self.taken.as_mut() {
-            ready!(taken.as_mut().poll(cx));
+        if self.conn.socket.borrow().carrier().is_some() {
+            ready!(self.conn.socket.borrow().poll_taken(cx));
             self.conn.socket.borrow().close(None);
             return Poll::Ready(());
         }
@@ -516,9 +519,6 @@ impl Future for Task {
             return Poll::Ready(());
         }
         if conn.lingering.get() {
-            if self.taken.is_none() {
-                self.taken = conn.socket.borrow().taken();
-            }
             return self.poll_linger(cx);
         }
         let driver = Rc::clone(&self.driver);

@@ -12,7 +12,7 @@ mod socket;
 pub(crate) use heart::{Heart, Signal};
 
 use crate::auth::Authenticator;
-use crate::link::{Layer, NewLink};
+use crate::link::{Layer, NewLink, QuicConnection};
 pub(crate) use link::Arrival;
 use link::Conn;
 use parlor_core::store::Store;
@@ -70,6 +70,9 @@ pub(crate) struct Driver {
     plain: RefCell<Vec<u8>>,
     /// Links with bytes the socket had no room for before and has now, or that wait for their end.
     retry: RefCell<VecDeque<LinkId>>,
+    /// QUIC connections on which something was written in this turn, and room for their packets.
+    unsent: RefCell<Vec<QuicConnection>>,
+    packets: RefCell<Vec<u8>>,
     pub(crate) signal: Arc<Signal>,
     start: Instant,
     packet_bytes_max: Cell<u32>,
@@ -99,6 +102,8 @@ impl Driver {
             buffer: RefCell::new(vec![0; READ_BYTES].into()),
             plain: RefCell::default(),
             retry: RefCell::default(),
+            unsent: RefCell::default(),
+            packets: RefCell::default(),
             signal,
             start: clock,
             packet_bytes_max: Cell::new(packet_bytes_max),
@@ -197,7 +202,7 @@ impl Driver {
     pub(crate) fn arrival(&self, link: LinkId) -> Option<Arrival> {
         let conn = self.conn(link)?;
         // A QUIC client may have moved since.
-        let peer = conn.socket.borrow().connection().map(quinn::Connection::remote_address);
+        let peer = conn.socket.borrow().connection().map(QuicConnection::remote_address);
         Some(Arrival { peer: peer.unwrap_or(conn.arrival.peer), ..conn.arrival })
     }
 

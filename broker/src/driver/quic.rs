@@ -3,11 +3,11 @@
 use super::link::{Arrival, Conn, Early};
 use super::socket::Socket;
 use super::{Driver, Wire};
-use crate::link::{Layer, NewQuic, QuicStream, close_code};
+use crate::link::{Layer, NewQuic, QuicConnection, QuicStream, close_code};
 use parlor_core::{Peer, StreamKind};
 use parlor_protocol::link::{self, Decoded, Up};
 use parlor_protocol::mqtt::ReasonCode;
-use quinn::{Connection, RecvStream, SendStream};
+use std::future::poll_fn;
 use std::rc::Rc;
 
 impl Driver {
@@ -18,13 +18,13 @@ impl Driver {
         let arrival = Arrival { peer: new.peer, listener, since_ms: now.wall_ms };
         let peer = Peer { address: new.peer.ip().to_canonical(), allow_anonymous, certificate, native: new.native };
         let Some(link) = self.hub.borrow_mut().open(now, &peer) else {
-            return new.connection.close(close_code(ReasonCode::SERVER_BUSY), b"too many connections");
+            let connection = new.control.connection();
+            return connection.close(close_code(ReasonCode::SERVER_BUSY), b"too many connections");
         };
-        let connection = new.connection.clone();
-        let stream = QuicStream::new(new.connection, new.send, new.recv);
-        let socket = Socket::Control(Box::new(stream), None);
+        let connection = new.early.is_some().then(|| new.control.connection().clone());
+        let socket = Socket::Control(Box::new(new.control), None);
         let mut conn = Conn::new(link, socket, Layer::Plain, vec![], Wire::of(new.native), arrival);
-        if let Some(handshake) = new.early {
+        if let (Some(handshake), Some(connection)) = (new.early, connection) {
             let early = Rc::new(Early::default());
             conn.early = Some(Rc::clone(&early));
             tokio::task::spawn_local(async move {
@@ -54,11 +54,11 @@ impl Driver {
     }
 
     /// Opens the datagrams of a native connection whose client asked for them.
-    fn admit_datagrams(self: &Rc<Self>, control: &Conn, connection: &Connection) -> Option<Rc<Conn>> {
+    fn admit_datagrams(self: &Rc<Self>, control: &Conn, connection: &QuicConnection) -> Option<Rc<Conn>> {
         if !self.hub.borrow().wants_datagrams(control.link) {
             return None;
         }
-        let bytes_max = u16::try_from(connection.max_datagram_size()?).unwrap_or(u16::MAX);
+        let bytes_max = u16::try_from(connection.datagram_bytes_max()?).unwrap_or(u16::MAX);
         let link = self.hub.borrow_mut().open_datagrams(self.now(), control.link, bytes_max)?;
         let socket = Socket::Datagrams(connection.clone());
         let conn = Rc::new(Conn::new(link, socket, Layer::Plain, vec![], control.wire, control.arrival));
@@ -84,25 +84,16 @@ impl Driver {
         self.wake();
     }
 
-    fn admit_further(
-        self: &Rc<Self>,
-        control: &Conn,
-        connection: Connection,
-        mut send: SendStream,
-        mut recv: RecvStream,
-    ) {
+    fn admit_further(self: &Rc<Self>, control: &Conn, stream: QuicStream) {
         let kind = match control.wire {
             Wire::Mqtt => StreamKind::Data,
             Wire::Native => StreamKind::Bulk,
         };
         let Some(link) = self.hub.borrow_mut().open_stream(self.now(), control.link, kind) else {
-            let code = close_code(ReasonCode::QUOTA_EXCEEDED);
-            // It may have ended by itself meanwhile.
-            let _ = send.reset(code);
-            let _ = recv.stop(code);
+            stream.refuse(close_code(ReasonCode::QUOTA_EXCEEDED));
             return self.wake();
         };
-        let socket = Socket::Stream(Box::new(QuicStream::new(connection, send, recv)));
+        let socket = Socket::Stream(Box::new(stream));
         let mut conn = Conn::new(link, socket, Layer::Plain, vec![], control.wire, control.arrival);
         conn.follow(control);
         conn.early.clone_from(&control.early);
@@ -111,18 +102,18 @@ impl Driver {
 }
 
 /// Takes further streams, and datagrams of a native client, until the connection ends.
-async fn streams(driver: Rc<Driver>, control: Rc<Conn>, connection: Connection) {
+async fn streams(driver: Rc<Driver>, control: Rc<Conn>, connection: QuicConnection) {
     let datagrams = driver.admit_datagrams(&control, &connection);
     let early = control.early.clone();
     loop {
         let is_complete = early.as_ref().is_none_or(|early| early.is_complete());
         tokio::select! {
-            stream = connection.accept_bi() => match stream {
-                Ok((send, recv)) => driver.admit_further(&control, connection.clone(), send, recv),
+            stream = poll_fn(|cx| connection.poll_accept(cx)) => match stream {
+                Ok(stream) => driver.admit_further(&control, stream),
                 Err(_) => break,
             },
             // Nothing that a datagram can say may be repeated.
-            datagram = connection.read_datagram(), if is_complete => match datagram {
+            datagram = poll_fn(|cx| connection.poll_datagram(cx)), if is_complete => match datagram {
                 Ok(bytes) => driver.take_datagram(datagrams.as_deref(), &bytes),
                 Err(_) => break,
             },

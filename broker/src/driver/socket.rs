@@ -1,8 +1,7 @@
 //! What a connection's bytes come from and go to: a TCP socket, or a stream of a QUIC connection.
 
-use crate::link::QuicStream;
+use crate::link::{QuicConnection, QuicStream, close_code};
 use parlor_protocol::mqtt::ReasonCode;
-use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -22,7 +21,7 @@ pub(super) enum Socket {
     /// Another stream of it.
     Stream(Box<QuicStream>),
     /// Its datagrams, written only: what comes is handed in as it comes. A frame with its length becomes one.
-    Datagrams(quinn::Connection),
+    Datagrams(QuicConnection),
 }
 
 impl Socket {
@@ -75,12 +74,12 @@ impl Socket {
         }
     }
 
-    /// For QUIC: ends when the peer has taken everything that was written.
-    pub(super) fn taken(&self) -> Option<Pin<Box<dyn Future<Output = ()>>>> {
+    /// For QUIC: ready when the peer has taken everything that was written.
+    pub(super) fn poll_taken(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Tcp(_) => None,
-            Self::Control(stream, _) | Self::Stream(stream) => Some(Box::pin(stream.taken())),
-            Self::Datagrams(_) => Some(Box::pin(std::future::ready(()))),
+            Self::Tcp(_) => Poll::Pending,
+            Self::Control(stream, _) | Self::Stream(stream) => stream.poll_taken(cx),
+            Self::Datagrams(_) => Poll::Ready(()),
         }
     }
 
@@ -88,10 +87,8 @@ impl Socket {
     /// last half.
     pub(super) fn close(&self, farewell: Option<&(ReasonCode, Box<str>)>) {
         if let Self::Control(stream, kept) = self {
-            match farewell.or(kept.as_ref()) {
-                Some((reason, text)) => stream.close(*reason, text),
-                None => stream.close(ReasonCode::SUCCESS, ""),
-            }
+            let (reason, text) = farewell.or(kept.as_ref()).map_or((ReasonCode::SUCCESS, ""), |(r, text)| (*r, text));
+            stream.connection().close(close_code(reason), text.as_bytes());
         }
     }
 
@@ -101,20 +98,29 @@ impl Socket {
     }
 
     /// The QUIC connection of a control stream.
-    pub(super) fn connection(&self) -> Option<&quinn::Connection> {
+    pub(super) fn connection(&self) -> Option<&QuicConnection> {
         match self {
             Self::Control(stream, _) => Some(stream.connection()),
             _ => None,
+        }
+    }
+
+    /// The QUIC connection that must be asked to send what was written.
+    pub(super) fn carrier(&self) -> Option<&QuicConnection> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Control(stream, _) | Self::Stream(stream) => Some(stream.connection()),
+            Self::Datagrams(connection) => Some(connection),
         }
     }
 }
 
 /// Sends each frame in `bytes`, without its length, as a datagram. Those that no longer fit the path, or for which there is no
 /// room, are lost, as datagrams may be.
-fn send_datagrams(connection: &quinn::Connection, mut bytes: &[u8]) {
+fn send_datagrams(connection: &QuicConnection, mut bytes: &[u8]) {
     while let Some((length, rest)) = bytes.split_first_chunk::<2>() {
         let Some((frame, rest)) = rest.split_at_checked(u16::from_be_bytes(*length).into()) else { break };
-        let _ = connection.send_datagram(frame.to_vec().into());
+        connection.send_datagram(frame);
         bytes = rest;
     }
 }

@@ -18,7 +18,8 @@ mod websocket;
 pub use accept::{BindError, NewConnection, NewLink, TlsAcceptEvent, TlsAcceptOptions, accept_pause, bind, serve_tls};
 pub use layer::{Layer, LayerError, Received};
 pub use quic::{
-    MQTT_ALPN, NATIVE_ALPN, NewQuic, QuicEvent, QuicOptions, QuicStream, ResetKey, bind_udp, close_code, serve_quic,
+    MQTT_ALPN, NATIVE_ALPN, NewQuic, QuicConnection, QuicEvent, QuicOptions, QuicStream, ResetKey, bind_udp,
+    close_code, serve_quic,
 };
 pub use tls::{TlsError, TlsLayer};
 pub use tls_config::{Carrier, ClientAuth, ReloadEvent, ReloadableTls, TlsConfigError, TlsFiles};

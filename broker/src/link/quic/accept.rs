@@ -1,22 +1,18 @@
-//! The accept loop of a QUIC endpoint, and handshakes beside it.
+//! Who gets in at a QUIC endpoint, and handshakes beside its loop.
 
 use super::super::accept::{DONE, HEARD, Handshakes, NewConnection};
 use super::super::tls_config::ReloadableTls;
-use super::socket::NATIVE_ALPN;
-use super::{ResetKey, endpoint_config, server_config};
-use quinn::crypto::rustls::HandshakeData;
-use quinn::{
-    Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream, ServerConfig, TokioRuntime, VarInt,
-    ZeroRttAccepted,
-};
-use rustls::pki_types::CertificateDer;
-use std::future::poll_fn;
+use super::connection::{Connection, QuicStream};
+use super::endpoint::Loop;
+use super::{NATIVE_ALPN, ResetKey, endpoint_config, server_config};
+use quinn_proto::{ConnectionError, ServerConfig, VarInt};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -27,12 +23,8 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// A QUIC connection with its first stream, ready for the hub's thread.
 #[derive(Debug)]
 pub struct NewQuic {
-    /// The connection.
-    pub connection: Connection,
-    /// Our half of the first stream the client opened: the control stream.
-    pub send: SendStream,
-    /// Its half.
-    pub recv: RecvStream,
+    /// The first stream the client opened: the control stream.
+    pub control: QuicStream,
     /// Set if the first flight of a returning client (0-RTT) brought the stream.
     pub early: Option<Early>,
     /// Whether frames of the native link are spoken, and not MQTT.
@@ -47,14 +39,14 @@ pub struct NewQuic {
 
 /// A handshake that is not complete yet.
 pub struct Early {
-    complete: ZeroRttAccepted,
+    connection: Connection,
     deadline: Instant,
 }
 
 impl Early {
     /// Ends when the handshake is complete or has failed: true, or when it has taken too long: false.
     pub async fn complete(self) -> bool {
-        timeout_at(self.deadline, self.complete).await.is_ok()
+        timeout_at(self.deadline, poll_fn(|cx| self.connection.poll_complete(cx))).await.is_ok()
     }
 }
 
@@ -164,108 +156,155 @@ pub async fn serve_quic(
     out: mpsc::Sender<NewConnection>,
     mut end: watch::Receiver<()>,
 ) -> io::Result<()> {
-    let mut current = tls.current();
-    let first = options.borrow().clone();
-    let config = server_config(current.clone(), first.streams_max).map_err(io::Error::other)?;
-    let mut config = Arc::new(config);
-    let mut streams_max = first.streams_max;
-    let endpoint = Endpoint::new(endpoint_config(&key), Some((*config).clone()), socket, Arc::new(TokioRuntime))?;
-    let mut handshakes = Handshakes::default();
+    let door = Door::new(tls, options, out)?;
+    let mut endpoint = Loop::new(socket, endpoint_config(&key), door)?;
     let mut ended = pin!(async move { while end.changed().await.is_ok() {} });
-    loop {
-        let incoming = {
-            let mut accept = pin!(endpoint.accept());
-            poll_fn(|context| {
-                handshakes.collect(context);
-                if ended.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(None);
-                }
-                accept.as_mut().poll(context)
-            })
-            .await
-        };
-        let Some(incoming) = incoming else { break };
-        let now = options.borrow().clone();
-        let latest = tls.current();
-        if !Arc::ptr_eq(&latest, &current) || streams_max != now.streams_max {
-            match server_config(latest.clone(), now.streams_max) {
-                Ok(new) => {
-                    config = Arc::new(new);
-                    endpoint.set_server_config(Some((*config).clone()));
-                }
-                Err(error) => (now.report)(QuicEvent::Unusable { error }),
-            }
-            (current, streams_max) = (latest, now.streams_max);
+    let failed = poll_fn(|cx| {
+        if ended.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
         }
-        admit(incoming, &mut handshakes, &config, now, &out);
-    }
-    endpoint.close(VarInt::from_u32(0), b"the server is shutting down");
-    let _ = timeout(GOODBYE, endpoint.wait_idle()).await;
-    Ok(())
+        endpoint.poll(cx).map_ok(|never| match never {})
+    })
+    .await;
+    failed?;
+    endpoint.close();
+    let told = poll_fn(|cx| {
+        if endpoint.is_idle() {
+            return Poll::Ready(Ok(()));
+        }
+        endpoint.poll(cx).map_ok(|never| match never {})
+    });
+    timeout(GOODBYE, told).await.unwrap_or(Ok(()))
 }
 
-/// Decides about one first packet.
-fn admit(
-    incoming: Incoming,
-    handshakes: &mut Handshakes,
-    config: &Arc<ServerConfig>,
-    options: QuicOptions,
-    out: &mpsc::Sender<NewConnection>,
-) {
-    let peer = incoming.remote_address();
-    if handshakes.len() >= options.retry_above && !incoming.remote_address_validated() {
-        // RFC 9000 s8.1.2
-        (options.report)(QuicEvent::Retried { peer });
-        if let Err(error) = incoming.retry() {
-            error.into_incoming().refuse();
-        }
-        return;
+/// What is to be done with a first packet.
+pub(super) enum Verdict {
+    /// Its handshake begins.
+    Accept,
+    /// Its sender must show first that it receives at its address.
+    Retry,
+    /// It is told that there is no place.
+    Refuse,
+}
+
+/// Decides who gets in, and brings those who do to the hub's thread.
+pub(super) struct Door {
+    handshakes: Handshakes,
+    tls: ReloadableTls,
+    /// The certificates and the bound that `config` was made of.
+    current: Arc<rustls::ServerConfig>,
+    streams_max: u64,
+    config: Arc<ServerConfig>,
+    options: watch::Receiver<QuicOptions>,
+    out: mpsc::Sender<NewConnection>,
+}
+
+impl Door {
+    fn new(
+        tls: ReloadableTls,
+        options: watch::Receiver<QuicOptions>,
+        out: mpsc::Sender<NewConnection>,
+    ) -> io::Result<Self> {
+        let current = tls.current();
+        let streams_max = options.borrow().streams_max;
+        let config = Arc::new(server_config(current.clone(), streams_max).map_err(io::Error::other)?);
+        Ok(Self { handshakes: Handshakes::default(), tls, current, streams_max, config, options, out })
     }
-    if handshakes.len() >= options.handshakes_max.max(1) {
-        match handshakes.displace() {
-            Some(peer) => (options.report)(QuicEvent::Displaced { peer }),
-            None => {
-                (options.report)(QuicEvent::Full { peer });
-                return incoming.refuse();
+
+    /// What a handshake that begins now is held to.
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// Follows certificates and options that have changed: what holds from now on, if it is something else.
+    pub(super) fn renew(&mut self) -> Option<Arc<ServerConfig>> {
+        let (latest, streams_max) = (self.tls.current(), self.options.borrow().streams_max);
+        if Arc::ptr_eq(&latest, &self.current) && self.streams_max == streams_max {
+            return None;
+        }
+        (self.current, self.streams_max) = (latest.clone(), streams_max);
+        match server_config(latest, streams_max) {
+            Ok(new) => {
+                self.config = Arc::new(new);
+                Some(self.config())
+            }
+            Err(error) => {
+                self.report(QuicEvent::Unusable { error });
+                None
             }
         }
     }
-    let (config, out) = (Arc::clone(config), out.clone());
-    handshakes.begin(peer, move |since, stage| async move {
-        let deadline = since + options.connect_timeout;
-        let work = handshake(incoming, peer, config, deadline, &options, &stage, &out);
-        let done = timeout_at(deadline, work).await;
-        if let Err(event) = done.unwrap_or(Err(QuicEvent::Late { peer })) {
-            (options.report)(event);
+
+    /// Decides about one first packet.
+    pub(super) fn judge(&mut self, peer: SocketAddr, is_validated: bool) -> Verdict {
+        let (retry_above, handshakes_max) = {
+            let options = self.options.borrow();
+            (options.retry_above, options.handshakes_max)
+        };
+        if self.handshakes.len() >= retry_above && !is_validated {
+            self.report(QuicEvent::Retried { peer });
+            return Verdict::Retry;
         }
-    });
+        if self.handshakes.len() >= handshakes_max.max(1) {
+            match self.handshakes.displace() {
+                Some(peer) => self.report(QuicEvent::Displaced { peer }),
+                None => {
+                    self.report(QuicEvent::Full { peer });
+                    return Verdict::Refuse;
+                }
+            }
+        }
+        Verdict::Accept
+    }
+
+    /// Lets the handshake of `connection` run.
+    pub(super) fn begin(&mut self, connection: Connection, peer: SocketAddr) {
+        let (options, out) = (self.options.borrow().clone(), self.out.clone());
+        self.handshakes.begin(peer, move |since, stage| async move {
+            let deadline = since + options.connect_timeout;
+            let work = handshake(connection, peer, deadline, &options, &stage, &out);
+            let done = timeout_at(deadline, work).await;
+            if let Err(event) = done.unwrap_or(Err(QuicEvent::Late { peer })) {
+                (options.report)(event);
+            }
+        });
+    }
+
+    /// Its handshake could not even begin.
+    pub(super) fn failed(&self, peer: SocketAddr, error: ConnectionError) {
+        self.report(QuicEvent::Failed { peer, error });
+    }
+
+    /// Forgets the handshakes that have ended, and asks to be woken by the next.
+    pub(super) fn collect(&mut self, cx: &mut Context<'_>) {
+        self.handshakes.collect(cx);
+    }
+
+    fn report(&self, event: QuicEvent) {
+        (self.options.borrow().report)(event);
+    }
 }
 
 /// One connection from its first packet to hand-over.
 async fn handshake(
-    incoming: Incoming,
+    connection: Connection,
     peer: SocketAddr,
-    config: Arc<ServerConfig>,
     deadline: Instant,
     options: &QuicOptions,
     stage: &AtomicU8,
     out: &mpsc::Sender<NewConnection>,
 ) -> Result<(), QuicEvent> {
     let failed = |error| QuicEvent::Failed { peer, error };
-    let connecting = incoming.accept_with(config).map_err(failed)?;
-    // A server can always go on before the handshake is complete.
-    let Ok((connection, mut complete)) = connecting.into_0rtt() else {
-        return Err(failed(ConnectionError::LocallyClosed));
-    };
     let mut is_complete = false;
-    let (send, recv) = loop {
+    let control = loop {
+        let complete = poll_fn(|cx| connection.poll_complete(cx));
         if is_complete || !options.asks_certificate {
             tokio::select! {
-                _ = &mut complete, if !is_complete => {}
-                stream = connection.accept_bi() => break stream.map_err(failed)?,
+                () = complete, if !is_complete => {}
+                stream = poll_fn(|cx| connection.poll_accept(cx)) => break stream.map_err(failed)?,
             }
         } else {
-            let _ = (&mut complete).await;
+            complete.await;
         }
         is_complete = true;
         stage.store(HEARD, Ordering::Relaxed);
@@ -274,25 +313,17 @@ async fn handshake(
         }
     };
     stage.store(DONE, Ordering::Relaxed);
-    let protocol = connection
-        .handshake_data()
-        .and_then(|data| data.downcast::<HandshakeData>().ok())
-        .and_then(|data| data.protocol);
-    let Some(protocol) = protocol else {
+    let Some(protocol) = connection.protocol() else {
         connection.close(VarInt::from_u32(0), b"no application protocol was agreed on: offer mqtt or parlor/1");
         return Err(QuicEvent::WrongProtocol { peer });
     };
-    let certificate = connection
-        .peer_identity()
-        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
-        .and_then(|chain| chain.first().map(|first| first.as_ref().to_vec()));
+    let certificate = connection.certificate();
     let place = out.reserve().await.map_err(|_| failed(ConnectionError::LocallyClosed))?;
+    let is_early = !is_complete && control.is_early();
     place.send(NewConnection::Quic(Box::new(NewQuic {
         native: protocol == NATIVE_ALPN.as_bytes(),
-        early: (!is_complete && recv.is_0rtt()).then_some(Early { complete, deadline }),
-        connection,
-        send,
-        recv,
+        early: is_early.then_some(Early { connection, deadline }),
+        control,
         peer,
         listener: options.listener,
         certificate,

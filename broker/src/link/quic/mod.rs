@@ -1,15 +1,17 @@
 //! QUIC: endpoints that listen on UDP, their bounds, and the streams of a connection as sockets (RFC 9000).
 
 mod accept;
-mod socket;
+mod connection;
+mod endpoint;
+mod udp;
 
 pub use accept::{NewQuic, QuicEvent, QuicOptions, serve_quic};
-pub use socket::{NATIVE_ALPN, QuicStream, close_code};
+pub use connection::{Connection as QuicConnection, QuicStream};
 
 use super::accept::BindError;
-use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
-use quinn_proto::HashedConnectionIdGenerator;
+use parlor_protocol::mqtt::ReasonCode;
+use quinn_proto::crypto::rustls::QuicServerConfig;
+use quinn_proto::{EndpointConfig, HashedConnectionIdGenerator, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use ring::hmac;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{SocketAddr, UdpSocket};
@@ -18,6 +20,8 @@ use std::time::Duration;
 
 /// ALPN of MQTT over QUIC, as other brokers and their clients use it.
 pub const MQTT_ALPN: &str = "mqtt";
+/// ALPN of the native link.
+pub const NATIVE_ALPN: &str = "parlor/1";
 /// What the system is asked to hold of datagrams that have come and were not read, and that wait to be sent, bytes.
 const SOCKET_BYTES: usize = 4 * 1024 * 1024;
 /// A peer of which nothing was heard for this long is gone, also when its keep alive is 0.
@@ -35,6 +39,15 @@ const DATAGRAM_BYTES: usize = 64 * 1024;
 const INCOMING: usize = 1024;
 const INCOMING_BYTES: u64 = 32 * 1024;
 const INCOMING_BYTES_ALL: u64 = 4 * 1024 * 1024;
+/// Runs of datagrams that are received at once.
+const INCOMING_RUNS: usize = 8;
+/// What peers are told when the broker ends.
+const CLOSED_DOWN: &[u8] = b"the server is shutting down";
+
+/// The application error code of QUIC that stands for a reason code of MQTT: the same number.
+pub fn close_code(reason: ReasonCode) -> VarInt {
+    VarInt::from_u32(u32::from(reason.0))
+}
 
 /// A UDP socket that does not block. Port 0 takes a free one; an IPv6 socket takes IPv6 only.
 pub fn bind_udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
@@ -124,7 +137,7 @@ fn server_config(tls: Arc<rustls::ServerConfig>, streams_max: u64) -> Result<Ser
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quinn::ConnectionIdGenerator;
+    use quinn_proto::ConnectionIdGenerator;
 
     #[test]
     fn an_identifier_is_known_by_a_later_run_with_the_same_key_and_no_other() {
