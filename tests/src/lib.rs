@@ -13,6 +13,7 @@ pub mod im;
 pub mod im_world;
 pub mod kill;
 mod kill_talk;
+pub mod lines;
 pub mod link;
 pub mod native;
 pub mod operator;

@@ -29,6 +29,8 @@ pub struct Faults {
     pub loss_per_mille: u64,
     /// Time on the way, each way.
     pub delay: Duration,
+    /// Longer datagrams to clients are lost.
+    pub down_bytes_max: usize,
     /// Lives of a hundred that end in the middle: from one datagram on everything of them is lost, either way.
     pub cut_percent: u64,
     /// Behind how many datagrams (both ways together) at the least and at the most.
@@ -38,7 +40,8 @@ pub struct Faults {
 impl Faults {
     /// None at all.
     pub fn none() -> Self {
-        Self { seed: 0, loss_per_mille: 0, delay: Duration::ZERO, cut_percent: 0, cut_after: (0, 0) }
+        let (delay, down_bytes_max) = (Duration::ZERO, usize::MAX);
+        Self { seed: 0, loss_per_mille: 0, delay, down_bytes_max, cut_percent: 0, cut_after: (0, 0) }
     }
 
     /// Loss only, in either direction.
@@ -49,6 +52,11 @@ impl Faults {
     /// Delay only, each way.
     pub fn delay(delay: Duration) -> Self {
         Self { delay, ..Self::none() }
+    }
+
+    /// Loss only, of all that is longer than this on its way to a client.
+    pub fn narrow(down_bytes_max: usize) -> Self {
+        Self { down_bytes_max, ..Self::none() }
     }
 
     /// Cuts only: so many lives of a hundred, after some datagrams.
@@ -257,7 +265,7 @@ impl Shared {
                 flow.taken_down.push(bytes.to_vec());
             }
             let back = Arc::clone(&flow.back);
-            if state.passes(client, Way::Up) {
+            if state.passes(client, Way::Up, count) {
                 state.passed.up += 1;
                 self.send(&mut state, back, self.to, bytes);
             }
@@ -281,7 +289,7 @@ impl Shared {
             {
                 flow.known.push(id.to_vec());
             }
-            if state.passes(client, Way::Down) {
+            if state.passes(client, Way::Down, count) {
                 state.passed.down += 1;
                 self.send(&mut state, Arc::clone(&self.front), client, bytes);
             }
@@ -345,9 +353,10 @@ impl State {
     }
 
     /// Whether a datagram of this client gets through.
-    fn passes(&mut self, client: SocketAddr, way: Way) -> bool {
+    fn passes(&mut self, client: SocketAddr, way: Way, bytes: usize) -> bool {
         let is_stopped = self.stopped[usize::from(way == Way::Down)];
-        let is_lost = is_stopped || self.losses.below(1_000) < self.faults.loss_per_mille;
+        let is_too_long = way == Way::Down && bytes > self.faults.down_bytes_max;
+        let is_lost = is_stopped || is_too_long || self.losses.below(1_000) < self.faults.loss_per_mille;
         let Some(flow) = self.flows.get_mut(&client) else { return false };
         let is_cut = match &mut flow.left {
             Some(0) => true,

@@ -8,6 +8,8 @@ mod demo;
 mod device_life;
 #[path = "e2e/device_sdk.rs"]
 mod device_sdk;
+#[path = "e2e/examples.rs"]
+mod examples;
 #[path = "e2e/household.rs"]
 mod household;
 #[path = "e2e/im_interop.rs"]

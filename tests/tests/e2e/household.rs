@@ -2,17 +2,13 @@
 
 use crate::demo::{Demo, PASSWORD};
 use crate::peer::all_here;
+use parlor_tests::lines::Lines;
 use parlor_tests::server::Broker;
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
-
-/// The longest a test waits for something to happen.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The command line of one user, with a home of its own.
 struct User {
@@ -67,18 +63,7 @@ impl User {
     }
 
     fn talk(&self, line: &str) -> Talk {
-        let mut child =
-            self.command(line).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts");
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take().expect("stdout is piped"));
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Talk { child, stdin, lines, seen: vec![], name: line.to_owned() }
+        Talk(Lines::start(self.command(line), line))
     }
 }
 
@@ -89,34 +74,17 @@ impl Drop for User {
 }
 
 /// A `--json` program that runs.
-struct Talk {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    lines: Receiver<String>,
-    seen: Vec<String>,
-    name: String,
-}
+struct Talk(Lines);
 
 impl Talk {
     fn say(&mut self, line: &str) {
-        let stdin = self.stdin.as_mut().expect("it still listens");
-        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("it reads");
+        self.0.say(line);
     }
 
     /// The next event that `is` right.
     #[track_caller]
     fn until(&mut self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let line = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-            let line =
-                line.unwrap_or_else(|e| panic!("{}: no {what} ({e}), only\n{}", self.name, self.seen.join("\n")));
-            let event: Value = serde_json::from_str(&line).expect("a line is a JSON object");
-            self.seen.push(line);
-            if is(&event) {
-                return event;
-            }
-        }
+        self.0.until(what, |line| Some(event(line)).filter(&is))
     }
 
     #[track_caller]
@@ -131,19 +99,13 @@ impl Talk {
 
     /// No more lines; it ends by itself.
     #[track_caller]
-    fn finish(mut self) -> Vec<Value> {
-        drop(self.stdin.take());
-        let status = self.child.wait().expect("it ends");
-        assert!(status.success(), "{}: {status}\n{}", self.name, self.seen.join("\n"));
-        self.lines.iter().map(|line| serde_json::from_str(&line).expect("a line is a JSON object")).collect()
+    fn finish(self) -> Vec<Value> {
+        self.0.finish().iter().map(|line| event(line)).collect()
     }
 }
 
-impl Drop for Talk {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn event(line: &str) -> Value {
+    serde_json::from_str(line).expect("a line is a JSON object")
 }
 
 #[test]

@@ -4,6 +4,8 @@ use super::common::*;
 use super::quic::control;
 use parlor_tests::quic::{Dialer, Raw, Road};
 use parlor_tests::site::Site;
+use parlor_tests::udp_proxy::{Faults, UdpProxy};
+use std::time::Duration;
 
 /// A stream more of that connection.
 fn data(road: &Road, client: &Client) -> Client {
@@ -197,9 +199,47 @@ fn a_stream_nobody_reads_holds_up_no_other() {
     control.quiet();
     // Nor does the broker try again and again: what it cannot write waits until QUIC says that there is room.
     let before = site.house.broker.cpu_seconds();
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     let used = site.house.broker.cpu_seconds() - before;
     assert!(used < 0.2, "{used} s of CPU in a second in which nothing happened");
+}
+
+/// What is lost on one stream holds up no other (RFC 9000 s2.2), but what comes after it on its own.
+///
+/// The line loses all long datagrams to the client, so a long message does not arrive however often it is sent again, and short
+/// ones do, unless they travel in one datagram with it: so they are tried more than once, each on a stream of its own.
+#[test]
+fn loss_on_one_stream_holds_up_no_other() {
+    const TRIES: u32 = 8;
+    let Some(site) = Site::quic(&["alice", "bob"], &[]) else { return };
+    let line = UdpProxy::open(site.quic_addr(), Faults::none());
+    let road = Dialer::mqtt(&site.ca).dial(line.addr());
+    let mut control = control(&road, V5, "c");
+    let mut hurt = data(&road, &control);
+    hurt.subscribe("hurt", 1);
+    let mut whole: Vec<Client> = (0..TRIES).map(|_| data(&road, &control)).collect();
+    for (number, stream) in whole.iter_mut().enumerate() {
+        stream.subscribe(&format!("whole/{number}"), 1);
+    }
+    let mut other = site.house.client(V5, "bob", "other");
+    line.set(Faults::narrow(500));
+    assert_eq!(other.say(1, "hurt", vec![b'.'; 1_000]), 0);
+    assert_eq!(other.say(1, "hurt", "behind it"), 0);
+    let mut heard = 0;
+    for (number, stream) in whole.iter_mut().enumerate() {
+        assert_eq!(other.say(1, &format!("whole/{number}"), "short"), 0);
+        if let Ok(Packet::Publish(publish)) = stream.try_recv(Duration::from_millis(500)) {
+            assert_eq!(publish.text(), "short");
+            stream.finish(&publish);
+            heard += 1;
+        }
+    }
+    assert!(heard > 0 && line.passed().lost > 0, "{heard} heard, {:?}", line.passed());
+    assert!(hurt.try_recv(Duration::from_millis(1)).is_err(), "it cannot have arrived, nor what is behind it");
+    line.set(Faults::none());
+    assert_eq!(hurt.message().payload.len(), 1_000);
+    assert_eq!(hurt.message().text(), "behind it");
+    control.quiet();
 }
 
 /// SUBSCRIBE to one filter, with packet identifier 1, and its SUBACK in MQTT 5.
