@@ -196,15 +196,19 @@ fn a_second_message_would_be_seen() {
 fn after_a_restart_no_ticket_is_good_and_nothing_is_lost() {
     let Some(mut site) = Site::quic_on_its_port(&["alice", "bob"], &[]) else { return };
     site.house.befriend("alice", "bob");
+    let proxy = UdpProxy::open(site.quic_addr(), Faults::none());
     let dialer = Dialer::mqtt(&site.ca);
-    let mut client = control(&dialer.dial(site.quic_addr()), V5, "alice-phone");
+    let mut client = control(&dialer.dial(proxy.addr()), V5, "alice-phone");
     client.quiet();
     client.disconnect();
     site.house.broker.kill();
     site.house.broker.start_again();
-    let (road, early) = dialer.dial_early(site.quic_addr()).expect("a ticket is there");
+    // Nothing is heard of the broker before all is said.
+    proxy.stop(&[Way::Down]);
+    let (road, early) = dialer.dial_early(proxy.addr()).expect("a ticket is there");
     let mut stream = road.raw();
     assert!(stream.send(&[connect(), message(1, "early")].concat()));
+    proxy.stop(&[]);
     assert!(!early.accepted(), "the broker does not know the ticket");
     // The client's QUIC says that its early data was not taken; its MQTT says it again.
     let mut alice = control(&road, V5, "alice-phone");
