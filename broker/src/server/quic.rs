@@ -1,5 +1,5 @@
-//! The QUIC thread: endpoints, handshakes and the packets of all QUIC connections. What their streams carry is read and
-//! written by the hub's thread.
+//! The QUIC thread: endpoints, handshakes, timers, and the packets that come in for all QUIC connections. What their streams
+//! carry is read and written by the hub's thread.
 
 use super::side::{TLS_WATCH, connect_timeout, handshakes_max, report_reload, tls_files};
 use super::{Door, DoorSocket, RunError};
