@@ -102,7 +102,7 @@ impl Loop {
             }
         }
         for number in std::mem::take(&mut self.touched) {
-            self.drive(number, now);
+            self.drive(number);
         }
         more |= !self.touched.is_empty();
         let due = [self.timers.first().map(|(due, _)| *due), self.paused].into_iter().flatten().min();
@@ -181,6 +181,8 @@ impl Loop {
             let received = self.io.try_io(Interest::READABLE, || self.road.udp.receive(&mut runs, &mut metas));
             match received {
                 Ok(count) => {
+                    // The other thread sends meanwhile: what is answered here must not seem to come before it was asked.
+                    let now = Instant::now();
                     for (meta, run) in metas.iter().zip(&runs).take(count) {
                         let run = run.get(..meta.len).unwrap_or_default();
                         for datagram in run.chunks(meta.stride.max(1)) {
@@ -255,7 +257,10 @@ impl Loop {
             // RFC 9000 s8.1.2
             Verdict::Retry => match self.quic.retry(incoming, &mut self.packets) {
                 Ok(transmit) => Some(transmit),
-                Err(error) => Some(self.quic.refuse(error.into_incoming(), &mut self.packets)),
+                Err(error) => {
+                    self.packets.clear();
+                    Some(self.quic.refuse(error.into_incoming(), &mut self.packets))
+                }
             },
             Verdict::Refuse => Some(self.quic.refuse(incoming, &mut self.packets)),
         };
@@ -265,7 +270,7 @@ impl Loop {
     }
 
     /// Brings everything to where it belongs that one connection has.
-    fn drive(&mut self, number: usize, now: Instant) {
+    fn drive(&mut self, number: usize) {
         let Some(Some(place)) = self.places.get_mut(number) else { return };
         place.is_touched = false;
         let shared = Arc::clone(&place.shared);
@@ -290,7 +295,8 @@ impl Loop {
             }
             return wake(&mut self.woken);
         }
-        let more = state.transmit(&self.road.udp, now, &mut self.packets);
+        // Not the time when the turn began: the other thread may have sent since, and what is sent next is sent later.
+        let more = state.transmit(&self.road.udp, Instant::now(), &mut self.packets);
         if let Some(due) = state.overdue() {
             if let Some(armed) = state.armed.replace(due) {
                 self.timers.remove(&(armed, number));

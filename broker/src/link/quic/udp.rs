@@ -63,7 +63,7 @@ impl Udp {
         self.is_full.load(Ordering::SeqCst)
     }
 
-    /// Sends what a connection made, or keeps it until [`Self::flush`]. Errors of the path are losses, and QUIC's to mend.
+    /// Sends `bytes` that a connection made, or keeps them until [`Self::flush`]. Errors of the path are losses, and QUIC's to mend.
     pub(super) fn send(&self, transmit: Transmit, bytes: &[u8]) {
         if !self.try_send(&transmit, bytes) {
             let mut kept = self.kept();
@@ -75,7 +75,7 @@ impl Udp {
 
     /// Sends what belongs to no connection; without room it is lost, and its reader asks again.
     pub(super) fn respond(&self, transmit: &Transmit, bytes: &[u8]) {
-        let _ = self.try_send(transmit, bytes);
+        let _ = self.try_send(transmit, bytes.get(..transmit.size).unwrap_or(bytes));
     }
 
     /// Sends what was kept; the error is `WouldBlock` while there is no room.
