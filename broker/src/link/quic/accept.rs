@@ -200,7 +200,7 @@ pub(super) struct Door {
 }
 
 impl Door {
-    fn new(
+    pub(super) fn new(
         tls: ReloadableTls,
         options: watch::Receiver<QuicOptions>,
         out: mpsc::Sender<NewConnection>,

@@ -39,6 +39,8 @@ pub(super) struct Loop {
     sleep: Pin<Box<Sleep>>,
     /// Connections with which there is something to do.
     touched: Vec<usize>,
+    /// Room for them while they are dealt with.
+    numbers: Vec<usize>,
     /// Connections that have packets for a full socket.
     starved: Vec<usize>,
     is_closing: bool,
@@ -73,6 +75,7 @@ impl Loop {
             timers: BTreeSet::new(),
             sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
             touched: Vec::new(),
+            numbers: Vec::new(),
             starved: Vec::new(),
             is_closing: false,
             paused: None,
@@ -81,10 +84,17 @@ impl Loop {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn road(&self) -> &Road {
+        &self.road
+    }
+
     /// One turn. Never ready, unless the socket cannot be used.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Infallible>> {
         self.door.collect(cx);
-        for number in self.road.mail.take() {
+        let mut numbers = std::mem::take(&mut self.numbers);
+        self.road.mail.take(&mut numbers);
+        for number in numbers.drain(..) {
             self.touch(number);
         }
         if self.road.udp.is_full() {
@@ -101,8 +111,14 @@ impl Loop {
                 self.touch(number);
             }
         }
-        for number in std::mem::take(&mut self.touched) {
+        std::mem::swap(&mut self.touched, &mut numbers);
+        for number in numbers.drain(..) {
             self.drive(number);
+        }
+        self.numbers = numbers;
+        // Also if it is full only now: else nobody would be told when there is room.
+        if self.road.udp.is_full() {
+            self.flush(cx)?;
         }
         more |= !self.touched.is_empty();
         let due = [self.timers.first().map(|(due, _)| *due), self.paused].into_iter().flatten().min();

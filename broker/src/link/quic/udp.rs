@@ -5,6 +5,8 @@ use quinn_udp::{EcnCodepoint, RecvMeta, UdpSocketState};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::UdpSocket;
+#[cfg(test)]
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -35,12 +37,26 @@ pub(super) struct Udp {
     /// Packets that were made when the system took no more.
     kept: Mutex<VecDeque<(Transmit, Vec<u8>)>>,
     is_full: AtomicBool,
+    /// Every so many sends the system has no room, as the tests want it; 0: never.
+    #[cfg(test)]
+    pub(super) fails_every: AtomicUsize,
+    #[cfg(test)]
+    sends: AtomicUsize,
 }
 
 impl Udp {
     fn new(socket: UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
-        Ok(Self { socket, state, kept: Mutex::default(), is_full: AtomicBool::new(false) })
+        Ok(Self {
+            socket,
+            state,
+            kept: Mutex::default(),
+            is_full: AtomicBool::new(false),
+            #[cfg(test)]
+            fails_every: AtomicUsize::new(0),
+            #[cfg(test)]
+            sends: AtomicUsize::new(0),
+        })
     }
 
     /// Datagrams that may be made for one [`Self::send`].
@@ -65,7 +81,7 @@ impl Udp {
 
     /// Sends `bytes` that a connection made, or keeps them until [`Self::flush`]. Errors of the path are losses, and QUIC's to mend.
     pub(super) fn send(&self, transmit: Transmit, bytes: &[u8]) {
-        if !self.try_send(&transmit, bytes) {
+        if self.has_no_room() || !self.try_send(&transmit, bytes) {
             let mut kept = self.kept();
             kept.push_back((transmit, bytes.to_vec()));
             // Under the lock, so that a flush sees both.
@@ -108,6 +124,19 @@ impl Udp {
         sent.is_ok()
     }
 
+    /// As the tests want it. A socket that had no room is told of by the system when it has, so only the first try can fail here.
+    #[cfg(test)]
+    fn has_no_room(&self) -> bool {
+        let every = self.fails_every.load(Ordering::SeqCst);
+        every > 0 && self.sends.fetch_add(1, Ordering::SeqCst).is_multiple_of(every)
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, reason = "the tests use it")]
+    fn has_no_room(&self) -> bool {
+        false
+    }
+
     fn kept(&self) -> MutexGuard<'_, VecDeque<(Transmit, Vec<u8>)>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,11 +176,11 @@ impl Mailbox {
         mail.is_awake
     }
 
-    /// For the endpoint: takes what came.
-    pub(super) fn take(&self) -> Vec<usize> {
+    /// For the endpoint: takes what came into `numbers`, which is empty.
+    pub(super) fn take(&self, numbers: &mut Vec<usize>) {
         let mut mail = self.lock();
         mail.is_awake = true;
-        std::mem::take(&mut mail.numbers)
+        std::mem::swap(&mut mail.numbers, numbers);
     }
 
     /// For the endpoint: rests until it is woken. False: something has come.
@@ -177,7 +206,6 @@ mod tests {
     use super::*;
     use std::net::{Ipv4Addr, SocketAddr};
     use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
 
     #[derive(Default)]
@@ -194,10 +222,15 @@ mod tests {
         let (mail, count) = (Mailbox::default(), Arc::new(Count::default()));
         let waker = Waker::from(Arc::clone(&count));
         let cx = Context::from_waker(&waker);
-        assert!(mail.take().is_empty());
+        let take = || {
+            let mut numbers = vec![];
+            mail.take(&mut numbers);
+            numbers
+        };
+        assert!(take().is_empty());
         assert!(mail.post_if_awake(1), "it is awake");
         assert!(!mail.rest(&cx), "something came meanwhile");
-        assert_eq!(mail.take(), [1]);
+        assert_eq!(take(), [1]);
         assert!(mail.rest(&cx));
         assert!(!mail.post_if_awake(2), "it rests");
         assert_eq!(count.0.load(Ordering::SeqCst), 0);
@@ -205,7 +238,7 @@ mod tests {
         mail.post(4);
         assert!(mail.post_if_awake(5), "it was woken");
         assert_eq!(count.0.load(Ordering::SeqCst), 1);
-        assert_eq!(mail.take(), [3, 4, 5]);
+        assert_eq!(take(), [3, 4, 5]);
     }
 
     #[test]
