@@ -13,7 +13,7 @@ pub struct Lines {
     name: String,
     child: Child,
     stdin: Option<ChildStdin>,
-    lines: Receiver<String>,
+    said: Receiver<String>,
     seen: Vec<String>,
 }
 
@@ -25,7 +25,7 @@ impl Lines {
             panic!("{name} does not start ({error}); build the workspace with its examples first");
         });
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take().expect("stdout is piped"));
-        let (sender, lines) = channel();
+        let (sender, said) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 if sender.send(line).is_err() {
@@ -33,7 +33,7 @@ impl Lines {
                 }
             }
         });
-        Self { name: name.to_owned(), child, stdin, lines, seen: vec![] }
+        Self { name: name.to_owned(), child, stdin, said, seen: vec![] }
     }
 
     /// A line for it.
@@ -49,10 +49,10 @@ impl Lines {
 
     /// The next line of it that `is` right, and what that gives.
     #[track_caller]
-    pub fn until<T>(&mut self, what: &str, is: impl Fn(&str) -> Option<T>) -> T {
+    pub fn until<T>(&mut self, what: &str, mut is: impl FnMut(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let line = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+            let line = self.said.recv_timeout(deadline.saturating_duration_since(Instant::now()));
             let line =
                 line.unwrap_or_else(|e| panic!("{}: no {what} ({e}), only\n{}", self.name, self.seen.join("\n")));
             let found = is(&line);
@@ -63,11 +63,16 @@ impl Lines {
         }
     }
 
+    /// The lines that have come and nobody has asked for.
+    pub fn come(&self) -> Vec<String> {
+        self.said.try_iter().collect()
+    }
+
     /// Waits for its end: the lines nobody has asked for, and how it ended.
     pub fn end(mut self) -> (Vec<String>, ExitStatus) {
         self.no_more();
         let status = self.child.wait().expect("it ends");
-        (self.lines.iter().collect(), status)
+        (self.said.iter().collect(), status)
     }
 
     /// The same, and it must have ended well.

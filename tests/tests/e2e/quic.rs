@@ -3,24 +3,17 @@
 use crate::demo::{Demo, PASSWORD as PASSWORD_OF_DEMO};
 use crate::peer::{aioquic, aioquic_here, finish};
 use parlor_tests::im::{PASSWORD, json};
+use parlor_tests::lines::Lines;
 use parlor_tests::raw::{BOTH, Client, V5, V311, Version};
 use parlor_tests::server::Broker;
 use parlor_tests::site::Site;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
-
-/// The longest a test waits for a line of the client.
-const PATIENCE: Duration = Duration::from_secs(20);
+use std::process::Command;
 
 /// The client as a process.
 struct Aio {
     name: String,
-    child: Child,
-    stdin: Option<ChildStdin>,
-    lines: Receiver<String>,
+    running: Lines,
     /// Lines nobody has asked for yet.
     held: Vec<String>,
 }
@@ -38,36 +31,17 @@ impl Aio {
         let mut command = aioquic();
         command.args(["--ca", &site.dir.name("ca.pem"), "--version", if version == V5 { "5" } else { "4" }]);
         command.args(options).arg(site.quic_addr().to_string()).args(role);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python starts");
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take().expect("stdout is piped"));
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { name: format!("{version:?} {options:?}"), child, stdin, lines, held: vec![] }
+        let name = format!("{version:?} {options:?}");
+        Self { running: Lines::start(command, &name), name, held: vec![] }
     }
 
     fn say(&mut self, line: &str) {
-        let stdin = self.stdin.as_mut().expect("it listens");
-        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).expect("it reads");
+        self.running.say(line);
     }
 
     fn connect(&mut self) {
         self.say("connect");
         self.expect(&["connack 0 0 0"]);
-    }
-
-    #[track_caller]
-    fn line(&mut self, deadline: Instant) -> String {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match self.lines.recv_timeout(left) {
-            Ok(line) => line,
-            Err(why) => panic!("{}: no line any more ({why}), but {:#?}", self.name, self.held),
-        }
     }
 
     /// Waits until each of these lines has come, in whatever order; others stay for later.
@@ -85,20 +59,21 @@ impl Aio {
         if let Some(at) = self.held.iter().position(|line| is(line)) {
             return self.held.remove(at);
         }
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let line = self.line(deadline);
+        let held = &mut self.held;
+        self.running.until("line that was waited for", |line| {
+            let line = line.to_owned();
             if is(&line) {
-                return line;
+                return Some(line);
             }
-            self.held.push(line);
-        }
+            held.push(line);
+            None
+        })
     }
 
     /// Nothing that was said so far has been answered.
     #[track_caller]
     fn is_unanswered(&mut self) {
-        self.held.extend(self.lines.try_iter());
+        self.held.extend(self.running.come());
         let answer = self.held.iter().find(|line| line.contains("ack "));
         assert_eq!(answer, None, "{}", self.name);
     }
@@ -112,13 +87,6 @@ impl Aio {
             self.expect(&[&format!("pong {stream}")]);
         }
         std::mem::take(&mut self.held)
-    }
-}
-
-impl Drop for Aio {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -396,7 +364,7 @@ fn it_chats() {
     let mut short = Aio::start(&site, V311, &once, &["chat", "bob", "good night"]);
     short.expect(&["to bob: good night"]);
     assert_eq!(json(&bob.on("im/v1/me/in/alice/msg"))["text"], "good night");
-    assert!(short.child.wait().expect("it ends").success());
+    short.running.finish();
 }
 
 /// What the README shows of QUIC: the demo's lamp, from Parlor's command line over both roads and from aioquic.
