@@ -12,6 +12,8 @@ pub(crate) const HEADER: usize = 5;
 pub(crate) const TAG: usize = 16;
 /// What a sealed record adds to its text: header, kind, tag.
 pub(crate) const OVERHEAD: usize = HEADER + 1 + TAG;
+/// Longest text in a record (RFC 8446 s5.1).
+pub(crate) const TEXT_MAX: usize = 1 << 14;
 /// Records sealed with one key (RFC 8446 s5.5 allows 2^24.5).
 const SEALED_MAX: u64 = 1 << 24;
 

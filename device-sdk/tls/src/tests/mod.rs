@@ -3,6 +3,8 @@
 mod honest;
 mod rogue;
 mod rogue_tests;
+mod strict;
+mod trust;
 
 use crate::{Config, Identity, Pin, TlsBuffers, TlsError, TlsLink, Trust};
 use core::convert::Infallible;
@@ -26,6 +28,8 @@ pub(super) trait Server {
 struct Inner {
     server: Box<dyn Server>,
     up: Vec<u8>,
+    /// Everything the client has said.
+    said: Vec<u8>,
     down: VecDeque<u8>,
     /// Bytes a single read returns at most.
     sip: usize,
@@ -43,6 +47,7 @@ impl Wire {
         Self(Rc::new(RefCell::new(Inner {
             server: Box::new(server),
             up: Vec::new(),
+            said: Vec::new(),
             down: VecDeque::new(),
             sip: usize::MAX,
             hiccup: false,
@@ -58,6 +63,11 @@ impl Wire {
     /// From now on each second poll of a read finds nothing.
     pub(super) fn hiccup(&self) {
         self.0.borrow_mut().hiccup = true;
+    }
+
+    /// What the client has said until now.
+    pub(super) fn said(&self) -> Vec<u8> {
+        self.0.borrow().said.clone()
     }
 
     /// Lets the server hear what was said until now.
@@ -102,6 +112,7 @@ impl Write for Wire {
         let inner = &mut *self.0.borrow_mut();
         let length = bytes.len().min(inner.sip);
         inner.up.extend(&bytes[..length]);
+        inner.said.extend(&bytes[..length]);
         Ok(length)
     }
 
@@ -134,7 +145,7 @@ fn party(key: &rcgen::KeyPair, certificate: Vec<u8>) -> Party {
 
 /// An authority and what it signs.
 pub(super) struct Authority {
-    key: Vec<u8>,
+    pub(super) key: Vec<u8>,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
 }
 
@@ -147,9 +158,14 @@ impl Authority {
     }
 
     pub(super) fn sign(&self, name: &str, usage: &[rcgen::ExtendedKeyUsagePurpose]) -> Party {
+        self.sign_with(name, |params| params.extended_key_usages = usage.to_vec())
+    }
+
+    /// Signs what `change` makes of a certificate for this name.
+    pub(super) fn sign_with(&self, name: &str, change: impl FnOnce(&mut rcgen::CertificateParams)) -> Party {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(std::vec![name.to_string()]).unwrap();
-        params.extended_key_usages = usage.to_vec();
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         party(&key, certificate.der().to_vec())
     }

@@ -158,8 +158,14 @@ impl Play {
 
     /// An honest hello.
     pub(super) fn hello(&mut self) {
-        let (secret, extensions) = Self::agree();
-        let message = Self::message(2, &Self::hello_body([9; 32], 0x1301, &extensions));
+        let (_, extensions) = Self::agree();
+        self.hello_with(&Self::hello_body([9; 32], 0x1301, &extensions));
+    }
+
+    /// A hello with this body, and the keys that follow from it.
+    pub(super) fn hello_with(&mut self, body: &[u8]) {
+        let (secret, _) = Self::agree();
+        let message = Self::message(2, body);
         self.said(&message);
         self.plain(HANDSHAKE, &message);
         self.derive(&secret);
@@ -213,6 +219,11 @@ impl Play {
         self.hello();
         self.say(&Self::extensions());
         self.say(&Self::certificate(party));
+        self.prove(party);
+    }
+
+    /// What comes behind the certificate.
+    pub(super) fn prove(&mut self, party: &Party) {
         let proof = self.proof(party);
         self.say(&proof);
         let finished = self.finished();
