@@ -72,7 +72,10 @@ impl Trust<'_> {
         match self {
             Self::Pins { current, next } => {
                 let pin = Pin::of(certificate.key);
-                if pin != *current && Some(pin) != *next {
+                let known = pin == *current || Some(pin) == *next;
+                #[cfg(test)]
+                let known = known || crate::tests::is_left_out(crate::tests::Check::Pin);
+                if !known {
                     return Err(TlsError::WrongPin);
                 }
             }
@@ -96,6 +99,10 @@ fn point(key: &[u8]) -> Result<VerifyingKey, TlsError> {
 
 /// Whether a signature (DER) is one of `message` by `key`.
 pub(crate) fn verify(key: &VerifyingKey, message: &[u8], signature: &[u8]) -> Result<(), ()> {
+    #[cfg(test)]
+    if crate::tests::is_left_out(crate::tests::Check::Signature) {
+        return Ok(());
+    }
     let signature = Signature::from_der(signature).map_err(|_| ())?;
     key.verify(message, &signature).map_err(|_| ())
 }

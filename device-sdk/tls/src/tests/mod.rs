@@ -1,6 +1,7 @@
 //! Both sides in one thread: what the client sends is handed to the server when the client wants to read.
 
 mod honest;
+mod mutate;
 mod rogue;
 mod rogue_tests;
 mod strict;
@@ -11,7 +12,7 @@ use core::convert::Infallible;
 use embassy_futures::block_on;
 use embedded_io_async::{ErrorType, Read, Write};
 use std::boxed::Box;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::string::ToString;
@@ -19,6 +20,28 @@ use std::vec::Vec;
 
 /// Room for records of 1 KiB and for a first flight in pieces.
 pub(super) type Buffers = TlsBuffers<2_200, 700>;
+
+/// A check of the client that a test can leave out, to see that others notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// That the key is a pinned one.
+    Pin,
+    /// That a signature is right.
+    Signature,
+    /// That both sides heard the same.
+    Finished,
+    /// That nothing was skipped.
+    Order,
+}
+
+std::thread_local! {
+    static LEFT_OUT: Cell<Option<Check>> = const { Cell::new(None) };
+}
+
+/// Whether the test of this thread leaves a check out.
+pub(crate) fn is_left_out(check: Check) -> bool {
+    LEFT_OUT.get() == Some(check)
+}
 
 /// A server: bytes in, bytes out.
 pub(super) trait Server {
