@@ -171,6 +171,14 @@ impl<'b, R: Read, W: Write> TlsLink<'b, R, W> {
     }
 }
 
+#[cfg(test)]
+impl<R, W> TlsLink<'_, R, W> {
+    /// As if all but one of the records that one key may seal had gone out.
+    pub(crate) fn wear_out(&mut self) {
+        self.tls.outbound.keys.as_mut().expect("an open link has keys").wear_out();
+    }
+}
+
 async fn shake_hands<R: Read, W: Write>(
     handshake: &mut Handshake<'_>,
     inbound: &mut Inbound<'_>,

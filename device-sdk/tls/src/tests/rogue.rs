@@ -247,6 +247,11 @@ impl Play {
         self.keys = Some(Keys::new(keys::application(&self.master, &self.hash()).server));
     }
 
+    /// What the board seals with when the handshake is over.
+    pub(super) fn boards_keys(&self) -> Keys {
+        Keys::new(keys::application(&self.master, &self.hash()).client)
+    }
+
     /// Goes over to the keys after these.
     pub(super) fn rekey(&mut self) {
         self.keys = self.keys.as_ref().map(Keys::next);

@@ -4,7 +4,7 @@ use super::rogue::{Play, rogue};
 use super::*;
 use crate::Offence;
 use crate::engine::Handshake;
-use crate::record::{ALERT, APPLICATION, HANDSHAKE, OVERHEAD};
+use crate::record::{ALERT, APPLICATION, HANDSHAKE, HEADER, OVERHEAD};
 use p256::elliptic_curve::sec1::ToEncodedPoint;
 
 fn bad(offence: Offence) -> Result<Vec<u8>, TlsError> {
@@ -375,6 +375,46 @@ fn nothing_is_said_when_the_link_has_failed() {
     after(|play| play.sealed(ALERT, &[1, 0]), Ok(0), Ok(()));
     after(|play| play.sealed(ALERT, &[2, 80]), Err(TlsError::Alert(80)), Err(TlsError::Closed));
     after(|play| play.plain(APPLICATION, &[7; 40]), Err(TlsError::Forged), Err(TlsError::Closed));
+}
+
+/// RFC 8446 s5.5: no key seals more than it may; new keys are announced with the old ones and used at once, whether the board flushes or not.
+#[test]
+fn keys_that_are_worn_out_are_changed() {
+    let party = lonely();
+    let config = pinned(&party);
+    let keys = Rc::new(RefCell::new(None));
+    let kept = Rc::clone(&keys);
+    let wire = rogue(move |play| {
+        play.flight(&party);
+        *kept.borrow_mut() = Some(play.boards_keys());
+    });
+    let mut buffers = Buffers::new();
+    let mut link = open(&wire, &config, &mut buffers).unwrap();
+    let before = wire.said().len();
+    link.wear_out();
+    block_on(async {
+        for text in ["one", "two", "three"] {
+            link.write_all(text.as_bytes()).await.unwrap();
+            link.flush().await.unwrap();
+        }
+    });
+    let mut keys = keys.borrow_mut().take().unwrap();
+    keys.wear_out();
+    let mut stream = wire.said().split_off(before);
+    let mut heard = Vec::new();
+    while !stream.is_empty() {
+        let header: [u8; HEADER] = stream[..HEADER].try_into().unwrap();
+        let end = HEADER + (usize::from(header[3]) << 8 | usize::from(header[4]));
+        let (kind, length) = keys.open(header, &mut stream[HEADER..end]).unwrap();
+        heard.push((kind, stream[HEADER..HEADER + length].to_vec()));
+        if kind == HANDSHAKE {
+            keys = keys.next();
+        }
+        stream.drain(..end);
+    }
+    let expect =
+        [(APPLICATION, &b"one"[..]), (HANDSHAKE, &[24, 0, 0, 1, 0]), (APPLICATION, b"two"), (APPLICATION, b"three")];
+    assert_eq!(heard, expect.map(|(kind, text)| (kind, text.to_vec())));
 }
 
 /// What comes behind a goodbye is not heard.
