@@ -56,7 +56,7 @@ struct Inner {
     down: VecDeque<u8>,
     /// Bytes a single read returns at most.
     sip: usize,
-    /// A read is interrupted so often before it returns something.
+    /// Reads and writes are interrupted before they do something.
     hiccup: bool,
     hiccups: u32,
 }
@@ -83,7 +83,20 @@ impl Wire {
         self
     }
 
-    /// From now on each second poll of a read finds nothing.
+    async fn interrupted(&self) {
+        core::future::poll_fn(|cx| {
+            let inner = &mut *self.0.borrow_mut();
+            inner.hiccups += 1;
+            if inner.hiccup && inner.hiccups % 2 == 1 {
+                cx.waker().wake_by_ref();
+                return core::task::Poll::Pending;
+            }
+            core::task::Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// From now on each second poll of a read or write comes to nothing.
     pub(super) fn hiccup(&self) {
         self.0.borrow_mut().hiccup = true;
     }
@@ -108,16 +121,7 @@ impl ErrorType for Wire {
 
 impl Read for Wire {
     async fn read(&mut self, out: &mut [u8]) -> Result<usize, Infallible> {
-        core::future::poll_fn(|cx| {
-            let inner = &mut *self.0.borrow_mut();
-            inner.hiccups += 1;
-            if inner.hiccup && inner.hiccups % 2 == 1 {
-                cx.waker().wake_by_ref();
-                return core::task::Poll::Pending;
-            }
-            core::task::Poll::Ready(())
-        })
-        .await;
+        self.interrupted().await;
         if self.0.borrow().down.is_empty() {
             self.pass();
         }
@@ -132,6 +136,7 @@ impl Read for Wire {
 
 impl Write for Wire {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        self.interrupted().await;
         let inner = &mut *self.0.borrow_mut();
         let length = bytes.len().min(inner.sip);
         inner.up.extend(&bytes[..length]);

@@ -150,6 +150,46 @@ fn a_damaged_key_of_the_authority() {
     }
 }
 
+/// FIPS 186-5 s6.4.2: both numbers lie between 1 and the order of the curve, and DER writes each in one way.
+#[test]
+fn signatures_at_the_edges() {
+    use crate::trust::verify;
+    use p256::ecdsa::signature::Signer;
+    use p256::ecdsa::{DerSignature, SigningKey};
+    let key = SigningKey::from_slice(&lonely().secret).unwrap();
+    let honest: DerSignature = key.sign(b"this");
+    let check = |signature: &[u8]| verify(key.verifying_key(), b"this", signature);
+    assert_eq!(check(honest.as_bytes()), Ok(()));
+    assert_eq!(verify(key.verifying_key(), b"that", honest.as_bytes()), Err(()));
+    let order = [
+        &[
+            0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xBC, 0xE6, 0xFA,
+            0xAD,
+        ][..],
+        &[0xA7, 0x17, 0x9E, 0x84, 0xF3, 0xB9, 0xCA, 0xC2, 0xFC, 0x63, 0x25, 0x51],
+    ]
+    .concat();
+    let numbers = [&[0][..], &[1], &[0xFF], &[0, 1], &[0, 0x80], &[], &order, &order[1..], &[0x7F; 33], &[1; 40]];
+    for first in numbers {
+        for second in numbers {
+            let mut inside = Vec::new();
+            for number in [first, second] {
+                inside.extend([2, u8::try_from(number.len()).unwrap()]);
+                inside.extend(number);
+            }
+            let mut signature = std::vec![0x30, u8::try_from(inside.len()).unwrap()];
+            signature.extend(inside);
+            assert_eq!(check(&signature), Err(()), "{signature:?}");
+        }
+    }
+    // A length in more bytes than it takes, and something behind the end.
+    assert_eq!(check(&[&[0x30, 0x81], &honest.as_bytes()[1..]].concat()), Err(()));
+    assert_eq!(check(&[honest.as_bytes(), &[0]].concat()), Err(()));
+    for length in 0..honest.as_bytes().len() {
+        assert_eq!(check(&honest.as_bytes()[..length]), Err(()));
+    }
+}
+
 /// Any changed byte of what the authority signed is noticed.
 #[test]
 fn any_changed_byte_of_a_signed_certificate() {
