@@ -247,6 +247,11 @@ impl Play {
         self.keys = Some(Keys::new(keys::application(&self.master, &self.hash()).server));
     }
 
+    /// What the board seals with in the handshake.
+    pub(super) fn boards_handshake_keys(&self) -> Option<Keys> {
+        self.traffic.as_ref().map(|traffic| Keys::new(traffic.client))
+    }
+
     /// What the board seals with when the handshake is over.
     pub(super) fn boards_keys(&self) -> Keys {
         Keys::new(keys::application(&self.master, &self.hash()).client)

@@ -472,6 +472,81 @@ fn orders_of_messages() {
     assert!(tried >= 42, "{tried} orders");
 }
 
+/// RFC 8446 s6.2: the server is told what the board thinks of it, in the open before there are keys and sealed behind.
+#[test]
+fn the_server_is_told_why() {
+    let check = |expect: u8, script: fn(&mut Play, &Party)| {
+        let party = lonely();
+        let config = pinned(&party);
+        let keys = Rc::new(RefCell::new(None));
+        let kept = Rc::clone(&keys);
+        let wire = rogue(move |play| {
+            script(play, &party);
+            *kept.borrow_mut() = play.boards_handshake_keys();
+        });
+        assert!(outcome(&wire, &config).is_err());
+        let said = wire.said();
+        let hello = HEADER + records(&said)[0];
+        let (header, content) = said[hello..].split_at(HEADER);
+        let (header, mut content): ([u8; HEADER], Vec<u8>) = (header.try_into().unwrap(), content.to_vec());
+        let (kind, length) = match keys.borrow_mut().as_mut() {
+            Some(keys) => keys.open(header, &mut content).unwrap(),
+            None => (header[0], content.len()),
+        };
+        assert_eq!((kind, &content[..length]), (ALERT, &[2, expect][..]));
+    };
+    // Not decoded, not allowed, not now, too long: in the open.
+    check(50, |play, _| play.plain(HANDSHAKE, &Play::message(2, &[3, 3])));
+    check(47, |play, _| {
+        let mut body = Play::hello_body([9; 32], 0x1301, &Play::agree().1);
+        body[37] = 1;
+        play.plain(HANDSHAKE, &Play::message(2, &body));
+    });
+    check(40, |play, _| {
+        play.plain(HANDSHAKE, &Play::message(2, &Play::hello_body([9; 32], 0x1302, &Play::agree().1)));
+    });
+    check(10, |play, _| play.plain(HANDSHAKE, &Play::extensions()));
+    check(22, |play, _| play.out.extend([HANDSHAKE, 3, 3, 0xFF, 0xFF]));
+    // Sealed.
+    check(110, |play, _| {
+        play.hello();
+        play.say(&Play::message(8, &[0, 4, 0, 41, 0, 0]));
+    });
+    check(120, |play, _| {
+        play.hello();
+        play.say(&Play::message(8, &[0, 9, 0, 16, 0, 5, 0, 3, 2, b'h', b'2']));
+    });
+    // s4.4.2.4: an empty list is one that cannot be decoded.
+    check(50, |play, _| {
+        play.hello();
+        play.say(&Play::extensions());
+        play.say(&Play::message(11, &[0, 0, 0, 0]));
+    });
+    check(42, |play, _| {
+        play.hello();
+        play.say(&Play::extensions());
+        play.say(&Play::certificate(&lonely()));
+    });
+    check(51, |play, party| {
+        play.hello();
+        play.say(&Play::extensions());
+        play.say(&Play::certificate(party));
+        play.say(&Play::proof_of(party, b"TLS 1.3, server CertificateVerify\0", [7; 32]));
+    });
+    check(51, |play, party| {
+        play.hello();
+        play.say(&Play::extensions());
+        play.say(&Play::certificate(party));
+        let proof = play.proof(party);
+        play.say(&proof);
+        play.say(&Play::message(20, &[0; 32]));
+    });
+    check(20, |play, _| {
+        play.hello();
+        play.plain(APPLICATION, &[7; 40]);
+    });
+}
+
 /// A handshake that has failed never looks like one that is over.
 #[test]
 fn a_failed_handshake_stays_failed() {
