@@ -163,12 +163,15 @@ fn public(key: &rcgen::KeyPair) -> Vec<u8> {
     key.subject_public_key_info()
 }
 
-fn party(key: &rcgen::KeyPair, certificate: Vec<u8>) -> Party {
+fn secret(key: &rcgen::KeyPair) -> [u8; 32] {
     let pkcs8 = key.serialize_der();
     // PKCS#8 of a P-256 key holds the number behind `04 20`.
     let at = pkcs8.windows(2).position(|pair| pair == [0x04, 0x20]).unwrap() + 2;
-    let secret = pkcs8[at..at + 32].try_into().unwrap();
-    Party { certificate, public: public(key), secret, pkcs8 }
+    pkcs8[at..at + 32].try_into().unwrap()
+}
+
+fn party(key: &rcgen::KeyPair, certificate: Vec<u8>) -> Party {
+    Party { certificate, public: public(key), secret: secret(key), pkcs8: key.serialize_der() }
 }
 
 /// An authority and what it signs.
@@ -187,6 +190,19 @@ impl Authority {
 
     pub(super) fn sign(&self, name: &str, usage: &[rcgen::ExtendedKeyUsagePurpose]) -> Party {
         self.sign_with(name, |params| params.extended_key_usages = usage.to_vec())
+    }
+
+    /// Signs anything, as if it were a certificate.
+    pub(super) fn sign_bytes(&self, signed: &[u8]) -> Vec<u8> {
+        use p256::ecdsa::signature::Signer;
+        let key = p256::ecdsa::SigningKey::from_slice(&secret(self.issuer.key())).unwrap();
+        let signature: p256::ecdsa::DerSignature = key.sign(signed);
+        let signature = signature.as_bytes();
+        let algorithm = [0x30, 10, 6, 8, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 4, 3, 2];
+        let bits = [&[3, u8::try_from(signature.len() + 1).unwrap(), 0], signature].concat();
+        let inside = [signed, &algorithm, &bits].concat();
+        let length = u16::try_from(inside.len()).unwrap().to_be_bytes();
+        [&[0x30, 0x82], &length[..], &inside].concat()
     }
 
     /// Signs what `change` makes of a certificate for this name.

@@ -50,7 +50,7 @@ impl From<What> for Part {
 
 /// A change of bytes. The place is taken modulo the length.
 #[derive(Clone, Copy, Debug)]
-enum Edit {
+pub(super) enum Edit {
     Set(usize, u8),
     Flip(usize, u8),
     Add(usize, u8),
@@ -61,7 +61,7 @@ enum Edit {
 }
 
 impl Edit {
-    fn apply(self, bytes: &mut Vec<u8>) {
+    pub(super) fn apply(self, bytes: &mut Vec<u8>) {
         let length = bytes.len().max(1);
         let at = |place: usize| place % length;
         match self {
@@ -261,7 +261,7 @@ fn cast() -> Rc<Cast> {
 }
 
 /// Numbers from a seed.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     fn roll(&mut self) -> u64 {
@@ -273,7 +273,7 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, sides: usize) -> usize {
+    pub(super) fn below(&mut self, sides: usize) -> usize {
         usize::try_from(self.roll() % sides as u64).unwrap()
     }
 
@@ -282,7 +282,7 @@ impl Dice {
         [0, 1, 2, 4, 0x7F, 0x80, 0xFE, 0xFF, any, any][self.below(10)]
     }
 
-    fn edit(&mut self, length: usize) -> Edit {
+    pub(super) fn edit(&mut self, length: usize) -> Edit {
         let place = self.below(length);
         match self.below(10) {
             0 | 1 => Edit::Set(place, self.byte()),

@@ -1,5 +1,6 @@
 //! Certificates that an authority signed and that are none of a server, and keys that are none.
 
+use super::mutate::Dice;
 use super::*;
 use rcgen::{CustomExtension, ExtendedKeyUsagePurpose, KeyUsagePurpose};
 
@@ -148,6 +149,41 @@ fn a_damaged_key_of_the_authority() {
         let trust = Trust::Authority { key, name: "broker.lan" };
         assert_eq!(trust.check(&party.certificate).map(drop), Err(TlsError::UnknownAuthority));
     }
+}
+
+/// An authority that signs damaged certificates does harm, but not more than it could anyway: who passes has the name.
+#[test]
+fn damaged_certificates_that_are_signed() {
+    let authority = Authority::new();
+    let party = authority.sign_with("broker.lan", |params| {
+        params.extended_key_usages = std::vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.key_usages = std::vec![KeyUsagePurpose::DigitalSignature];
+    });
+    let trust = Trust::Authority { key: &authority.key, name: "broker.lan" };
+    let own = &party.certificate[..];
+    let signed = &own[4..8 + (usize::from(own[6]) << 8 | usize::from(own[7]))];
+    assert_eq!(trust.check(&authority.sign_bytes(signed)).map(drop), Ok(()));
+    let mut outcomes = [0; 3];
+    for seed in 0..2_000 {
+        let dice = &mut Dice(seed);
+        let mut damaged = signed.to_vec();
+        for _ in 0..=dice.below(2) {
+            dice.edit(damaged.len().max(1)).apply(&mut damaged);
+        }
+        match trust.check(&authority.sign_bytes(&damaged)) {
+            Ok(_) => {
+                outcomes[0] += 1;
+                assert!(
+                    damaged.windows(12).any(|part| part.eq_ignore_ascii_case(b"\x82\x0Abroker.lan")),
+                    "SEED={seed}"
+                );
+            }
+            Err(TlsError::BadCertificate) => outcomes[1] += 1,
+            Err(TlsError::WrongName | TlsError::UnknownAuthority) => outcomes[2] += 1,
+            Err(error) => panic!("SEED={seed}: {error:?}"),
+        }
+    }
+    assert!(outcomes.iter().all(|count| *count > 20), "passed, damaged, not a server's: {outcomes:?}");
 }
 
 /// FIPS 186-5 s6.4.2: both numbers lie between 1 and the order of the curve, and DER writes each in one way.
