@@ -135,7 +135,7 @@ async fn connect<W: Wire, C: Connector, K: Clock>(
         let connecting = async {
             let mut link = connector.connect().await?;
             with(shared, |shared| session.borrow_mut().handle_connected(shared, K::now_ms()));
-            Ok(talk::<W, K>(shared, session, &mut link, rx, tx).await)
+            Ok(talk::<W, K, _>(shared, session, &mut link, rx, tx).await)
         };
         let patience = async {
             let over = idle::<W, K>(shared, session, K::now_ms() + CONNECT_MS).await;
@@ -200,30 +200,33 @@ async fn idle<W: Wire, K: Clock>(shared: &dyn Locked, session: &RefCell<Session<
 }
 
 /// A connection, until it ends.
-async fn talk<W: Wire, K: Clock>(
+async fn talk<W: Wire, K: Clock, L: Link>(
     shared: &dyn Locked,
     session: &RefCell<Session<W>>,
-    link: &mut impl Link,
+    link: &mut L,
     rx: &mut [u8],
     tx: &mut [u8],
 ) -> LinkError {
     let (reader, writer) = link.split();
-    match select(read::<W, K>(shared, session, reader, rx), write::<W, K>(shared, session, writer, tx)).await {
+    let read = read::<W, K, _>(shared, session, reader, |error| L::why(error), rx);
+    match select(read, write::<W, K>(shared, session, writer, tx)).await {
         Either::First(why) | Either::Second(why) => why,
     }
 }
 
-async fn read<W: Wire, K: Clock>(
+async fn read<W: Wire, K: Clock, R: Read>(
     shared: &dyn Locked,
     session: &RefCell<Session<W>>,
-    mut reader: impl Read,
+    mut reader: R,
+    why: impl Fn(&R::Error) -> LinkError,
     rx: &mut [u8],
 ) -> LinkError {
     let mut filled = 0;
     loop {
         let room = rx.get_mut(filled..).unwrap_or(&mut []);
         match reader.read(room).await {
-            Ok(0) | Err(_) => return LinkError::Closed,
+            Ok(0) => return LinkError::Closed,
+            Err(error) => return why(&error),
             Ok(len) => filled += len,
         }
         loop {

@@ -58,7 +58,17 @@ impl Link for Pipe {
     fn split(&mut self) -> (Reading<'_>, Writing<'_>) {
         (Reading(&mut self.0.0), Writing(&mut self.0.1))
     }
+
+    fn why<'a>(error: &ErrorKind) -> LinkError
+    where
+        Self: 'a,
+    {
+        if *error == ErrorKind::PermissionDenied { LinkError::CredentialsRevoked } else { LinkError::Closed }
+    }
 }
+
+/// For this byte the transport reports that the broker does not accept the device.
+const REFUSED: u8 = 0xFE;
 
 impl ErrorType for Reading<'_> {
     type Error = ErrorKind;
@@ -66,7 +76,8 @@ impl ErrorType for Reading<'_> {
 
 impl Read for Reading<'_> {
     async fn read(&mut self, bytes: &mut [u8]) -> Result<usize, ErrorKind> {
-        self.0.read(bytes).await.map_err(|_| ErrorKind::Other)
+        let len = self.0.read(bytes).await.map_err(|_| ErrorKind::Other)?;
+        if bytes[..len].first() == Some(&REFUSED) { Err(ErrorKind::PermissionDenied) } else { Ok(len) }
     }
 }
 
@@ -135,6 +146,17 @@ fn a_broker_that_never_answers_is_given_up() {
     run(&pipes, |device| async move {
         assert_eq!(offline(device).await, LinkError::Timeout);
         assert!((20_000..21_000).contains(&VirtualClock::now_ms()), "{}", VirtualClock::now_ms());
+    });
+}
+
+/// What the transport knows about the end is not lost, and where trying again is pointless the pause is long.
+#[test]
+fn a_transport_that_says_why_is_believed() {
+    let pipes = Pipes::default();
+    let mut broker = pipe(&pipes);
+    run(&pipes, |device| async move {
+        broker.write_all(&[REFUSED]).await.expect("the device is there");
+        assert_eq!(offline(device).await, LinkError::CredentialsRevoked);
     });
 }
 

@@ -7,7 +7,7 @@ pub mod tls;
 
 use crate::error::LinkError;
 use core::future::Future;
-use embedded_io_async::{Read, Write};
+use embedded_io_async::{ErrorType, Read, Write};
 
 /// A connection: a stream of bytes in each direction.
 pub trait Link {
@@ -22,6 +22,16 @@ pub trait Link {
 
     /// Both directions, to be used at the same time. A read is never given up before the connection is.
     fn split(&mut self) -> (Self::Read<'_>, Self::Write<'_>);
+
+    /// What a read that failed says about the end of the connection. A server of TLS 1.3 looks at a certificate when the device
+    /// believes the link open, so it refuses it here.
+    fn why<'a>(error: &<Self::Read<'a> as ErrorType>::Error) -> LinkError
+    where
+        Self: 'a,
+    {
+        let _ = error;
+        LinkError::Closed
+    }
 }
 
 /// Makes connections to the broker.

@@ -81,6 +81,13 @@ impl<'b, L: Link> Link for TlsOver<'b, L> {
         let (reader, writer) = self.link.split();
         self.tls.split(reader, writer)
     }
+
+    fn why<'a>(error: &TlsError) -> LinkError
+    where
+        Self: 'a,
+    {
+        link_error(*error)
+    }
 }
 
 fn link_error(error: TlsError) -> LinkError {
@@ -95,5 +102,28 @@ fn link_error(error: TlsError) -> LinkError {
         TlsError::RefusedClientCertificate(45) => LinkError::CredentialsExpired,
         TlsError::RefusedClientCertificate(_) => LinkError::CredentialsRefused,
         _ => LinkError::Tls,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Behind the handshake as in it, a refused certificate is not mistaken for a lost connection.
+    #[test]
+    fn refusals_have_their_reasons() {
+        for (code, expect) in [
+            (44, LinkError::CredentialsRevoked),
+            (45, LinkError::CredentialsExpired),
+            (48, LinkError::CredentialsRefused),
+            (116, LinkError::CredentialsRefused),
+        ] {
+            assert_eq!(link_error(TlsError::RefusedClientCertificate(code)), expect);
+        }
+        for error in [TlsError::Cut, TlsError::Closed] {
+            assert_eq!(link_error(error), LinkError::Closed);
+        }
+        assert_eq!(link_error(TlsError::Alert(40)), LinkError::Tls);
+        assert_eq!(link_error(TlsError::Forged), LinkError::Tls);
     }
 }

@@ -4,6 +4,7 @@ use crate::error::TlsError;
 
 const BAD: TlsError = TlsError::BadCertificate;
 
+const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
@@ -14,8 +15,11 @@ const EXTENSIONS: u8 = 0xA3;
 const DNS_NAME: u8 = 0x82;
 const IP_ADDRESS: u8 = 0x87;
 
-const ECDSA_WITH_SHA256: &[u8] = &[0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x04, 0x03, 0x02];
+/// `ecdsa-with-SHA256`, the inside of an `AlgorithmIdentifier` (RFC 5758 s3.2).
+const ECDSA_WITH_SHA256: &[u8] = &[OID, 8, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x04, 0x03, 0x02];
+const KEY_USAGE: &[u8] = &[0x55, 0x1D, 0x0F];
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1D, 0x11];
+const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1D, 0x13];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1D, 0x25];
 const SERVER_AUTH: &[u8] = &[0x2B, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01];
 
@@ -44,10 +48,11 @@ impl<'a> Der<'a> {
     fn next(&mut self) -> Result<Element<'a>, TlsError> {
         let start = self.0;
         let [tag, first, rest @ ..] = start else { return Err(BAD) };
+        // A length has one form, the shortest (X.690 s10.1). No tag of a certificate is longer than a byte.
         let (length, rest) = match (first, rest) {
-            (0..=0x7F, rest) => (usize::from(*first), rest),
-            (0x81, [length, rest @ ..]) => (usize::from(*length), rest),
-            (0x82, [high, low, rest @ ..]) => (usize::from(*high) << 8 | usize::from(*low), rest),
+            (0..=0x7F, rest) if tag & 0x1F != 0x1F => (usize::from(*first), rest),
+            (0x81, [length @ 0x80..=0xFF, rest @ ..]) => (usize::from(*length), rest),
+            (0x82, [high @ 1..=0xFF, low, rest @ ..]) => (usize::from(*high) << 8 | usize::from(*low), rest),
             _ => return Err(BAD),
         };
         let (content, rest) = rest.split_at_checked(length).ok_or(BAD)?;
@@ -62,6 +67,11 @@ impl<'a> Der<'a> {
 
     fn optional(&mut self, tag: u8) -> Result<Option<Element<'a>>, TlsError> {
         if self.0.first() == Some(&tag) { self.next().map(Some) } else { Ok(None) }
+    }
+
+    /// Nothing may be left.
+    fn end(&self) -> Result<(), TlsError> {
+        if self.0.is_empty() { Ok(()) } else { Err(BAD) }
     }
 }
 
@@ -78,15 +88,20 @@ pub(crate) struct Certificate<'a> {
 
 impl<'a> Certificate<'a> {
     pub(crate) fn read(bytes: &'a [u8]) -> Result<Self, TlsError> {
-        let mut outer = Der(Der(bytes).expect(SEQUENCE)?.content);
+        let mut all = Der(bytes);
+        let mut outer = Der(all.expect(SEQUENCE)?.content);
+        all.end()?;
         let signed = outer.expect(SEQUENCE)?;
-        let algorithm = Der(outer.expect(SEQUENCE)?.content).expect(OID)?.content;
+        let algorithm = outer.expect(SEQUENCE)?.content;
         // Of the bits all are used.
         let signature = outer.expect(BIT_STRING)?.content.strip_prefix(&[0]).ok_or(BAD)?;
+        outer.end()?;
         let mut inner = Der(signed.content);
         inner.optional(VERSION)?;
         inner.expect(INTEGER)?;
-        for _algorithm_issuer_validity_subject in 0..4 {
+        // The same stands inside and outside (RFC 5280 s4.1.1.2).
+        let same = inner.expect(SEQUENCE)?.content == algorithm;
+        for _issuer_validity_subject in 0..3 {
             inner.expect(SEQUENCE)?;
         }
         let key = inner.expect(SEQUENCE)?.whole;
@@ -97,53 +112,70 @@ impl<'a> Certificate<'a> {
                 extensions = Some(Der(element.content).expect(SEQUENCE)?.content);
             }
         }
-        let signature = (algorithm == ECDSA_WITH_SHA256).then_some(signature);
+        let signature = (same && algorithm == ECDSA_WITH_SHA256).then_some(signature);
         Ok(Self { signed: signed.whole, key, extensions, signature })
     }
 
-    fn extension(&self, oid: &[u8]) -> Result<Option<&'a [u8]>, TlsError> {
+    /// Whether the certificate is a server's of this DNS name or IPv4 address. Nothing critical may be left that is not understood, and
+    /// nothing may be said twice (RFC 5280 s4.2).
+    pub(crate) fn may_serve(&self, name: &str) -> Result<bool, TlsError> {
+        let (mut names, mut usage, mut purposes) = (None, None, None);
         let mut list = Der(self.extensions.unwrap_or_default());
         while !list.0.is_empty() {
             let mut extension = Der(list.expect(SEQUENCE)?.content);
-            if extension.expect(OID)?.content == oid {
-                // Between them may stand whether it is critical.
-                let mut value = extension.next()?;
-                if value.tag != OCTET_STRING {
-                    value = extension.expect(OCTET_STRING)?;
-                }
-                return Der(value.content).expect(SEQUENCE).map(|list| Some(list.content));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether the certificate is for this DNS name or IPv4 address (RFC 9525 s6; no wildcards).
-    pub(crate) fn is_for(&self, name: &str) -> Result<bool, TlsError> {
-        let address = name.parse::<core::net::Ipv4Addr>().ok().map(|address| address.octets());
-        let mut names = Der(self.extension(SUBJECT_ALT_NAME)?.unwrap_or_default());
-        while !names.0.is_empty() {
-            let found = names.next()?;
-            let same = match (found.tag, address) {
-                (DNS_NAME, None) => found.content.eq_ignore_ascii_case(name.as_bytes()),
-                (IP_ADDRESS, Some(address)) => found.content == address,
-                _ => false,
+            let oid = extension.expect(OID)?.content;
+            let critical = extension.optional(BOOLEAN)?.is_some();
+            let value = extension.expect(OCTET_STRING)?.content;
+            extension.end()?;
+            let place = match oid {
+                SUBJECT_ALT_NAME => &mut names,
+                KEY_USAGE => &mut usage,
+                EXTENDED_KEY_USAGE => &mut purposes,
+                // They limit what the key signs as an authority, and here nothing hangs on that.
+                BASIC_CONSTRAINTS => continue,
+                _ if critical => return Err(BAD),
+                _ => continue,
             };
-            if same {
-                return Ok(true);
+            if place.replace(value).is_some() {
+                return Err(BAD);
             }
         }
-        Ok(false)
+        Ok(usage.map_or(Ok(true), may_sign)? && purposes.map_or(Ok(true), is_for_servers)? && holds(names, name)?)
     }
+}
 
-    /// Whether the certificate may be a server's: it is said (RFC 5280 s4.2.1.12), or nothing is said.
-    pub(crate) fn may_serve(&self) -> Result<bool, TlsError> {
-        let Some(usages) = self.extension(EXTENDED_KEY_USAGE)? else { return Ok(true) };
-        let mut usages = Der(usages);
-        while !usages.0.is_empty() {
-            if usages.expect(OID)?.content == SERVER_AUTH {
-                return Ok(true);
-            }
+/// Whether a key usage allows to sign a handshake (RFC 8446 s4.4.2.2).
+fn may_sign(usage: &[u8]) -> Result<bool, TlsError> {
+    let bits = Der(usage).expect(BIT_STRING)?.content;
+    Ok(bits.get(1).is_some_and(|bits| bits & 0x80 != 0))
+}
+
+/// Whether servers are among the purposes (RFC 5280 s4.2.1.12).
+fn is_for_servers(purposes: &[u8]) -> Result<bool, TlsError> {
+    let mut purposes = Der(Der(purposes).expect(SEQUENCE)?.content);
+    while !purposes.0.is_empty() {
+        if purposes.expect(OID)?.content == SERVER_AUTH {
+            return Ok(true);
         }
-        Ok(false)
     }
+    Ok(false)
+}
+
+/// Whether a name is among the alternative names (RFC 9525 s6; no wildcards).
+fn holds(names: Option<&[u8]>, name: &str) -> Result<bool, TlsError> {
+    let Some(names) = names else { return Ok(false) };
+    let address = name.parse::<core::net::Ipv4Addr>().ok().map(|address| address.octets());
+    let mut names = Der(Der(names).expect(SEQUENCE)?.content);
+    while !names.0.is_empty() {
+        let found = names.next()?;
+        let same = match (found.tag, address) {
+            (DNS_NAME, None) => found.content.eq_ignore_ascii_case(name.as_bytes()),
+            (IP_ADDRESS, Some(address)) => found.content == address,
+            _ => false,
+        };
+        if same {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

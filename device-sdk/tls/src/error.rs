@@ -22,7 +22,7 @@ pub enum TlsError {
     NoProof,
     /// The server's proof is false.
     WrongProof,
-    /// The server's key is not one of P-256, or its certificate is damaged.
+    /// The server's key is not one of P-256, or its certificate is damaged or says something critical that is not understood.
     BadCertificate,
     /// The server cannot do what this library does: TLS 1.3, AES-128-GCM, P-256.
     Unsupported,
@@ -42,7 +42,7 @@ pub enum TlsError {
     RefusedClientCertificate(u8),
     /// The server ended the link with this alert (RFC 8446 s6.2).
     Alert(u8),
-    /// The board's key is no P-256 key, or its entropy gave nothing but zeros.
+    /// The board's key is no P-256 key, or its entropy gave the same twice.
     BadIdentity,
     /// The link has ended before.
     Closed,
@@ -53,6 +53,10 @@ pub enum TlsError {
 pub enum Offence {
     /// A message is shorter or longer than it says.
     Malformed,
+    /// A message holds an answer to something that was not asked.
+    Unasked,
+    /// A message holds a value that was not offered or that the standard forbids, or the same thing twice.
+    Illegal,
     /// A message came out of its turn.
     UnexpectedMessage,
     /// A record of a kind that does not belong here, or not in the open.
@@ -74,7 +78,8 @@ impl TlsError {
             Self::Socket(_) | Self::Cut | Self::Closed | Self::Alert(_) | Self::RefusedClientCertificate(_) => {
                 return None;
             }
-            Self::WrongPin | Self::NoCertificate | Self::BadCertificate | Self::WrongName => 42,
+            Self::WrongPin | Self::BadCertificate | Self::WrongName => 42,
+            Self::NoCertificate => 50,
             Self::UnknownAuthority => 48,
             Self::NoProof => 10,
             Self::WrongProof => 51,
@@ -85,6 +90,8 @@ impl TlsError {
             Self::BuffersTooSmall | Self::BadIdentity => 80,
             Self::BadServer(offence) => match offence {
                 Offence::Malformed => 50,
+                Offence::Unasked => 110,
+                Offence::Illegal => 47,
                 Offence::WrongFinished => 51,
                 _ => 10,
             },
@@ -116,7 +123,7 @@ impl fmt::Display for TlsError {
             Self::BadServer(_) => "the server broke the protocol",
             Self::RefusedClientCertificate(_) => "the server does not accept the board's certificate, or wants one",
             Self::Alert(_) => "the server ended the link",
-            Self::BadIdentity => "the board's key is no P-256 key, or its entropy gave nothing",
+            Self::BadIdentity => "the board's key is no P-256 key, or its entropy repeats itself",
             Self::Closed => "the link has ended",
         })
     }

@@ -3,9 +3,11 @@
 use crate::Config;
 use crate::cursor::{Reader, Writer};
 use crate::error::{Offence, TlsError};
-use crate::record::{HANDSHAKE, HEADER, OVERHEAD, write_header};
+use crate::record::{HANDSHAKE, HEADER, OVERHEAD, TEXT_MAX, write_header};
 
 const MALFORMED: TlsError = TlsError::BadServer(Offence::Malformed);
+const ILLEGAL: TlsError = TlsError::BadServer(Offence::Illegal);
+const UNASKED: TlsError = TlsError::BadServer(Offence::Unasked);
 
 pub(crate) const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
@@ -38,6 +40,11 @@ fn fragment_code(buffer: usize) -> Option<u8> {
         1_024.. => Some(2),
         _ => Some(1),
     }
+}
+
+/// The name to ask for. An address is none (RFC 6066 s3).
+fn host_name<'a>(config: &Config<'a>) -> Option<&'a str> {
+    config.server_name.filter(|name| !name.contains(':') && name.parse::<core::net::Ipv4Addr>().is_err())
 }
 
 /// Writes the record with the `ClientHello`; `read_buffer` is how long records may be. Returns its length.
@@ -87,7 +94,7 @@ pub(crate) fn write_client_hello(
     if let Some(code) = fragment_code(read_buffer) {
         extension(&mut writer, MAX_FRAGMENT_LENGTH, |writer| writer.put_u8(code));
     }
-    if let Some(name) = config.server_name.filter(|name| name.parse::<core::net::Ipv4Addr>().is_err()) {
+    if let Some(name) = host_name(config) {
         extension(&mut writer, SERVER_NAME, |writer| {
             let list = writer.open(2);
             writer.put_u8(0);
@@ -136,40 +143,57 @@ pub(crate) fn read_server_hello(body: &[u8]) -> Result<&[u8], TlsError> {
     if random == RETRY || suite != usize::from(SUITE) {
         return Err(TlsError::Unsupported);
     }
-    let (mut right_version, mut share) = (false, None);
+    let (mut chosen, mut share, mut unasked) = (None, None, false);
     while !extensions.is_empty() {
         let kind = extensions.number(2)?;
         let mut content = extensions.vector(2)?;
-        if kind == usize::from(SUPPORTED_VERSIONS) {
-            right_version = content.number(2)? == usize::from(TLS_1_3);
-            content.end()?;
+        let twice = if kind == usize::from(SUPPORTED_VERSIONS) {
+            chosen.replace(content.number(2)?).is_some()
         } else if kind == usize::from(KEY_SHARE) {
             if content.number(2)? != usize::from(SECP256R1) {
                 return Err(TlsError::Unsupported);
             }
-            share = Some(content.vector(2)?.0);
-            content.end()?;
-        } else if right_version {
-            return Err(MALFORMED);
+            share.replace(content.vector(2)?.0).is_some()
+        } else {
+            // A hello of TLS 1.2 may hold others, and the version may stand behind them.
+            unasked = true;
+            continue;
+        };
+        content.end()?;
+        if twice {
+            return Err(ILLEGAL);
         }
     }
-    if !right_version {
+    if chosen != Some(usize::from(TLS_1_3)) {
         return Err(TlsError::Unsupported);
     }
-    if version != 0x0303 || compression != 0 || !session.is_empty() {
-        return Err(MALFORMED);
+    if unasked {
+        return Err(UNASKED);
     }
-    share.ok_or(MALFORMED)
+    let share = share.ok_or(MALFORMED)?;
+    // The point is there whole (RFC 8446 s4.2.8.2), and no session was named.
+    if version != 0x0303 || compression != 0 || !session.is_empty() || share.len() != 65 {
+        return Err(ILLEGAL);
+    }
+    Ok(share)
 }
 
-/// Checks `EncryptedExtensions`: nothing that was not asked for (RFC 8446 s4.2).
-pub(crate) fn check_extensions(body: &[u8], config: &Config<'_>, read_buffer: usize) -> Result<(), TlsError> {
+/// Checks `EncryptedExtensions`: nothing that was not asked for, nothing twice (RFC 8446 s4.2). Returns how long the text of a record
+/// may be, in both directions.
+pub(crate) fn read_extensions(body: &[u8], config: &Config<'_>, read_buffer: usize) -> Result<usize, TlsError> {
     let mut reader = Reader(body);
     let mut extensions = reader.vector(2)?;
     reader.end()?;
+    let (mut text, mut seen) = (TEXT_MAX, 0_u32);
     while !extensions.is_empty() {
         let kind = extensions.number(2)?;
         let mut content = extensions.vector(2)?;
+        // Those that can be asked for have numbers below 32.
+        let bit = u32::try_from(kind).ok().and_then(|kind| 1_u32.checked_shl(kind)).unwrap_or_default();
+        if seen & bit != 0 {
+            return Err(ILLEGAL);
+        }
+        seen |= bit;
         match u16::try_from(kind).unwrap_or(u16::MAX) {
             PROTOCOLS => {
                 let mut list = content.vector(2)?;
@@ -184,16 +208,63 @@ pub(crate) fn check_extensions(body: &[u8], config: &Config<'_>, read_buffer: us
                 let code = content.number(1)?;
                 content.end()?;
                 if fragment_code(read_buffer).map(usize::from) != Some(code) {
-                    return Err(MALFORMED);
+                    return Err(ILLEGAL);
                 }
+                text = 256 << code;
             }
-            SERVER_NAME if config.server_name.is_some() => content.end()?,
+            SERVER_NAME if host_name(config).is_some() => content.end()?,
             // Groups it would rather have (RFC 8446 s4.2.7).
             SUPPORTED_GROUPS => {}
-            _ => return Err(MALFORMED),
+            _ => return Err(UNASKED),
         }
     }
-    Ok(())
+    Ok(text)
+}
+
+/// Whether a server that wants a certificate takes the signatures of this library (RFC 8446 s4.3.2).
+pub(crate) fn read_request(body: &[u8]) -> Result<bool, TlsError> {
+    let mut reader = Reader(body);
+    // What it calls the request is for those behind the handshake.
+    reader.vector(1)?.end()?;
+    let mut extensions = reader.vector(2)?;
+    reader.end()?;
+    let mut usable = None;
+    while !extensions.is_empty() {
+        let kind = extensions.number(2)?;
+        let mut content = extensions.vector(2)?;
+        if kind == usize::from(SIGNATURE_ALGORITHMS) {
+            let mut schemes = content.vector(2)?;
+            content.end()?;
+            let mut found = schemes.number(2)? == usize::from(ECDSA_P256);
+            while !schemes.is_empty() {
+                found |= schemes.number(2)? == usize::from(ECDSA_P256);
+            }
+            if usable.replace(found).is_some() {
+                return Err(ILLEGAL);
+            }
+        }
+    }
+    usable.ok_or(MALFORMED)
+}
+
+/// The first certificate of a Certificate message (RFC 8446 s4.4.2).
+pub(crate) fn leaf(body: &[u8]) -> Result<&[u8], TlsError> {
+    let mut reader = Reader(body);
+    reader.vector(1)?.end()?;
+    let mut list = reader.vector(3)?;
+    reader.end()?;
+    let mut leaf = None;
+    while !list.is_empty() {
+        let certificate = list.vector(3)?;
+        if certificate.is_empty() {
+            return Err(MALFORMED);
+        }
+        if !list.vector(2)?.is_empty() {
+            return Err(UNASKED);
+        }
+        leaf.get_or_insert(certificate.0);
+    }
+    leaf.ok_or(TlsError::NoCertificate)
 }
 
 /// Makes a plaintext alert of `code`. Returns its length.

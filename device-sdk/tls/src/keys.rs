@@ -97,5 +97,15 @@ mod tests {
         let mut key = [0; 16];
         expand(&traffic.server, b"key", b"", &mut key);
         assert_eq!(key.to_vec(), hex("3fce516009c21727d0f2e4e86ee403bc"));
+        // Up to CertificateVerify, and up to Finished.
+        let proved: Hash = hex("edb7725fa7a3473b031ec8ef65a2485493900138a2b91291407d7951a06110ed").try_into().unwrap();
+        assert_eq!(
+            finished(&traffic.server, &proved).finalize().into_bytes().to_vec(),
+            hex("9b9b141d906337fbd2cbdce71df4deda4ab42c309572cb7fffee5454b78f0718")
+        );
+        let whole: Hash = hex("9608102a0f1ccc6db6250b7b7e417b1a000eaada3daae4777a7686c9ff83df13").try_into().unwrap();
+        let traffic = application(&master, &whole);
+        assert_eq!(traffic.client.to_vec(), hex("9e40646ce79a7f9dc05af8889bce6552875afa0b06df0087f792ebb7c17504a5"));
+        assert_eq!(traffic.server.to_vec(), hex("a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb631643"));
     }
 }

@@ -23,7 +23,9 @@
 //! - It knows no time, so it does not look at the validity of certificates. Pins have none; an authority's board trusts a
 //!   certificate until the authority's key is replaced. Withdraw a server's certificate by replacing its key.
 //! - An authority vouches for the server's certificate directly. Certificates between them are not followed.
-//! - No resumption, no early data, no renegotiation of groups (`HelloRetryRequest`), no RSA, no TLS 1.2.
+//! - No resumption, no early data, no second hello (`HelloRetryRequest`, for other groups or a cookie), no RSA, no TLS 1.2.
+//!
+//! `docs/devices.md`, "TLS", says rule by rule what it insists on, what follows from what it does not do, and how that is tested.
 //!
 //! # Memory
 //!

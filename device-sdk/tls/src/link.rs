@@ -5,7 +5,7 @@ use crate::cursor::Reader;
 use crate::engine::{Handshake, KeyChange, MESSAGE_HEADER};
 use crate::error::{Offence, TlsError};
 use crate::hello;
-use crate::record::{ALERT, APPLICATION, CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER, Keys, OVERHEAD};
+use crate::record::{ALERT, APPLICATION, CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER, Keys, OVERHEAD, TAG, TEXT_MAX};
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
 use embassy_futures::yield_now;
@@ -17,8 +17,6 @@ const IDLE_RECORDS_MAX: u8 = 32;
 const CHANGES_MAX: u8 = 2;
 /// Smallest buffers.
 const BUFFER_MIN: usize = 300;
-/// Longest text in a record.
-const TEXT_MAX: usize = 16_384;
 
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
@@ -53,22 +51,30 @@ impl<const RX: usize, const TX: usize> Default for TlsBuffers<RX, TX> {
 pub struct Tls<'b> {
     inbound: Inbound<'b>,
     outbound: Outbound<'b>,
+    signals: Signals,
+}
+
+/// What the half that reads tells the other.
+#[derive(Default)]
+struct Signals {
     /// The server wants the keys of this side changed.
     rekey: AtomicBool,
+    /// The link has failed: nothing more may go out (RFC 8446 s6.2).
+    failed: AtomicBool,
 }
 
 /// The half that reads.
 pub struct TlsReader<'l, 'b, R> {
     socket: R,
     inbound: &'l mut Inbound<'b>,
-    rekey: &'l AtomicBool,
+    signals: &'l Signals,
 }
 
 /// The half that writes.
 pub struct TlsWriter<'l, 'b, W> {
     socket: W,
     outbound: &'l mut Outbound<'b>,
-    rekey: &'l AtomicBool,
+    signals: &'l Signals,
 }
 
 impl<'b> Tls<'b> {
@@ -94,7 +100,8 @@ impl<'b> Tls<'b> {
                 inbound.keys = handshake.read.take();
                 inbound.certificate_wanted = handshake.certificate_wanted;
                 outbound.keys = handshake.write.take();
-                Ok(Self { inbound, outbound, rekey: AtomicBool::new(false) })
+                outbound.text_max = outbound.text_max.min(handshake.text_max);
+                Ok(Self { inbound, outbound, signals: Signals::default() })
             }
             Err(error) => {
                 if let Some(code) = error.alert() {
@@ -110,8 +117,8 @@ impl<'b> Tls<'b> {
     /// Two halves that work at the same time, over those of the transport.
     pub fn split<R, W>(&mut self, reader: R, writer: W) -> (TlsReader<'_, 'b, R>, TlsWriter<'_, 'b, W>) {
         (
-            TlsReader { socket: reader, inbound: &mut self.inbound, rekey: &self.rekey },
-            TlsWriter { socket: writer, outbound: &mut self.outbound, rekey: &self.rekey },
+            TlsReader { socket: reader, inbound: &mut self.inbound, signals: &self.signals },
+            TlsWriter { socket: writer, outbound: &mut self.outbound, signals: &self.signals },
         )
     }
 }
@@ -150,17 +157,25 @@ impl<'b, R: Read, W: Write> TlsLink<'b, R, W> {
 
     /// Reads at least a byte. 0 when the server has said goodbye.
     pub async fn read(&mut self, out: &mut [u8]) -> Result<usize, TlsError> {
-        self.tls.inbound.read(&mut self.reader, &self.tls.rekey, out).await
+        self.tls.inbound.read(&mut self.reader, &self.tls.signals, out).await
     }
 
     /// Takes some of the bytes, at least one. They go out when a record is full, and with [`Self::flush`].
     pub async fn write(&mut self, bytes: &[u8]) -> Result<usize, TlsError> {
-        self.tls.outbound.write(&mut self.writer, &self.tls.rekey, bytes).await
+        self.tls.outbound.write(&mut self.writer, &self.tls.signals, bytes).await
     }
 
     /// Sends what was taken.
     pub async fn flush(&mut self) -> Result<(), TlsError> {
-        self.tls.outbound.flush(&mut self.writer, &self.tls.rekey).await
+        self.tls.outbound.flush(&mut self.writer, &self.tls.signals).await
+    }
+}
+
+#[cfg(test)]
+impl<R, W> TlsLink<'_, R, W> {
+    /// As if all but one of the records that one key may seal had gone out.
+    pub(crate) fn wear_out(&mut self) {
+        self.tls.outbound.keys.as_mut().expect("an open link has keys").wear_out();
     }
 }
 
@@ -224,6 +239,8 @@ struct Inbound<'b> {
     filled: usize,
     /// Text nobody has taken yet.
     text: Range<usize>,
+    /// What is still to come of a ticket that is thrown away.
+    ticket: usize,
     keys: Option<Keys>,
     certificate_wanted: bool,
     heard_text: bool,
@@ -246,6 +263,7 @@ impl<'b> Inbound<'b> {
             messages: 0,
             filled: 0,
             text: 0..0,
+            ticket: 0,
             keys: None,
             certificate_wanted: false,
             heard_text: false,
@@ -263,7 +281,7 @@ impl<'b> Inbound<'b> {
         header.take(3)?;
         let length = header.number(2)?;
         let end = self.messages + HEADER + length;
-        if end > self.buffer.len() { Err(TlsError::TooLarge) } else { Ok(Some(length)) }
+        if end > self.buffer.len() || length > TEXT_MAX + 1 + TAG { Err(TlsError::TooLarge) } else { Ok(Some(length)) }
     }
 
     /// Reads until a whole record is there. Cancelled, it goes on where it was.
@@ -297,6 +315,7 @@ impl<'b> Inbound<'b> {
         };
         let start = self.messages + HEADER;
         match kind {
+            _ if length > TEXT_MAX => Err(TlsError::TooLarge),
             HANDSHAKE if length == 0 => Err(TlsError::BadServer(Offence::EmptyRecord)),
             HANDSHAKE => {
                 self.buffer.copy_within(start..start + length, self.messages);
@@ -308,7 +327,7 @@ impl<'b> Inbound<'b> {
                 _ => Err(TlsError::BadServer(Offence::Malformed)),
             },
             // A message must not be interrupted (RFC 8446 s5.1).
-            APPLICATION if self.messages == 0 => Ok(Record::Text(start..start + length)),
+            APPLICATION if self.messages == 0 && self.ticket == 0 => Ok(Record::Text(start..start + length)),
             _ => Err(unexpected),
         }
     }
@@ -332,15 +351,18 @@ impl<'b> Inbound<'b> {
         self.messages -= length;
     }
 
-    async fn read(&mut self, socket: &mut impl Read, rekey: &AtomicBool, out: &mut [u8]) -> Result<usize, TlsError> {
+    async fn read(&mut self, socket: &mut impl Read, signals: &Signals, out: &mut [u8]) -> Result<usize, TlsError> {
         match self.ended {
             Some(Ended::Orderly) => return Ok(0),
             Some(Ended::Failed) => return Err(TlsError::Closed),
             None => {}
         }
-        let read = self.read_open(socket, rekey, out).await;
+        let read = self.read_open(socket, &signals.rekey, out).await;
         match read {
-            Err(_) => self.ended = Some(Ended::Failed),
+            Err(_) => {
+                self.ended = Some(Ended::Failed);
+                signals.failed.store(true, Ordering::Release);
+            }
             Ok(0) if !out.is_empty() => self.ended = Some(Ended::Orderly),
             Ok(_) => {}
         }
@@ -388,11 +410,20 @@ impl<'b> Inbound<'b> {
 
     /// What a server may still say when the handshake is over.
     fn take_messages(&mut self, rekey: &AtomicBool) -> Result<(), TlsError> {
-        while let Some(length) = self.message_length()? {
+        loop {
+            let gone = self.ticket.min(self.messages);
+            self.consume(gone);
+            self.ticket -= gone;
+            // A ticket is to resume with, which this library does not do. It may be longer than the buffer.
+            if let Some([NEW_SESSION_TICKET, length @ ..]) = self.buffer.get(..self.messages.min(MESSAGE_HEADER))
+                && length.len() == 3
+            {
+                self.ticket = MESSAGE_HEADER + Reader(length).number(3)?;
+                continue;
+            }
+            let Some(length) = self.message_length()? else { return Ok(()) };
             let message = self.buffer.get(..length).unwrap_or_default();
             match message {
-                // A ticket to resume with, which this library does not do.
-                [NEW_SESSION_TICKET, ..] => self.consume(length),
                 [KEY_UPDATE, _, _, _, wanted @ (0 | 1)] => {
                     if *wanted == 1 {
                         rekey.store(true, Ordering::Release);
@@ -407,7 +438,6 @@ impl<'b> Inbound<'b> {
                 _ => return Err(TlsError::BadServer(Offence::UnexpectedMessage)),
             }
         }
-        Ok(())
     }
 
     fn count_idle(&mut self) -> Result<(), TlsError> {
@@ -434,12 +464,15 @@ struct Outbound<'b> {
     sent: usize,
     ready: usize,
     text: usize,
+    /// How long the text of a record may be.
+    text_max: usize,
     keys: Option<Keys>,
 }
 
 impl<'b> Outbound<'b> {
     fn new(buffer: &'b mut [u8]) -> Self {
-        Self { buffer, sent: 0, ready: 0, text: 0, keys: None }
+        let text_max = buffer.len().saturating_sub(OVERHEAD).min(TEXT_MAX);
+        Self { buffer, sent: 0, ready: 0, text: 0, text_max, keys: None }
     }
 
     /// Sends what is sealed. Cancelled, it goes on where it was.
@@ -469,11 +502,14 @@ impl<'b> Outbound<'b> {
     }
 
     /// Sends what is sealed, and changes the keys if it is time to (RFC 8446 s4.6.3).
-    async fn make_room(&mut self, socket: &mut impl Write, rekey: &AtomicBool) -> Result<(), TlsError> {
+    async fn make_room(&mut self, socket: &mut impl Write, signals: &Signals) -> Result<(), TlsError> {
+        if signals.failed.load(Ordering::Acquire) {
+            return Err(TlsError::Closed);
+        }
         self.drain(socket).await?;
         let worn_out = self.keys.as_ref().is_some_and(Keys::worn_out);
-        if self.text == 0 && (rekey.load(Ordering::Acquire) || worn_out) {
-            rekey.store(false, Ordering::Release);
+        if self.text == 0 && (signals.rekey.load(Ordering::Acquire) || worn_out) {
+            signals.rekey.store(false, Ordering::Release);
             self.put(HEADER, &[KEY_UPDATE, 0, 0, 1, 0]);
             self.seal(HANDSHAKE, 5)?;
             self.keys = self.keys.as_ref().map(Keys::next);
@@ -482,9 +518,9 @@ impl<'b> Outbound<'b> {
         Ok(())
     }
 
-    async fn write(&mut self, socket: &mut impl Write, rekey: &AtomicBool, bytes: &[u8]) -> Result<usize, TlsError> {
-        self.make_room(socket, rekey).await?;
-        let room = self.buffer.len().saturating_sub(OVERHEAD).min(TEXT_MAX) - self.text;
+    async fn write(&mut self, socket: &mut impl Write, signals: &Signals, bytes: &[u8]) -> Result<usize, TlsError> {
+        self.make_room(socket, signals).await?;
+        let room = self.text_max - self.text;
         let length = room.min(bytes.len());
         self.put(HEADER + self.text, bytes.get(..length).unwrap_or_default());
         self.text += length;
@@ -494,8 +530,8 @@ impl<'b> Outbound<'b> {
         Ok(length)
     }
 
-    async fn flush(&mut self, socket: &mut impl Write, rekey: &AtomicBool) -> Result<(), TlsError> {
-        self.make_room(socket, rekey).await?;
+    async fn flush(&mut self, socket: &mut impl Write, signals: &Signals) -> Result<(), TlsError> {
+        self.make_room(socket, signals).await?;
         if self.text > 0 {
             self.seal(APPLICATION, self.text)?;
             self.drain(socket).await?;
@@ -548,7 +584,7 @@ impl<R> ErrorType for TlsReader<'_, '_, R> {
 
 impl<R: Read> Read for TlsReader<'_, '_, R> {
     async fn read(&mut self, out: &mut [u8]) -> Result<usize, TlsError> {
-        self.inbound.read(&mut self.socket, self.rekey, out).await
+        self.inbound.read(&mut self.socket, self.signals, out).await
     }
 }
 
@@ -558,10 +594,10 @@ impl<W> ErrorType for TlsWriter<'_, '_, W> {
 
 impl<W: Write> Write for TlsWriter<'_, '_, W> {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, TlsError> {
-        self.outbound.write(&mut self.socket, self.rekey, bytes).await
+        self.outbound.write(&mut self.socket, self.signals, bytes).await
     }
 
     async fn flush(&mut self) -> Result<(), TlsError> {
-        self.outbound.flush(&mut self.socket, self.rekey).await
+        self.outbound.flush(&mut self.socket, self.signals).await
     }
 }

@@ -12,6 +12,8 @@ pub(crate) const HEADER: usize = 5;
 pub(crate) const TAG: usize = 16;
 /// What a sealed record adds to its text: header, kind, tag.
 pub(crate) const OVERHEAD: usize = HEADER + 1 + TAG;
+/// Longest text in a record (RFC 8446 s5.1).
+pub(crate) const TEXT_MAX: usize = 1 << 14;
 /// Records sealed with one key (RFC 8446 s5.5 allows 2^24.5).
 const SEALED_MAX: u64 = 1 << 24;
 
@@ -47,6 +49,12 @@ impl Keys {
     /// So many records were sealed that the next ones need another key.
     pub(crate) fn worn_out(&self) -> bool {
         self.sequence >= SEALED_MAX
+    }
+
+    /// As if all but one of the records that one key may seal had been sealed.
+    #[cfg(test)]
+    pub(crate) fn wear_out(&mut self) {
+        self.sequence = SEALED_MAX - 1;
     }
 
     fn cipher(&mut self) -> (Aes128Gcm, Nonce<aes_gcm::aes::cipher::consts::U12>) {
@@ -95,4 +103,45 @@ pub(crate) fn write_header(header: &mut [u8], kind: u8, length: usize) {
     writer.put(&[kind, 3, 3]);
     // No buffer is filled beyond what a record may hold.
     writer.put_u16(u16::try_from(length).unwrap_or(u16::MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 8446 s5.3: the number of the record, its highest byte first, over the end of the fixed part.
+    #[test]
+    fn no_two_records_have_the_same_nonce() {
+        for sequence in [0, 1, 255, 256, 0x0001_0000, 0x0102_0304_0506_0708, u64::MAX] {
+            let mut keys = Keys::new([7; 32]);
+            keys.sequence = sequence;
+            let mut record = [0; 3 + OVERHEAD];
+            record[HEADER..HEADER + 3].copy_from_slice(b"abc");
+            assert_eq!(keys.seal(APPLICATION, &mut record, 3), Ok(record.len()));
+            let mut nonce = keys.iv;
+            for (place, byte) in sequence.to_be_bytes().into_iter().enumerate() {
+                nonce[4 + place] ^= byte;
+            }
+            let (header, sealed) = record.split_at_mut(HEADER);
+            assert_eq!(header, [23, 3, 3, 0, 20]);
+            let (text, tag) = sealed.split_at_mut(4);
+            Aes128Gcm::new(&keys.key.into())
+                .decrypt_in_place_detached(&nonce.into(), header, text, Tag::from_slice(tag))
+                .unwrap();
+            assert_eq!(text, b"abc\x17");
+            assert_eq!(keys.sequence, sequence.wrapping_add(1));
+        }
+    }
+
+    #[test]
+    fn a_key_is_worn_out_before_it_is_unsafe() {
+        let mut keys = Keys::new([7; 32]);
+        keys.wear_out();
+        assert!(!keys.worn_out());
+        keys.seal(APPLICATION, &mut [0; OVERHEAD], 0).unwrap();
+        assert!(keys.worn_out());
+        assert!(!keys.next().worn_out());
+        // RFC 8446 s5.5: 2^24.5 records, of which the square is 2^49.
+        const { assert!(SEALED_MAX * SEALED_MAX <= 1 << 49) };
+    }
 }

@@ -14,7 +14,7 @@ pub struct Pin(pub [u8; 32]);
 impl Pin {
     /// Reads 64 hexadecimal digits.
     pub fn from_hex(text: &str) -> Option<Self> {
-        if text.len() != 64 || !text.is_ascii() {
+        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return None;
         }
         let mut pin = [0; 32];
@@ -72,15 +72,18 @@ impl Trust<'_> {
         match self {
             Self::Pins { current, next } => {
                 let pin = Pin::of(certificate.key);
-                if pin != *current && Some(pin) != *next {
+                let known = pin == *current || Some(pin) == *next;
+                #[cfg(test)]
+                let known = known || crate::tests::is_left_out(crate::tests::Check::Pin);
+                if !known {
                     return Err(TlsError::WrongPin);
                 }
             }
             Self::Authority { key, name } => {
-                let authority = point(key)?;
+                let authority = point(key).map_err(|_| TlsError::UnknownAuthority)?;
                 let signature = certificate.signature.ok_or(TlsError::UnknownAuthority)?;
                 verify(&authority, certificate.signed, signature).map_err(|()| TlsError::UnknownAuthority)?;
-                if !certificate.may_serve()? || !certificate.is_for(name)? {
+                if !certificate.may_serve(name)? {
                     return Err(TlsError::WrongName);
                 }
             }
@@ -96,6 +99,10 @@ fn point(key: &[u8]) -> Result<VerifyingKey, TlsError> {
 
 /// Whether a signature (DER) is one of `message` by `key`.
 pub(crate) fn verify(key: &VerifyingKey, message: &[u8], signature: &[u8]) -> Result<(), ()> {
+    #[cfg(test)]
+    if crate::tests::is_left_out(crate::tests::Check::Signature) {
+        return Ok(());
+    }
     let signature = Signature::from_der(signature).map_err(|_| ())?;
     key.verify(message, &signature).map_err(|_| ())
 }

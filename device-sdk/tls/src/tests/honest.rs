@@ -150,6 +150,45 @@ fn a_read_may_be_dropped_anywhere() {
     });
 }
 
+/// Half a record has gone out when a write or a flush is dropped; the rest follows, and nothing is said twice.
+#[test]
+fn a_write_may_be_dropped_anywhere() {
+    use embassy_futures::select::{Either, select};
+    let server = lonely();
+    for sip in [1, 3, 50] {
+        let wire = wire(config(&server, None)).sipping(sip);
+        let mut buffers = Buffers::new();
+        let mut link = open(&wire, &pinned(&server), &mut buffers).unwrap();
+        // New keys are due in the middle of it.
+        echo(&mut link, b"rekey").unwrap();
+        wire.hiccup();
+        block_on(async {
+            let text: Vec<u8> = (0..3_000_u32).map(|at| (at % 251) as u8).collect();
+            let mut dropped = 0;
+            for part in text.chunks(400) {
+                let mut rest = part;
+                while !rest.is_empty() {
+                    match select(link.write(rest), async {}).await {
+                        Either::First(length) => rest = &rest[length.unwrap()..],
+                        Either::Second(()) => dropped += 1,
+                    }
+                }
+                while let Either::Second(()) = select(link.flush(), async {}).await {
+                    dropped += 1;
+                }
+            }
+            assert!(dropped > 20, "nothing was dropped");
+            let mut back: Vec<u8> = Vec::new();
+            while back.len() < text.len() {
+                let mut out = [0; 500];
+                let length = link.read(&mut out).await.unwrap();
+                back.extend(&out[..length]);
+            }
+            assert_eq!(back, text);
+        });
+    }
+}
+
 #[test]
 fn the_halves_work_at_the_same_time() {
     let server = lonely();

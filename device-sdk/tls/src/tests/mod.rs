@@ -1,15 +1,18 @@
 //! Both sides in one thread: what the client sends is handed to the server when the client wants to read.
 
 mod honest;
+mod mutate;
 mod rogue;
 mod rogue_tests;
+mod strict;
+mod trust;
 
 use crate::{Config, Identity, Pin, TlsBuffers, TlsError, TlsLink, Trust};
 use core::convert::Infallible;
 use embassy_futures::block_on;
 use embedded_io_async::{ErrorType, Read, Write};
 use std::boxed::Box;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::string::ToString;
@@ -17,6 +20,28 @@ use std::vec::Vec;
 
 /// Room for records of 1 KiB and for a first flight in pieces.
 pub(super) type Buffers = TlsBuffers<2_200, 700>;
+
+/// A check of the client that a test can leave out, to see that others notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// That the key is a pinned one.
+    Pin,
+    /// That a signature is right.
+    Signature,
+    /// That both sides heard the same.
+    Finished,
+    /// That nothing was skipped.
+    Order,
+}
+
+std::thread_local! {
+    static LEFT_OUT: Cell<Option<Check>> = const { Cell::new(None) };
+}
+
+/// Whether the test of this thread leaves a check out.
+pub(crate) fn is_left_out(check: Check) -> bool {
+    LEFT_OUT.get() == Some(check)
+}
 
 /// A server: bytes in, bytes out.
 pub(super) trait Server {
@@ -26,10 +51,12 @@ pub(super) trait Server {
 struct Inner {
     server: Box<dyn Server>,
     up: Vec<u8>,
+    /// Everything the client has said.
+    said: Vec<u8>,
     down: VecDeque<u8>,
     /// Bytes a single read returns at most.
     sip: usize,
-    /// A read is interrupted so often before it returns something.
+    /// Reads and writes are interrupted before they do something.
     hiccup: bool,
     hiccups: u32,
 }
@@ -43,6 +70,7 @@ impl Wire {
         Self(Rc::new(RefCell::new(Inner {
             server: Box::new(server),
             up: Vec::new(),
+            said: Vec::new(),
             down: VecDeque::new(),
             sip: usize::MAX,
             hiccup: false,
@@ -55,9 +83,27 @@ impl Wire {
         self
     }
 
-    /// From now on each second poll of a read finds nothing.
+    async fn interrupted(&self) {
+        core::future::poll_fn(|cx| {
+            let inner = &mut *self.0.borrow_mut();
+            inner.hiccups += 1;
+            if inner.hiccup && inner.hiccups % 2 == 1 {
+                cx.waker().wake_by_ref();
+                return core::task::Poll::Pending;
+            }
+            core::task::Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// From now on each second poll of a read or write comes to nothing.
     pub(super) fn hiccup(&self) {
         self.0.borrow_mut().hiccup = true;
+    }
+
+    /// What the client has said until now.
+    pub(super) fn said(&self) -> Vec<u8> {
+        self.0.borrow().said.clone()
     }
 
     /// Lets the server hear what was said until now.
@@ -75,16 +121,7 @@ impl ErrorType for Wire {
 
 impl Read for Wire {
     async fn read(&mut self, out: &mut [u8]) -> Result<usize, Infallible> {
-        core::future::poll_fn(|cx| {
-            let inner = &mut *self.0.borrow_mut();
-            inner.hiccups += 1;
-            if inner.hiccup && inner.hiccups % 2 == 1 {
-                cx.waker().wake_by_ref();
-                return core::task::Poll::Pending;
-            }
-            core::task::Poll::Ready(())
-        })
-        .await;
+        self.interrupted().await;
         if self.0.borrow().down.is_empty() {
             self.pass();
         }
@@ -99,9 +136,11 @@ impl Read for Wire {
 
 impl Write for Wire {
     async fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        self.interrupted().await;
         let inner = &mut *self.0.borrow_mut();
         let length = bytes.len().min(inner.sip);
         inner.up.extend(&bytes[..length]);
+        inner.said.extend(&bytes[..length]);
         Ok(length)
     }
 
@@ -124,17 +163,20 @@ fn public(key: &rcgen::KeyPair) -> Vec<u8> {
     key.subject_public_key_info()
 }
 
-fn party(key: &rcgen::KeyPair, certificate: Vec<u8>) -> Party {
+fn secret(key: &rcgen::KeyPair) -> [u8; 32] {
     let pkcs8 = key.serialize_der();
     // PKCS#8 of a P-256 key holds the number behind `04 20`.
     let at = pkcs8.windows(2).position(|pair| pair == [0x04, 0x20]).unwrap() + 2;
-    let secret = pkcs8[at..at + 32].try_into().unwrap();
-    Party { certificate, public: public(key), secret, pkcs8 }
+    pkcs8[at..at + 32].try_into().unwrap()
+}
+
+fn party(key: &rcgen::KeyPair, certificate: Vec<u8>) -> Party {
+    Party { certificate, public: public(key), secret: secret(key), pkcs8: key.serialize_der() }
 }
 
 /// An authority and what it signs.
 pub(super) struct Authority {
-    key: Vec<u8>,
+    pub(super) key: Vec<u8>,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
 }
 
@@ -147,9 +189,27 @@ impl Authority {
     }
 
     pub(super) fn sign(&self, name: &str, usage: &[rcgen::ExtendedKeyUsagePurpose]) -> Party {
+        self.sign_with(name, |params| params.extended_key_usages = usage.to_vec())
+    }
+
+    /// Signs anything, as if it were a certificate.
+    pub(super) fn sign_bytes(&self, signed: &[u8]) -> Vec<u8> {
+        use p256::ecdsa::signature::Signer;
+        let key = p256::ecdsa::SigningKey::from_slice(&secret(self.issuer.key())).unwrap();
+        let signature: p256::ecdsa::DerSignature = key.sign(signed);
+        let signature = signature.as_bytes();
+        let algorithm = [0x30, 10, 6, 8, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 4, 3, 2];
+        let bits = [&[3, u8::try_from(signature.len() + 1).unwrap(), 0], signature].concat();
+        let inside = [signed, &algorithm, &bits].concat();
+        let length = u16::try_from(inside.len()).unwrap().to_be_bytes();
+        [&[0x30, 0x82], &length[..], &inside].concat()
+    }
+
+    /// Signs what `change` makes of a certificate for this name.
+    pub(super) fn sign_with(&self, name: &str, change: impl FnOnce(&mut rcgen::CertificateParams)) -> Party {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(std::vec![name.to_string()]).unwrap();
-        params.extended_key_usages = usage.to_vec();
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         party(&key, certificate.der().to_vec())
     }

@@ -10,6 +10,7 @@ use p256::ecdsa::{DerSignature, SigningKey};
 use p256::elliptic_curve::sec1::ToEncodedPoint;
 use p256::{PublicKey, SecretKey};
 use sha2::{Digest, Sha256};
+use std::sync::OnceLock;
 
 /// What a rogue does once it has the `ClientHello`.
 pub(super) type Script = Box<dyn FnOnce(&mut Play)>;
@@ -80,6 +81,11 @@ impl Play {
         self.transcript.update(message);
     }
 
+    /// Whether there are keys to seal with.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// A record in the open.
     pub(super) fn plain(&mut self, kind: u8, content: &[u8]) {
         let mut header = [0; HEADER];
@@ -140,10 +146,15 @@ impl Play {
 
     /// Makes a key, and the extensions of an honest hello.
     pub(super) fn agree() -> (SecretKey, [(u16, Vec<u8>); 2]) {
+        // Made once: it costs as much as a handshake of the board.
+        static SHARE: OnceLock<Vec<u8>> = OnceLock::new();
         let secret = SecretKey::from_slice(&[0x42; 32]).unwrap();
-        let mut share = std::vec![0, 0x17, 0, 65];
-        share.extend(secret.public_key().to_encoded_point(false).as_bytes());
-        (secret, [(43, std::vec![3, 4]), (51, share)])
+        let share = SHARE.get_or_init(|| {
+            let mut share = std::vec![0, 0x17, 0, 65];
+            share.extend(secret.public_key().to_encoded_point(false).as_bytes());
+            share
+        });
+        (secret, [(43, std::vec![3, 4]), (51, share.clone())])
     }
 
     /// Derives the keys after a hello was said.
@@ -158,8 +169,14 @@ impl Play {
 
     /// An honest hello.
     pub(super) fn hello(&mut self) {
-        let (secret, extensions) = Self::agree();
-        let message = Self::message(2, &Self::hello_body([9; 32], 0x1301, &extensions));
+        let (_, extensions) = Self::agree();
+        self.hello_with(&Self::hello_body([9; 32], 0x1301, &extensions));
+    }
+
+    /// A hello with this body, and the keys that follow from it.
+    pub(super) fn hello_with(&mut self, body: &[u8]) {
+        let (secret, _) = Self::agree();
+        let message = Self::message(2, body);
         self.said(&message);
         self.plain(HANDSHAKE, &message);
         self.derive(&secret);
@@ -204,7 +221,7 @@ impl Play {
     }
 
     pub(super) fn finished(&self) -> Vec<u8> {
-        let secret = self.traffic.as_ref().unwrap().server;
+        let secret = self.traffic.as_ref().map_or([0; 32], |traffic| traffic.server);
         Self::message(20, &keys::finished(&secret, &self.hash()).finalize().into_bytes())
     }
 
@@ -213,6 +230,11 @@ impl Play {
         self.hello();
         self.say(&Self::extensions());
         self.say(&Self::certificate(party));
+        self.prove(party);
+    }
+
+    /// What comes behind the certificate.
+    pub(super) fn prove(&mut self, party: &Party) {
         let proof = self.proof(party);
         self.say(&proof);
         let finished = self.finished();
@@ -223,6 +245,16 @@ impl Play {
     /// Goes over to the application's keys.
     pub(super) fn open(&mut self) {
         self.keys = Some(Keys::new(keys::application(&self.master, &self.hash()).server));
+    }
+
+    /// What the board seals with in the handshake.
+    pub(super) fn boards_handshake_keys(&self) -> Option<Keys> {
+        self.traffic.as_ref().map(|traffic| Keys::new(traffic.client))
+    }
+
+    /// What the board seals with when the handshake is over.
+    pub(super) fn boards_keys(&self) -> Keys {
+        Keys::new(keys::application(&self.master, &self.hash()).client)
     }
 
     /// Goes over to the keys after these.
