@@ -95,12 +95,9 @@ impl<'a> Device<'a> {
         });
         let mut receipt = Receipt { device: *self, seq: queued.await?, kept: false };
         let seq = receipt.seq;
-        self.until(|shared| shared.is_kept(seq).then_some(())).await;
+        let kept = self.until(|shared| shared.kept(seq)).await;
         receipt.kept = true;
-        if self.with(|shared| shared.outcome(seq)) == Some(Outcome::Lost(crate::error::Why::Flash)) {
-            return Err(SendError::Flash);
-        }
-        Ok(receipt)
+        kept.map(|()| receipt)
     }
 
     // ---- Sending -----------------------------------------------------------------------------------------------

@@ -295,9 +295,14 @@ impl Shared {
         self.outbox.find(buffer, &|head, _| head.a == seq && (head.state >= state::ACKED || head.b == boot))
     }
 
-    /// Whether a row waits no longer for flash.
-    pub fn is_kept(&mut self, seq: u32) -> bool {
-        self.row(seq).is_none_or(|(_, head)| head.state != state::NEW)
+    /// Whether a row is where it is to be kept; `None`: it still waits for flash.
+    pub fn kept(&mut self, seq: u32) -> Option<Result<(), SendError>> {
+        match self.row(seq) {
+            Some((_, head)) if head.state == state::NEW => None,
+            // Flash may still have to forget what it has of it; that is no reason to call it kept meanwhile.
+            Some((_, head)) if head.state == state::LOST && head.b == pack(Why::Flash) => Some(Err(SendError::Flash)),
+            _ => Some(Ok(())),
+        }
     }
 
     /// Keeps the outcome of a row until it is asked for.

@@ -60,6 +60,8 @@ pub(crate) struct Flashed {
     /// The key that is being written.
     busy: Option<u8>,
     tries: u8,
+    /// The last thing that was to be written could not be.
+    fails: bool,
     paired: bool,
     /// How far an update is.
     #[cfg(feature = "update")]
@@ -78,6 +80,7 @@ impl Flashed {
             clear: 0,
             busy: None,
             tries: 0,
+            fails: false,
             paired: false,
             #[cfg(feature = "update")]
             update: None,
@@ -100,7 +103,9 @@ impl Flashed {
         if !self.keeps {
             return Err(SendError::Flash);
         }
-        let free = (0..ROW_SLOTS).find(|slot| (self.used | self.clear) >> slot & 1 == 0).ok_or(SendError::Full)?;
+        let free = (0..ROW_SLOTS).find(|slot| (self.used | self.clear) >> slot & 1 == 0);
+        // Places that cannot be emptied are worth no waiting.
+        let free = free.ok_or(if self.fails { SendError::Flash } else { SendError::Full })?;
         self.used |= 1 << free;
         Ok(free)
     }
@@ -273,6 +278,7 @@ impl Shared {
         let retry = !ok && self.flash.tries < TRIES;
         if !retry {
             self.flash.tries = 0;
+            self.flash.fails = !ok;
         }
         match job {
             Job::Paired => self.flash.paired = retry,

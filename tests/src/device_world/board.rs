@@ -1,6 +1,7 @@
 //! The board: the SDK's session and shared state, its flash, and an application that sends, acts, reboots and sleeps.
 
 use super::net::Who;
+use super::speech::Speech;
 use super::{Event, Fault, Plan, World};
 use crate::world::Rng;
 use parlor_device::json::{FromJson, ToJson, Value, Writer};
@@ -8,9 +9,8 @@ use parlor_device::session::Session;
 use parlor_device::shared::{Answer, Arrays, Job, Shared, Taken};
 use parlor_device::wire::State;
 use parlor_device::{
-    Config, Content, Keep, LinkError, Listen, Login, Mqtt, Outcome, Place, Policy, Received, Reject, SendError, Status,
+    Config, Content, Keep, LinkError, Listen, Login, Outcome, Place, Policy, Received, Reject, SendError, Status,
 };
-use parlor_protocol::mqtt::Version;
 use std::collections::BTreeMap;
 
 /// Longest packet the board can receive, and send.
@@ -38,7 +38,7 @@ struct Queued {
 
 pub(super) struct Board {
     shared: Box<Shared>,
-    session: Session<Mqtt>,
+    session: Session<Speech>,
     pub(super) boot: u32,
     alive: bool,
     conn: Option<usize>,
@@ -101,7 +101,7 @@ impl Board {
     }
 }
 
-fn power_on(plan: &Plan, seed: u64) -> (Box<Shared>, Session<Mqtt>) {
+fn power_on(plan: &Plan, seed: u64) -> (Box<Shared>, Session<Speech>) {
     let mut shared = Box::new(Shared::new(Arrays::<900, 2048>::new()));
     let config = Config {
         login: Login::Account { name: "lamp", secret: b"x" },
@@ -114,8 +114,7 @@ fn power_on(plan: &Plan, seed: u64) -> (Box<Shared>, Session<Mqtt>) {
         ..Config::new("lamp-board")
     };
     shared.start_with(config, || 0);
-    let wire = if plan.version == Version::V5 { Mqtt::V5 } else { Mqtt::V311 };
-    (shared, Session::new(wire, RX, seed))
+    (shared, Session::new(Speech(plan.wire), RX, seed))
 }
 
 impl World {
@@ -360,7 +359,7 @@ impl World {
                 board.shared.unwatch(queued.seq);
                 queued.outcome = Some(outcome);
                 known.push((queued.name.clone(), outcome));
-            } else if board.shared.is_kept(queued.seq) {
+            } else if board.shared.kept(queued.seq) == Some(Ok(())) {
                 self.model.kept(&queued.name);
             }
         }
@@ -380,6 +379,7 @@ impl World {
                 self.board.queued.push(Queued { seq, name, outcome: None });
             }
             Err(SendError::Full) => self.model.count("full outboxes"),
+            Err(SendError::Flash) if self.plan.flash_fails > 0 => self.model.count("refused, for flash fails"),
             Err(error) => self.model.blame("what can be queued is", format!("{name}: {error:?}")),
         }
     }
