@@ -5,6 +5,8 @@ mod commands;
 mod inbox;
 mod outbox;
 mod persist;
+#[cfg(test)]
+mod tests;
 
 pub use commands::{Answer, Reject, Taken};
 pub use inbox::Received;

@@ -281,8 +281,9 @@ impl Shared {
             self.flash.fails = !ok;
         }
         match job {
-            Job::Paired => self.flash.paired = retry,
-            Job::Update => self.flash.update_dirty = retry,
+            // It may have changed meanwhile.
+            Job::Paired => self.flash.paired |= retry,
+            Job::Update => self.flash.update_dirty |= retry,
             Job::Command(at) if retry => self.ring.redo(at),
             Job::Command(at) => self.ring.saved(at, ok),
             Job::Clear(slot) => self.flash.clear |= u16::from(!ok) << slot,
