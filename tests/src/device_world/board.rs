@@ -471,6 +471,8 @@ impl World {
             self.model.blame("what was queued has an outcome", queued.name);
         }
         let reported = self.board.reported;
-        self.model.judge(reported, self.plan.reboots == 0 && self.plan.dies_at.is_none());
+        let never_rebooted = self.plan.reboots == 0 && self.plan.dies_at.is_none();
+        let is_planned = self.plan.fails_at.or(self.plan.dies_at).is_some();
+        self.model.judge(reported, never_rebooted, is_planned);
     }
 }

@@ -421,6 +421,7 @@ impl World {
         self.pass(self.now_ms + self.plan.chaos_ms, &mut |_| false);
         self.calm = true;
         self.say(|| "calm".into());
+        self.alice_asks_once_more();
         let until = self.now_ms + 240_000;
         self.pass(until, &mut |world| world.is_at_rest());
         if !self.is_at_rest() {

@@ -47,6 +47,8 @@ pub struct Model {
     heard: Vec<(u64, String)>,
     measured: Vec<String>,
     commands: BTreeMap<u64, Command>,
+    /// The command that was given when nothing failed any more.
+    pub(super) last: Option<u64>,
     pub(super) state: Value,
 }
 
@@ -199,8 +201,15 @@ impl Model {
 
     // ---- The verdict -------------------------------------------------------------------------------------------
 
-    pub(super) fn judge(&mut self, reported: Option<u64>, never_rebooted: bool) {
+    /// `is_planned`: a write to flash was planned to fail, or to be the last before the power goes, whenever that is.
+    pub(super) fn judge(&mut self, reported: Option<u64>, never_rebooted: bool, is_planned: bool) {
         let mut broken: Vec<(&'static str, String)> = vec![];
+        if let Some(last) = self.last.and_then(|n| self.commands.get(&n))
+            && !is_planned
+            && last.outcome.as_deref() != Some("done")
+        {
+            broken.push(("a board that is well does what it is told", format!("{last:?}")));
+        }
         for (name, sent) in &self.sent {
             let arrived: Vec<u64> = self.heard.iter().filter(|(_, text)| text == name).map(|(seq, _)| *seq).collect();
             let measured = self.measured.iter().filter(|value| *value == name).count();

@@ -101,19 +101,32 @@ impl World {
             4..9 => {
                 let once = self.rng.chance(60);
                 let persist = self.rng.chance(50);
-                let deadline_ms = if persist { self.rng.between(2_000, 30_000) } else { self.rng.between(300, 5_000) };
+                let deadline_ms = if persist { self.rng.between(2_000, 30_000) } else { self.rng.between(40, 4_000) };
                 self.model.commanded(n, once, deadline_ms, self.now_ms);
                 let payload = json!({
                     "args": { "n": n }, "id": format!("k{n}"), "deadline_ms": deadline_ms, "persist": persist, "once": once,
                 });
                 let name = if self.rng.chance(95) { "act" } else { "sing" };
                 self.alice_says(format!("im/v1/to/lamp/cmd/{name}"), payload.to_string());
-                if self.rng.chance(8) {
+                if self.rng.chance(15) {
                     self.alice_says(format!("im/v1/to/lamp/cmdcancel/k{n}"), String::new());
                 }
             }
             _ => self.alice_says("im/v1/to/lamp/desired".into(), json!({ "level": n }).to_string()),
         }
+    }
+
+    /// Now that nothing fails any more, a command that the board has all the time for.
+    pub(super) fn alice_asks_once_more(&mut self) {
+        const DEADLINE_MS: u64 = 200_000;
+        self.alice.said += 1;
+        let n = self.alice.said;
+        self.model.commanded(n, true, DEADLINE_MS, self.now_ms);
+        self.model.last = Some(n);
+        let payload = json!({
+            "args": { "n": n }, "id": format!("k{n}"), "deadline_ms": DEADLINE_MS, "persist": true, "once": true,
+        });
+        self.alice_says("im/v1/to/lamp/cmd/act".into(), payload.to_string());
     }
 
     pub(super) fn alice_hears(&mut self, conn: usize, bytes: &[u8]) {
