@@ -83,6 +83,14 @@ for board in ${linked[@]+"${linked[@]}"}; do
     tail -30 "$log"
     report FAIL "$name links"
   fi
+  if [ "$name" = nrf52840-w5500 ]; then
+    # What a probe would show is in the program's table of lines.
+    if grep -aq '"package":"parlor-device","tag":"defmt_info","data":"online"' "$(firmware_program "$name" "$target")"; then
+      report PASS "$name has the SDK's log"
+    else
+      report FAIL "$name has the SDK's log"
+    fi
+  fi
 done
 
 if [ "$boards" != none ]; then

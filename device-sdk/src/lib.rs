@@ -40,6 +40,9 @@
 #[cfg(test)]
 extern crate std;
 
+#[macro_use]
+mod fmt;
+
 pub mod backoff;
 mod bytes;
 mod client;

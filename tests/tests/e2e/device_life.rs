@@ -9,6 +9,7 @@ use parlor_device::{
     Status, Subscription, Why,
 };
 use parlor_tests::device::{BoardFlash, HostClock, Road, run};
+use parlor_tests::device_log::lines_of;
 use parlor_tests::im::{House, Names, PASSWORD, fits, json};
 use parlor_tests::operator::Operator;
 use parlor_tests::raw::{Client, Version};
@@ -426,7 +427,10 @@ fn a_device_takes_an_update_over_a_reset() {
         };
         live(Slot { dies_at: Some(50_000), ..slot.clone() });
         assert_eq!(*slot.finished.borrow(), 0);
-        live(slot.clone());
+        let lines = lines_of(|| live(slot.clone()));
+        let resumed = lines.iter().position(|line| line == "INFO update to \"2\": 49152 of 100003 bytes");
+        let installed = lines.iter().position(|line| line == "INFO update to \"2\" is installed");
+        assert!(resumed.is_some() && resumed < installed, "{lines:#?}");
         assert_eq!(*slot.finished.borrow(), 100_003);
         assert!(*slot.image.borrow() == expect, "the image is the one that was offered");
         run(config, Mqtt::V5, &Road::to(addr), flash.clone(), |device| async move {
