@@ -9,7 +9,8 @@ use parlor_device::session::Session;
 use parlor_device::shared::{Answer, Arrays, Job, Shared, Taken};
 use parlor_device::wire::State;
 use parlor_device::{
-    Config, Content, Keep, LinkError, Listen, Login, Outcome, Place, Policy, Received, Reject, SendError, Status,
+    Config, Content, Keep, LinkError, Listen, Login, Outcome, Place, Policy, Received, Reject, SendError, SentId,
+    Status,
 };
 use std::collections::BTreeMap;
 
@@ -27,10 +28,10 @@ const IN_FLASH: &[Policy] = &[
     Policy { topic: "t/ring", keep: Keep::DropOldest, place: Place::Flash },
 ];
 
-/// Something that was queued in this start of the board.
+/// Something that was queued, and for which the application has a receipt.
 #[derive(Debug)]
 struct Queued {
-    seq: u32,
+    id: SentId,
     /// `m12`, or a topic and what was published there.
     name: String,
     outcome: Option<Outcome>,
@@ -51,6 +52,8 @@ pub(super) struct Board {
     job: Option<(Job, Vec<u8>)>,
     pub(super) writes: u64,
     queued: Vec<Queued>,
+    /// What it had receipts for when the power went; the application has that from a place of its own.
+    remembered: Vec<Queued>,
     running: Vec<(Taken, u64, u64)>,
     /// Answers for which there was no room yet.
     sent: u64,
@@ -85,6 +88,7 @@ impl Board {
             job: None,
             writes: 0,
             queued: vec![],
+            remembered: vec![],
             running: vec![],
             sent: 0,
             level: 0,
@@ -140,6 +144,7 @@ impl World {
         }
         board.shared.started();
         self.say(|| "the board starts".into());
+        self.ask_again();
         let (wait, boot) = (self.rng.below(50), self.board.boot);
         self.board.waits = true;
         self.after(wait, Event::Board(boot));
@@ -161,11 +166,30 @@ impl World {
         board.alive = false;
         board.rx.clear();
         board.running.clear();
-        for queued in board.queued.drain(..) {
+        for queued in &board.queued {
             self.model.forgotten(&queued.name, queued.outcome);
         }
+        board.remembered.append(&mut board.queued);
         let wait = self.rng.between(5, 800);
         self.after(wait, Event::Boot);
+    }
+
+    /// The application asks for receipts of what it had queued when the power went. Some of it was never in flash.
+    fn ask_again(&mut self) {
+        let board = &mut self.board;
+        for queued in std::mem::take(&mut board.remembered) {
+            if board.shared.claim(queued.id) {
+                self.model.count("receipts over a reboot");
+                board.queued.push(queued);
+            } else if self.model.is_kept(&queued.name) {
+                self.model.count("receipts that a reboot lost");
+            }
+        }
+        if let Some(id) = board.shared.claim_earlier() {
+            // Its outcome was told and could not be taken out of flash, or the power went before it was.
+            self.model.count("what nobody had asked for");
+            board.shared.unwatch(id);
+        }
     }
 
     // ---- The connection ----------------------------------------------------------------------------------------
@@ -355,11 +379,11 @@ impl World {
         let board = &mut self.board;
         let mut known = vec![];
         for queued in &mut board.queued {
-            if let Some(outcome) = board.shared.outcome(queued.seq) {
-                board.shared.unwatch(queued.seq);
+            if let Some(outcome) = board.shared.outcome(queued.id) {
+                board.shared.unwatch(queued.id);
                 queued.outcome = Some(outcome);
                 known.push((queued.name.clone(), outcome));
-            } else if board.shared.kept(queued.seq) == Some(Ok(())) {
+            } else if board.shared.kept(queued.id) == Some(Ok(())) {
                 self.model.kept(&queued.name);
             }
         }
@@ -370,13 +394,13 @@ impl World {
         }
     }
 
-    fn queue(&mut self, name: String, seq: Result<u32, SendError>) {
-        match seq {
-            Ok(seq) => {
+    fn queue(&mut self, name: String, id: Result<SentId, SendError>) {
+        match id {
+            Ok(id) => {
                 self.say(|| format!("queues {name}"));
-                self.board.shared.watch(seq);
+                self.board.shared.watch(id);
                 self.model.queued(&name, self.plan.in_flash && !name.starts_with("t/all"));
-                self.board.queued.push(Queued { seq, name, outcome: None });
+                self.board.queued.push(Queued { id, name, outcome: None });
             }
             Err(SendError::Full) => self.model.count("full outboxes"),
             Err(SendError::Flash) if self.plan.flash_fails > 0 => self.model.count("refused, for flash fails"),

@@ -97,6 +97,11 @@ impl Model {
         }
     }
 
+    /// Whether flash was seen to have it.
+    pub(super) fn is_kept(&self, name: &str) -> bool {
+        self.sent.get(name).is_some_and(|sent| sent.kept)
+    }
+
     /// The board has rebooted.
     pub(super) fn forgotten(&mut self, name: &str, outcome: Option<Outcome>) {
         if let Some(sent) = self.sent.get_mut(name) {
@@ -222,7 +227,9 @@ impl Model {
                 Some(Outcome::Acked { seq }) if count == 0 || (is_message && arrived != [seq]) => {
                     broken.push(("what was acked is there", format!("{name}: acked as {seq}, arrived {arrived:?}")));
                 }
-                // What could not be written to flash may be there all the same, and be sent after a reboot.
+                // What could not be written to flash may be there all the same, and be sent after a reboot. Of what makes room
+                // after a reboot nobody knows whether it was sent before.
+                Some(Outcome::Lost(Why::Replaced | Why::Dropped)) if sent.forgotten => {}
                 Some(Outcome::Lost(why)) if count > 0 && why != Why::Flash => {
                     broken.push(("what was lost is not there", format!("{name}: {why:?}")));
                 }
