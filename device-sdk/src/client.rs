@@ -169,7 +169,8 @@ impl<'a> Device<'a> {
     /// A receipt for what was kept in flash and queued before a reboot, by the id of the receipt that there was then.
     ///
     /// None: nothing is known of it any more. Flash knows outcomes that nobody had asked for when the power went until their
-    /// place is used again, which is after about 16 rows more; or somebody has a receipt for it already.
+    /// place is used again, which is after about 16 rows more. With `Keep::Latest` a newer value is written over it at once. Or
+    /// somebody has a receipt for it already.
     pub async fn receipt(&self, id: SentId) -> Option<Receipt<'a>> {
         let known = self.until(|shared| shared.is_started().then(|| shared.claim(id))).await;
         known.then_some(Receipt { device: *self, id, kept: true })

@@ -151,7 +151,10 @@ impl World {
     }
 
     /// The power goes: what is in RAM is gone. A write to flash that was going on has happened, or not.
-    fn reboot(&mut self) {
+    pub(super) fn reboot(&mut self) {
+        if !self.board.alive {
+            return;
+        }
         self.model.count("reboots");
         self.say(|| "the board loses power".into());
         if let Some((job, bytes)) = self.board.job.take()
@@ -174,15 +177,16 @@ impl World {
         self.after(wait, Event::Boot);
     }
 
-    /// The application asks for receipts of what it had queued when the power went. Some of it was never in flash.
+    /// The application asks for receipts of what it had queued when the power went. Some of it was never in flash, and a newer
+    /// value may have taken the place of an older one.
     fn ask_again(&mut self) {
         let board = &mut self.board;
         for queued in std::mem::take(&mut board.remembered) {
             if board.shared.claim(queued.id) {
                 self.model.count("receipts over a reboot");
                 board.queued.push(queued);
-            } else if self.model.is_kept(&queued.name) {
-                self.model.count("receipts that a reboot lost");
+            } else if self.model.is_kept(&queued.name) && !queued.name.starts_with("t/latest ") {
+                self.model.blame("a receipt outlives a reboot", queued.name);
             }
         }
         if let Some(id) = board.shared.claim_earlier() {
@@ -301,7 +305,7 @@ impl World {
     }
 
     pub(super) fn flash_ends(&mut self) {
-        let Some((job, bytes)) = self.board.job.take() else { return };
+        let Some((job, mut bytes)) = self.board.job.take() else { return };
         let fails =
             self.plan.fails_at == Some(self.board.writes) || (!self.calm && self.rng.chance(self.plan.flash_fails));
         let forgets = match self.plan.fault {
@@ -309,6 +313,9 @@ impl World {
             Some(Fault::ForgetsRows) => matches!(job, Job::Row(_)),
             _ => false,
         };
+        if self.plan.fault == Some(Fault::ForgetsOutcomes) && matches!(job, Job::Clear(_)) {
+            bytes.clear();
+        }
         if fails {
             self.model.count("failed writes");
             self.say(|| format!("{job:?} fails"));
@@ -352,7 +359,9 @@ impl World {
         }
         let chance = self.rng.below(1_000);
         if chance < self.plan.reboots {
-            self.reboot();
+            // At any moment until the application looks again, or a little later.
+            let (wait, boot) = (self.rng.below(150), self.board.boot);
+            self.after(wait, Event::Off(boot));
         } else if chance < self.plan.reboots + self.plan.cuts
             && let Some(conn) = self.board.conn
         {

@@ -33,6 +33,8 @@ pub enum Fault {
     ForgetsRows,
     /// It has always the same number of the start.
     ForgetsStarts,
+    /// It says that it has what became of a row, and has nothing.
+    ForgetsOutcomes,
 }
 
 /// What the board speaks.
@@ -133,6 +135,8 @@ enum Event {
     App,
     /// A write to flash ends.
     Flash(u32),
+    /// The power of the board goes, in this start.
+    Off(u32),
     /// Power is back at the board.
     Boot,
     Alice,
@@ -284,6 +288,8 @@ impl World {
             Event::App => self.app(),
             Event::Flash(boot) if boot == self.board.boot => self.flash_ends(),
             Event::Flash(_) => {}
+            Event::Off(boot) if boot == self.board.boot => self.reboot(),
+            Event::Off(_) => {}
             Event::Boot => self.boot_board(),
             Event::Alice => self.alice_acts(),
             Event::Disk => self.disk_step(),

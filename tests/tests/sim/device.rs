@@ -122,6 +122,11 @@ fn flash_that_forgets_rows_is_caught() {
 }
 
 #[test]
+fn flash_that_forgets_outcomes_is_caught() {
+    caught(Fault::ForgetsOutcomes, &["a receipt outlives a reboot"], 20);
+}
+
+#[test]
 fn flash_that_forgets_starts_is_caught() {
     caught(Fault::ForgetsStarts, &["nothing is lost without a reason that is there", "what was acked is there"], 20);
 }
