@@ -288,7 +288,7 @@ impl World {
             Event::App => self.app(),
             Event::Flash(boot) if boot == self.board.boot => self.flash_ends(),
             Event::Flash(_) => {}
-            Event::Off(boot) if boot == self.board.boot => self.reboot(),
+            Event::Off(boot) if boot == self.board.boot && !self.calm => self.reboot(),
             Event::Off(_) => {}
             Event::Boot => self.boot_board(),
             Event::Alice => self.alice_acts(),
