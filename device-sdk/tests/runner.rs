@@ -254,6 +254,17 @@ fn what_flash_does_not_take_is_refused() {
     });
 }
 
+/// Nobody waits for flash that takes nothing, least of all with an open radio.
+#[test]
+fn a_board_sleeps_though_its_flash_is_worn_out() {
+    run_with(&Pipes::default(), WornOut, |device| async move {
+        assert_eq!(device.publish("kept/a", b"1").await.map(drop), Err(SendError::Flash));
+        let began = VirtualClock::now_ms();
+        assert!(!device.sleep(60).await, "there is no broker to tell");
+        assert!(VirtualClock::now_ms() - began < 15_000, "{}", VirtualClock::now_ms() - began);
+    });
+}
+
 /// Whatever the number of attempts, pauses grow to the longest and no further.
 #[test]
 fn it_tries_again_with_pauses() {

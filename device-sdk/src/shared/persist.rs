@@ -340,16 +340,18 @@ impl Shared {
         !self.flash.paired && self.flash.busy != Some(key::PAIRED)
     }
 
-    /// Whether nothing waits for flash.
+    /// Whether nothing waits for flash, or only for flash that takes nothing any more.
     pub(crate) fn flash_is_idle(&mut self) -> bool {
+        if !self.flash.keeps || (self.flash.fails && self.flash.busy.is_none()) {
+            return true;
+        }
         let (buffer, _) = self.memory.rooms();
-        !self.flash.keeps
-            || (self.flash.busy.is_none()
-                && self.flash.clear == 0
-                && !self.flash.paired
-                && !self.flash.update_dirty
-                && self.ring.dirty().is_none()
-                && self.outbox.find(buffer, &|head, _| head.state == state::NEW).is_none())
+        self.flash.busy.is_none()
+            && self.flash.clear == 0
+            && !self.flash.paired
+            && !self.flash.update_dirty
+            && self.ring.dirty().is_none()
+            && self.outbox.find(buffer, &|head, _| head.state == state::NEW).is_none()
     }
 
     /// Keeps how far an update is.
