@@ -9,8 +9,8 @@ use parlor_device::session::Session;
 use parlor_device::shared::{Answer, Arrays, Job, Shared, Taken};
 use parlor_device::wire::State;
 use parlor_device::{
-    Config, Content, Keep, LinkError, Listen, Login, Outcome, Place, Policy, Received, Reject, SendError, SentId,
-    Status,
+    Config, Content, Keep, LinkError, Listen, Login, Outcome, Place, Policy, QoS, Received, Reject, SendError, SentId,
+    Status, Subscription,
 };
 use std::collections::BTreeMap;
 
@@ -27,6 +27,9 @@ const IN_FLASH: &[Policy] = &[
     Policy { topic: "t/latest", keep: Keep::Latest, place: Place::Flash },
     Policy { topic: "t/ring", keep: Keep::DropOldest, place: Place::Flash },
 ];
+
+/// Ordinary topics that the board listens to.
+const TOPICS: &[Subscription] = &[Subscription { filter: "in/+", qos: QoS::AtLeastOnce }];
 
 /// Something that was queued, and for which the application has a receipt.
 #[derive(Debug)]
@@ -114,6 +117,7 @@ fn power_on(plan: &Plan, seed: u64) -> (Box<Shared>, Session<Speech>) {
         session_expiry_s: 100_000,
         pause_min_ms: 50,
         pause_max_ms: 1_000,
+        subscribe: TOPICS,
         policies: if plan.in_flash { IN_FLASH } else { IN_RAM },
         ..Config::new("lamp-board")
     };
@@ -447,6 +451,13 @@ impl World {
             let message = Received::read(&room, len);
             self.model.taken(self.board.boot, message.seq, message.text);
         }
+        while let Some(len) = self.board.shared.copy_topic(&mut room) {
+            if self.plan.fault == Some(Fault::LosesMessages) && self.rng.chance(20) {
+                continue;
+            }
+            let (topic, payload) = Received::read_topic(&room, len);
+            self.model.topic_taken(topic, payload);
+        }
         while let Some(level) =
             self.board.shared.take_desired(|desired| desired.get("level").and_then(u64::from_json).unwrap_or(0))
         {
@@ -495,6 +506,7 @@ impl World {
             && board.queued.is_empty()
             && self.alice.is_content()
             && self.model.commands_are_over(self.now_ms)
+            && self.model.topics_are_taken()
     }
 
     pub(super) fn judge(&mut self) {

@@ -24,7 +24,7 @@ use person::Person;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-/// A promise that the board's flash breaks.
+/// A promise that the board breaks, mostly its flash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It says that it has a command, and has not.
@@ -35,6 +35,8 @@ pub enum Fault {
     ForgetsStarts,
     /// It says that it has what became of a row, and has nothing.
     ForgetsOutcomes,
+    /// It acknowledges what comes from ordinary topics, and some of that never gets to its application.
+    LosesMessages,
 }
 
 /// What the board speaks.
@@ -71,7 +73,7 @@ pub struct Plan {
     pub wire: Wire,
     /// Messages of the board are kept in flash.
     pub in_flash: bool,
-    /// Which promise the flash breaks.
+    /// Which promise the board breaks.
     pub fault: Option<Fault>,
 }
 

@@ -1,6 +1,7 @@
 //! Alice: writes to the lamp, commands it, and takes down all she hears. Her connection is good; what the broker has not
 //! acknowledged when it dies, she says again.
 
+use super::model::Published;
 use super::net::{Who, show};
 use super::{Event, World};
 use parlor_protocol::mqtt::{
@@ -92,7 +93,7 @@ impl World {
         self.after(wait, Event::Alice);
         self.alice.said += 1;
         let n = self.alice.said;
-        match self.rng.below(10) {
+        match self.rng.below(11) {
             0..4 => {
                 self.model.written.insert(n, None);
                 let text = format!("p{n} \"quoted\" \u{e9}\n");
@@ -111,6 +112,10 @@ impl World {
                 if self.rng.chance(15) {
                     self.alice_says(format!("im/v1/to/lamp/cmdcancel/k{n}"), String::new());
                 }
+            }
+            9 => {
+                self.model.published.insert(n, Published::Open);
+                self.alice_says("in/lamp".into(), n.to_string());
             }
             _ => self.alice_says("im/v1/to/lamp/desired".into(), json!({ "level": n }).to_string()),
         }
@@ -184,6 +189,11 @@ impl World {
             if !topic.contains("/cmdcancel/") {
                 self.model.blame("alice is not refused", format!("{topic} {payload}: {ack:?}"));
             }
+        } else if topic == "in/lamp" {
+            let n = value.as_u64().expect("a number");
+            // Nobody listened: the board has not subscribed yet.
+            let is_heard = ack.reason != ReasonCode::NO_MATCHING_SUBSCRIBERS;
+            self.model.topic_accepted(n, is_heard);
         } else if let Some(n) = number("id", "p") {
             let seq = ack.properties.iter().find_map(|p| match p {
                 Property::UserProperty("im-seq", seq) => seq.parse().ok(),

@@ -92,8 +92,7 @@ fn flash_may_fail_and_power_may_go_at_every_write_on_the_native_link() {
     every_write_fails_once(Plan::native);
 }
 
-/// Runs boards whose flash breaks a promise, until a promise of the SDK that depends on it is seen to be broken, on each
-/// wire.
+/// Runs boards that break a promise, until a promise of the SDK that depends on it is seen to be broken, on each wire.
 fn caught(fault: Fault, promises: &[&str], within: u64) {
     for draw in BOTH {
         let mut others = vec![];
@@ -124,6 +123,11 @@ fn flash_that_forgets_rows_is_caught() {
 #[test]
 fn flash_that_forgets_outcomes_is_caught() {
     caught(Fault::ForgetsOutcomes, &["a receipt outlives a reboot"], 20);
+}
+
+#[test]
+fn a_board_that_loses_messages_is_caught() {
+    caught(Fault::LosesMessages, &["what was published is taken"], 20);
 }
 
 #[test]
