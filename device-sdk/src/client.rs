@@ -5,7 +5,7 @@ use crate::error::{Outcome, SendError};
 use crate::event::Event;
 use crate::json::ToJson;
 use crate::resources::{Locked, with};
-use crate::shared::{Answer, Part, Received, Shared, Sleep, Status};
+use crate::shared::{Answer, Part, Received, SentId, Shared, Sleep, Status};
 use crate::state::State;
 use core::future::poll_fn;
 use core::task::Poll;
@@ -78,29 +78,26 @@ impl<'a> Device<'a> {
     /// Queues something, waiting for room if it is to be kept, and until flash has it if it is to be there.
     async fn queue(
         &self,
-        mut push: impl FnMut(&mut Shared) -> Result<u32, SendError>,
+        mut push: impl FnMut(&mut Shared) -> Result<SentId, SendError>,
     ) -> Result<Receipt<'a>, SendError> {
         let queued = self.until(|shared| {
             if !shared.is_started() {
                 return None;
             }
             match push(shared) {
-                Ok(seq) => {
-                    shared.watch(seq);
-                    Some(Ok(seq))
+                Ok(id) => {
+                    shared.watch(id);
+                    Some(Ok(id))
                 }
                 Err(SendError::Full) => None,
                 Err(error) => Some(Err(error)),
             }
         });
-        let mut receipt = Receipt { device: *self, seq: queued.await?, kept: false };
-        let seq = receipt.seq;
-        self.until(|shared| shared.is_kept(seq).then_some(())).await;
+        let mut receipt = Receipt { device: *self, id: queued.await?, kept: false };
+        let id = receipt.id;
+        let kept = self.until(|shared| shared.kept(id)).await;
         receipt.kept = true;
-        if self.with(|shared| shared.outcome(seq)) == Some(Outcome::Lost(crate::error::Why::Flash)) {
-            return Err(SendError::Flash);
-        }
-        Ok(receipt)
+        kept.map(|()| receipt)
     }
 
     // ---- Sending -----------------------------------------------------------------------------------------------
@@ -167,6 +164,23 @@ impl<'a> Device<'a> {
             }
         })
         .await;
+    }
+
+    /// A receipt for what was kept in flash and queued before a reboot, by the id of the receipt that there was then.
+    ///
+    /// None: nothing is known of it any more. Flash knows outcomes that nobody had asked for when the power went until their
+    /// place is used again, which is after about 16 rows more. With `Keep::Latest` a newer value is written over it at once. Or
+    /// somebody has a receipt for it already.
+    pub async fn receipt(&self, id: SentId) -> Option<Receipt<'a>> {
+        let known = self.until(|shared| shared.is_started().then(|| shared.claim(id))).await;
+        known.then_some(Receipt { device: *self, id, kept: true })
+    }
+
+    /// A receipt for the oldest message or publication that was in flash without an outcome when the device started, and
+    /// for which nobody has a receipt yet. None: there is no more. Outcomes that nobody asks for make room when it is needed.
+    pub async fn earlier(&self) -> Option<Receipt<'a>> {
+        let id = self.until(|shared| shared.is_started().then(|| shared.claim_earlier())).await?;
+        Some(Receipt { device: *self, id, kept: true })
     }
 
     // ---- Receiving ---------------------------------------------------------------------------------------------
@@ -287,37 +301,42 @@ impl<'a> Device<'a> {
 #[derive(Debug)]
 pub struct Receipt<'a> {
     device: Device<'a>,
-    seq: u32,
+    id: SentId,
     kept: bool,
 }
 
 impl Receipt<'_> {
+    /// Its name, for [`Device::receipt`] after a reboot; of a message also what the conversation calls it.
+    pub fn id(&self) -> SentId {
+        self.id
+    }
+
     /// Waits until it is known what became of it.
     pub async fn acked(&self) -> Outcome {
-        let seq = self.seq;
-        self.device.until(|shared| shared.outcome(seq)).await
+        let id = self.id;
+        self.device.until(|shared| shared.outcome(id)).await
     }
 
     #[cfg(feature = "update")]
     pub(crate) fn outcome_of(&self, shared: &mut Shared) -> Option<Outcome> {
-        shared.outcome(self.seq)
+        shared.outcome(self.id)
     }
 
     /// What became of it; `None`: it is still queued.
     pub fn outcome(&self) -> Option<Outcome> {
-        self.device.with(|shared| shared.outcome(self.seq))
+        self.device.with(|shared| shared.outcome(self.id))
     }
 }
 
 impl Drop for Receipt<'_> {
     fn drop(&mut self) {
-        let (seq, kept) = (self.seq, self.kept);
+        let (id, kept) = (self.id, self.kept);
         self.device.with(|shared| {
             if !kept {
                 // The call that queues it was given up before flash had it.
-                shared.withdraw(seq);
+                shared.withdraw(id);
             }
-            shared.unwatch(seq);
+            shared.unwatch(id);
         });
     }
 }

@@ -165,9 +165,10 @@ pub enum Outcome {
 pub enum Why {
     /// The broker refused it.
     Refused(Refusal),
-    /// A newer value for the same topic took its place.
+    /// A newer value for the same topic took its place. What was queued before a reboot may have got there all the same.
     Replaced,
-    /// The outbox was full, and the policy is to drop the oldest.
+    /// The outbox was full, and the policy is to drop the oldest. What was queued before a reboot may have got there all the
+    /// same.
     Dropped,
     /// It is longer than the broker takes, or than the transmit buffer.
     TooLarge,

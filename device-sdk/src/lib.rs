@@ -40,6 +40,9 @@
 #[cfg(test)]
 extern crate std;
 
+#[macro_use]
+mod fmt;
+
 pub mod backoff;
 mod bytes;
 mod client;
@@ -69,7 +72,7 @@ pub use event::Event;
 pub use parlor_protocol::mqtt::QoS;
 pub use resources::{Parts, Resources, new};
 pub use runner::Runner;
-pub use shared::{Received, Reject, Status};
+pub use shared::{Received, Reject, SentId, Status};
 pub use state::State;
 #[cfg(feature = "mqtt")]
 pub use wire::mqtt::Mqtt;

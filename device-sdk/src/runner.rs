@@ -2,9 +2,10 @@
 
 use crate::error::LinkError;
 use crate::flash::Flash;
+use crate::fmt::LOGS;
 use crate::resources::{Locked, with};
 use crate::session::Session;
-use crate::shared::{Shared, Sleep, Status};
+use crate::shared::{Job, Shared, Sleep, Status};
 use crate::transport::{Clock, Connector, Link};
 use crate::wire::Wire;
 use core::cell::RefCell;
@@ -66,12 +67,14 @@ async fn load<F: Flash>(shared: &dyn Locked, flash: &mut F, seed: u64) {
         }
     }
     let boot = with(shared, |shared| shared.start(seed, F::KEEPS));
+    info!("start {}", u32::from_be_bytes(boot));
     if F::KEEPS {
         let fill = |out: &mut [u8]| {
             out.get_mut(..4)?.copy_from_slice(&boot);
             Some(4)
         };
         if flash.store(0, &fill).await.is_err() {
+            warn!("flash does not take the number of the start: nothing is kept");
             // Better without flash than with numbers that come twice.
             with(shared, |shared| shared.start(seed, false));
         }
@@ -92,7 +95,11 @@ async fn keep<F: Flash, K: Clock>(shared: &dyn Locked, flash: &mut F) -> ! {
         };
         let written = flash.store(job.key(), &|out| with(shared, |shared| shared.flash_fill(job, out))).await;
         with(shared, |shared| shared.flash_done(job, written.is_ok()));
+        if written.is_ok() && job == Job::Paired {
+            info!("the account is in flash");
+        }
         if written.is_err() {
+            warn!("flash does not take what belongs under key {}", job.key());
             K::sleep_until(K::now_ms() + FLASH_PAUSE_MS).await;
         }
     }
@@ -132,8 +139,10 @@ async fn connect<W: Wire, C: Connector, K: Clock>(
 ) -> ! {
     loop {
         ready_to_connect(shared).await;
+        debug!("connecting");
         let connecting = async {
             let mut link = connector.connect().await?;
+            debug!("connected, logging in");
             with(shared, |shared| session.borrow_mut().handle_connected(shared, K::now_ms()));
             Ok(talk::<W, K, _>(shared, session, &mut link, rx, tx).await)
         };
@@ -149,6 +158,11 @@ async fn connect<W: Wire, C: Connector, K: Clock>(
             Either::First(Ok(why) | Err(why)) | Either::Second(why) => why,
         };
         let pause = with(shared, |shared| session.borrow_mut().handle_disconnected(shared, K::now_ms(), why));
+        if LOGS && with(shared, |shared| shared.status()) == Status::Asleep {
+            info!("asleep");
+        } else {
+            warn!("offline: {}; the next attempt is in {} ms", why.text(), pause);
+        }
         idle::<W, K>(shared, session, K::now_ms() + u64::from(pause)).await;
     }
 }
@@ -231,11 +245,16 @@ async fn read<W: Wire, K: Clock, R: Read>(
         }
         loop {
             let bytes = rx.get(..filled).unwrap_or(&[]);
+            let was = LOGS.then(|| with(shared, |shared| shared.status()));
             let (used, stalled, seen) = with(shared, |shared| {
                 let mut session = session.borrow_mut();
                 let used = session.handle_bytes(shared, K::now_ms(), bytes);
                 (used, session.is_stalled(), shared.turn())
             });
+            if was.is_some_and(|was| was != Status::Online) && with(shared, |shared| shared.status()) == Status::Online
+            {
+                info!("online");
+            }
             match used {
                 Ok(used) => {
                     rx.copy_within(used..filled, 0);

@@ -304,8 +304,14 @@ impl Update<'_> {
         buffer: &mut [u8],
     ) -> Result<(), UpdateError> {
         let installed = self.run(firmware, verify, buffer).await;
+        if let Err(error) = installed {
+            warn!("update to {:?} failed: {}", self.offer.version.as_str(), error.text());
+        }
         match installed {
-            Ok(()) => self.keep(Stage::Installed).await,
+            Ok(()) => {
+                info!("update to {:?} is installed", self.offer.version.as_str());
+                self.keep(Stage::Installed).await;
+            }
             Err(error @ (UpdateError::TooLarge | UpdateError::Signature)) => {
                 self.end(State::Rejected, error.text()).await;
             }
@@ -334,6 +340,7 @@ impl Update<'_> {
             let percent = u32::try_from(u64::from(self.offset) * 100 / u64::from(self.offer.size)).unwrap_or(0);
             if told == u32::MAX || percent >= told + 10 {
                 told = percent;
+                info!("update to {:?}: {} of {} bytes", self.offer.version.as_str(), self.offset, self.offer.size);
                 self.progress(percent).await;
             }
             let len = self.fetch(buffer).await?;

@@ -1,9 +1,11 @@
 //! The runner over a connection in memory: a broker that is silent, one that says nonsense, one that comes back.
 
 use embedded_io_async::{ErrorKind, ErrorType, Read, Write};
-use parlor_device::flash::NoFlash;
+use parlor_device::flash::{Flash, FlashError, NoFlash};
 use parlor_device::transport::{Clock, Connector, Link};
-use parlor_device::{Config, Device, LinkError, Listen, Login, Mqtt, Parts, Resources, Status, new};
+use parlor_device::{
+    Config, Device, Keep, LinkError, Listen, Login, Mqtt, Parts, Place, Policy, Resources, SendError, Status, new,
+};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -95,15 +97,35 @@ impl Write for Writing<'_> {
     }
 }
 
+/// Flash that takes the number of the start, and nothing more.
+struct WornOut;
+
+impl Flash for WornOut {
+    async fn load(&mut self, _key: u8) -> Result<Option<&[u8]>, FlashError> {
+        Ok(None)
+    }
+
+    async fn store(&mut self, key: u8, _fill: &dyn Fn(&mut [u8]) -> Option<usize>) -> Result<(), FlashError> {
+        if key == 0 { Ok(()) } else { Err(FlashError) }
+    }
+}
+
 /// Runs a device and `test`, until that ends; an hour of virtual time is too long.
 fn run<T: Future>(pipes: &Pipes, test: impl FnOnce(Device<'static>) -> T) -> T::Output {
+    run_with(pipes, NoFlash, test)
+}
+
+/// The same with flash, in which everything is to be kept.
+fn run_with<T: Future>(pipes: &Pipes, flash: impl Flash, test: impl FnOnce(Device<'static>) -> T) -> T::Output {
+    const IN_FLASH: &[Policy] = &[Policy { topic: "kept/#", keep: Keep::All, place: Place::Flash }];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime can be built");
     runtime.block_on(async {
         START.with(|start| *start.borrow_mut() = Some(Instant::now()));
         let resources: &'static mut Resources<256, 256, 512, 512> = Box::leak(Box::default());
-        let config = Config { login: Login::Anonymous, listen: Listen::OTHER_BROKER, ..Config::new("lamp") };
-        let parts = Parts { connector: pipes.clone(), flash: NoFlash, clock: VirtualClock, seed: 7 };
+        let config =
+            Config { login: Login::Anonymous, listen: Listen::OTHER_BROKER, policies: IN_FLASH, ..Config::new("lamp") };
+        let parts = Parts { connector: pipes.clone(), flash, clock: VirtualClock, seed: 7 };
         let (device, mut runner) = new(resources, config, Mqtt::V5, parts);
         tokio::select! {
             never = runner.run() => never,
@@ -238,6 +260,30 @@ fn what_is_not_acknowledged_is_sent_again() {
         };
         let (_second, outcome) = tokio::join!(broker, publish);
         assert_eq!(outcome, parlor_device::Outcome::Acked { seq: 0 });
+    });
+}
+
+/// What could not be kept is refused to the caller, who would else believe that a reboot cannot lose it; also while flash
+/// cannot even be told to forget it.
+#[test]
+fn what_flash_does_not_take_is_refused() {
+    run_with(&Pipes::default(), WornOut, |device| async move {
+        for _ in 0..40 {
+            let refused = device.publish("kept/a", b"1").await.map(drop);
+            assert_eq!(refused, Err(SendError::Flash));
+        }
+        assert_eq!(device.waiting(), 0);
+    });
+}
+
+/// Nobody waits for flash that takes nothing, least of all with an open radio.
+#[test]
+fn a_board_sleeps_though_its_flash_is_worn_out() {
+    run_with(&Pipes::default(), WornOut, |device| async move {
+        assert_eq!(device.publish("kept/a", b"1").await.map(drop), Err(SendError::Flash));
+        let began = VirtualClock::now_ms();
+        assert!(!device.sleep(60).await, "there is no broker to tell");
+        assert!(VirtualClock::now_ms() - began < 15_000, "{}", VirtualClock::now_ms() - began);
     });
 }
 

@@ -127,6 +127,13 @@ pub struct BoardFlash {
     loaded: Vec<u8>,
 }
 
+impl BoardFlash {
+    /// What is kept under a key.
+    pub fn value(&self, key: u8) -> Option<Vec<u8>> {
+        self.map.borrow().get(&key).cloned()
+    }
+}
+
 impl Flash for BoardFlash {
     async fn load(&mut self, key: u8) -> Result<Option<&[u8]>, FlashError> {
         let Some(found) = self.map.borrow().get(&key).cloned() else { return Ok(None) };

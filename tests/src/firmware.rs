@@ -119,29 +119,43 @@ pub enum Cable {
     Out,
 }
 
+/// What a kind of board with a program for the native link ends with.
+const NATIVE: &str = "-native";
+
 /// A broker with a household, and boards of one kind.
 pub struct Home {
     /// The broker.
     pub site: Site,
     /// Its owner.
     pub alice: Client,
-    /// Which board: `an385` or `virt`.
+    /// Which board, and what it speaks.
     kind: String,
+    /// Which board: `an385` or `virt`.
+    machine: String,
     program: PathBuf,
     files: Dir,
     boards: u32,
     pin: String,
     port: u16,
+    other_port: u16,
     options: String,
 }
 
 impl Home {
-    /// A broker with TLS for small boards, and Alice's household `g-home`.
+    /// A broker with TLS for small boards, and Alice's household `g-home`. Boards are sent to the listener that speaks what they
+    /// speak and nothing else: the native link with `an385-native` and `virt-native`, MQTT with `an385` and `virt`.
     pub fn new(kind: &str, program: &Path) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
-        let secure = format!("mqtts://{free}");
+        // Both are taken before either is given back, so that they differ.
+        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let [own, other] = free.map(|socket| socket.local_addr().expect("it is bound"));
+        let (machine, schemes) = match kind.strip_suffix(NATIVE) {
+            Some(machine) => (machine, ["parlor+tls", "mqtts"]),
+            None => (kind, ["mqtts", "parlor+tls"]),
+        };
+        let listeners = [format!("{}://{own}", schemes[0]), format!("{}://{other}", schemes[1])];
         let set = ["--set", "tls.fragment_bytes=1024"];
-        let site = Site::with(&[&secure], &["alice"], &set).expect("firmware is tested with a broker of its own");
+        let site = Site::with(&listeners.each_ref().map(String::as_str), &["alice"], &set)
+            .expect("firmware is tested with a broker of its own");
         let key = std::fs::read_to_string(site.dir.path("server.key")).expect("the broker's key");
         let key = KeyPair::from_pem(&key).expect("a key");
         let pin = Pin::of(&key.subject_public_key_info()).0.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -154,11 +168,13 @@ impl Home {
             site,
             alice,
             kind: kind.into(),
+            machine: machine.into(),
             program: program.into(),
             files,
             boards: 0,
             pin,
-            port: free.port(),
+            port: own.port(),
+            other_port: other.port(),
             options: String::new(),
         }
     }
@@ -170,9 +186,19 @@ impl Home {
         answer["code"].as_str().expect("a code").to_owned()
     }
 
+    /// Which board it is, and what it speaks.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The port where the same broker speaks what the board does not.
+    pub fn other_port(&self) -> u16 {
+        self.other_port
+    }
+
     /// Whether the board says how busy it was.
     pub fn counts_instructions(&self) -> bool {
-        self.kind == "an385"
+        self.machine == "an385"
     }
 
     /// How QEMU is started from now on, besides.
@@ -188,17 +214,16 @@ impl Home {
             std::fs::write(&flash, vec![0xFF; FLASH]).expect("the temporary directory can be written");
         }
         let monitor = self.files.path(&format!("monitor-{}", self.boards));
-        let mut all = vec![
-            "host=10.0.2.2".to_owned(),
-            format!("port={}", self.port),
-            format!("terminal={name}"),
-            format!("flash={}", flash.display()),
-        ];
-        if !arguments.iter().any(|argument| argument.starts_with("pin=")) {
-            all.push(format!("pin={}", self.pin));
+        let mut all =
+            vec!["host=10.0.2.2".to_owned(), format!("terminal={name}"), format!("flash={}", flash.display())];
+        for usual in [format!("port={}", self.port), format!("pin={}", self.pin)] {
+            let name = &usual[..=usual.find('=').expect("it is written above")];
+            if !arguments.iter().any(|argument| argument.starts_with(name)) {
+                all.push(usual);
+            }
         }
         all.extend(arguments.iter().map(|&argument| argument.to_owned()));
-        Board::start(&self.kind, &self.program, monitor, &all, &self.options)
+        Board::start(&self.machine, &self.program, monitor, &all, &self.options)
     }
 
     /// What `parlor cmd` prints as Alice, if it ends well.

@@ -4,6 +4,7 @@ pub mod ca;
 pub mod checkers;
 pub mod cut;
 pub mod device;
+pub mod device_log;
 pub mod device_world;
 pub mod disk;
 pub mod fates;

@@ -6,6 +6,8 @@ mod app;
 mod demo;
 #[path = "e2e/device_life.rs"]
 mod device_life;
+#[path = "e2e/device_log.rs"]
+mod device_log;
 #[path = "e2e/device_sdk.rs"]
 mod device_sdk;
 #[path = "e2e/examples.rs"]

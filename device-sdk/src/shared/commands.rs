@@ -145,6 +145,10 @@ impl Ring {
     /// Flash has it, or not.
     pub(super) fn saved(&mut self, at: u8, ok: bool) {
         let Some(entry) = self.entries.get_mut(usize::from(at)) else { return };
+        if entry.dirty {
+            // That was what stood here before; what stands here now is yet to be written.
+            return;
+        }
         match (entry.stage, ok) {
             (Stage::Recording, true) => entry.stage = Stage::Recorded,
             (Stage::Recording, false) => {
@@ -272,7 +276,10 @@ impl Shared {
                     Err(Reject::Unknown) => Some("this device has no such command"),
                     Err(Reject::Argument(name)) => Some(name),
                 };
-                let entry = self.ring.enter(&taken.id, once && rejected.is_none())?;
+                let Some(entry) = self.ring.enter(&taken.id, once && rejected.is_none()) else {
+                    self.give_up_orphans();
+                    return None;
+                };
                 if let Some(why) = rejected {
                     entry.answer(State::Rejected, why);
                     self.take_row(at, head);
@@ -293,6 +300,25 @@ impl Shared {
             }
             self.take_row(at, head);
             return Some(taken);
+        }
+    }
+
+    /// There is no place for one more: commands that were recorded and did not begin, because they were canceled, their time
+    /// was over, or the connection ended and they never came again, never will, and that is said.
+    fn give_up_orphans(&mut self) {
+        for at in 0..RING {
+            let Some(entry) = self.ring.entries.get(at).filter(|entry| entry.stage == Stage::Recorded) else {
+                continue;
+            };
+            let (_, buffer) = self.memory.rooms();
+            let is_command = |head: &Head| matches!(head.kind, kind::COMMAND | kind::UPDATE);
+            let row = self.inbox.find(buffer, &|head, data| is_command(head) && *Take(data).short() == *entry.id);
+            if row.is_none()
+                && let Some(entry) = self.ring.entries.get_mut(at)
+            {
+                entry.answer(State::Rejected, "the command did not begin");
+                self.wake_runner();
+            }
         }
     }
 

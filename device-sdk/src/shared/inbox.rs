@@ -71,7 +71,7 @@ impl<'a> Received<'a> {
     }
 
     /// Topic and payload, from a row that was copied in the same way.
-    pub(crate) fn read_topic(buffer: &'a [u8], len: usize) -> (&'a str, &'a [u8]) {
+    pub fn read_topic(buffer: &'a [u8], len: usize) -> (&'a str, &'a [u8]) {
         let mut take = Take(buffer.get(..len).unwrap_or(buffer));
         (take.short(), take.rest())
     }
@@ -271,7 +271,7 @@ impl Shared {
     }
 
     /// Takes the next message of an ordinary topic: copies the row to `out`, for [`Received::read_topic`].
-    pub(crate) fn copy_topic(&mut self, out: &mut [u8]) -> Option<usize> {
+    pub fn copy_topic(&mut self, out: &mut [u8]) -> Option<usize> {
         let (at, head) = self.waiting(kind::TOPIC)?;
         let (_, buffer) = self.memory.rooms();
         let data = Rows::data(buffer, at, head);

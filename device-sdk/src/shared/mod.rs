@@ -5,12 +5,16 @@ mod commands;
 mod inbox;
 mod outbox;
 mod persist;
+mod receipts;
+#[cfg(test)]
+mod tests;
 
 pub use commands::{Answer, Reject, Taken};
 pub use inbox::Received;
 pub(crate) use inbox::Room;
 pub(crate) use outbox::Part;
 pub use persist::Job;
+pub use receipts::SentId;
 
 use crate::config::{Config, Login};
 use crate::error::LinkError;

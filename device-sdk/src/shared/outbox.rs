@@ -1,6 +1,7 @@
 //! What is to be sent: rows in order, each with what is kept of it and where.
 
 use super::Shared;
+use super::receipts::{SentId, is_wanted, starts_ago};
 use crate::bytes::{Digits, Put, Take, text};
 use crate::config::{Keep, Place, Policy};
 use crate::error::{Outcome, Refusal, SendError, Why};
@@ -18,6 +19,8 @@ pub(crate) mod kind {
     pub(crate) const TOPIC: u8 = 2;
     pub(crate) const REPORTED: u8 = 3;
     pub(crate) const RESULT: u8 = 4;
+    /// In flash: what became of something that was there.
+    pub(crate) const OUTCOME: u8 = 5;
 }
 
 /// How far a row is.
@@ -40,6 +43,8 @@ pub(crate) mod flag {
     pub(crate) const QUIET: u8 = 4;
     pub(crate) const DROP_OLDEST: u8 = 8;
     pub(crate) const LATEST: u8 = 16;
+    /// It is of an earlier start, and nobody has asked for it in this one.
+    pub(crate) const EARLIER: u8 = 64;
     /// Somebody holds the receipt.
     pub(crate) const WATCHED: u8 = 128;
 }
@@ -90,7 +95,7 @@ pub(crate) fn write_parts(parts: &[Part<'_>], room: &mut [u8]) -> Option<usize> 
 
 /// Bytes that are free once a row has its outcome.
 fn room_behind(head: Head) -> usize {
-    usize::from(head.len) + if head.flags & flag::WATCHED == 0 { HEAD_BYTES } else { 0 }
+    usize::from(head.len) + if is_wanted(head) { 0 } else { HEAD_BYTES }
 }
 
 /// Bytes that [`write_parts`] writes.
@@ -118,8 +123,8 @@ pub(crate) fn client_id(boot: u32, seq: u32) -> String<20> {
 }
 
 impl Shared {
-    /// Queues a message; its number for [`Self::outcome`].
-    pub fn push_message(&mut self, to: &str, content: &crate::client::Content<'_>) -> Result<u32, SendError> {
+    /// Queues a message; its name for [`Self::outcome`].
+    pub fn push_message(&mut self, to: &str, content: &crate::client::Content<'_>) -> Result<SentId, SendError> {
         let flags = flag::ACKED | if content.quiet { flag::QUIET } else { 0 };
         let policy = self.config().policy("im/v1/to/");
         let head = [
@@ -141,18 +146,18 @@ impl Shared {
         payload: Part<'_>,
         acked: bool,
         retain: bool,
-    ) -> Result<u32, SendError> {
+    ) -> Result<SentId, SendError> {
         let flags = if acked { flag::ACKED } else { 0 } | if retain { flag::RETAIN } else { 0 };
         self.push(kind::TOPIC, flags, self.config().policy(topic), &[Part::Short(topic.as_bytes()), payload])
     }
 
     /// Queues something for an ordinary topic at QoS 1.
-    pub fn push_publish(&mut self, topic: &str, payload: &[u8]) -> Result<u32, SendError> {
+    pub fn push_publish(&mut self, topic: &str, payload: &[u8]) -> Result<SentId, SendError> {
         self.push_topic(topic, Part::Rest(payload), true, false)
     }
 
     /// Queues the reported state, in place of one that was not sent yet.
-    pub fn push_reported(&mut self, patch: &dyn ToJson) -> Result<u32, SendError> {
+    pub fn push_reported(&mut self, patch: &dyn ToJson) -> Result<SentId, SendError> {
         let place = self.config().policy("im/v1/me/reported").place;
         let policy = Policy { topic: "", keep: Keep::Latest, place };
         self.push(kind::REPORTED, flag::ACKED, policy, &[Part::Short(&[]), Part::Json(patch)])
@@ -164,12 +169,12 @@ impl Shared {
         state: State,
         text: &str,
         result: Part<'_>,
-    ) -> Result<u32, SendError> {
+    ) -> Result<SentId, SendError> {
         let parts = [Part::Short(id.as_bytes()), Part::U8(state as u8), Part::Long(text.as_bytes()), result];
         self.push(kind::RESULT, flag::ACKED, Policy::DEFAULT, &parts)
     }
 
-    fn push(&mut self, kind: u8, flags: u8, policy: Policy, parts: &[Part<'_>]) -> Result<u32, SendError> {
+    fn push(&mut self, kind: u8, flags: u8, policy: Policy, parts: &[Part<'_>]) -> Result<SentId, SendError> {
         let keep = match policy.keep {
             Keep::All => 0,
             Keep::DropOldest => flag::DROP_OLDEST,
@@ -190,6 +195,12 @@ impl Shared {
             if self.outbox.push(buffer, head, &mut |room| write_parts(parts, room)) {
                 break;
             }
+            if self.drop_unclaimed() {
+                // It may stand elsewhere now.
+                older = older.and_then(|_| self.unsent_with_key(kind, parts));
+                continue;
+            }
+            let (buffer, _) = self.memory.rooms();
             // Room is made by the value that is replaced anyway, if that is enough; or by the oldest that may be dropped.
             let free = buffer.len() - self.outbox.used();
             if let Some((at, old)) = older
@@ -209,7 +220,7 @@ impl Shared {
         }
         self.next_seq = self.next_seq.wrapping_add(1);
         self.wake_runner();
-        Ok(seq)
+        Ok(SentId { boot: self.boot, seq })
     }
 
     /// The row of the same kind and key that was not sent and is not being written to flash.
@@ -261,17 +272,18 @@ impl Shared {
         if head.kind == kind::RESULT {
             self.result_is_known(at, head);
         }
+        let ago = starts_ago(self.boot, head);
         let (buffer, _) = self.memory.rooms();
-        if head.flags & flag::WATCHED == 0 {
-            self.outbox.remove(buffer, at, head);
-        } else {
+        if is_wanted(head) {
             let (state, b) = match outcome {
                 Outcome::Acked { seq } => (state::ACKED, u32::try_from(seq).unwrap_or(u32::MAX)),
                 Outcome::Lost(why) => (state::LOST, pack(why)),
             };
             // The place in flash is still named, so that nobody hears "lost" while a reboot could bring it back.
-            let head = Head { state, b, pid: 0, ..head };
+            let head = Head { state, b, pid: ago, ..head };
             self.outbox.shorten(buffer, at, head, 0);
+        } else {
+            self.outbox.remove(buffer, at, head);
         }
         self.wake_app();
         self.wake_runner();
@@ -289,28 +301,27 @@ impl Shared {
 
     // ---- Receipts ----------------------------------------------------------------------------------------------
 
-    fn row(&mut self, seq: u32) -> Option<(At, Head)> {
-        let boot = self.boot;
-        let (buffer, _) = self.memory.rooms();
-        self.outbox.find(buffer, &|head, _| head.a == seq && (head.state >= state::ACKED || head.b == boot))
-    }
-
-    /// Whether a row waits no longer for flash.
-    pub fn is_kept(&mut self, seq: u32) -> bool {
-        self.row(seq).is_none_or(|(_, head)| head.state != state::NEW)
+    /// Whether a row is where it is to be kept; `None`: it still waits for flash.
+    pub fn kept(&mut self, id: SentId) -> Option<Result<(), SendError>> {
+        match self.row(id) {
+            Some((_, head)) if head.state == state::NEW => None,
+            // Flash may still have to forget what it has of it; that is no reason to call it kept meanwhile.
+            Some((_, head)) if head.state == state::LOST && head.b == pack(Why::Flash) => Some(Err(SendError::Flash)),
+            _ => Some(Ok(())),
+        }
     }
 
     /// Keeps the outcome of a row until it is asked for.
-    pub fn watch(&mut self, seq: u32) {
-        if let Some((at, head)) = self.row(seq) {
+    pub fn watch(&mut self, id: SentId) {
+        if let Some((at, head)) = self.row(id) {
             let (buffer, _) = self.memory.rooms();
             Rows::set(buffer, at, Head { flags: head.flags | flag::WATCHED, ..head });
         }
     }
 
     /// Nobody will ask for the outcome.
-    pub fn unwatch(&mut self, seq: u32) {
-        if let Some((at, head)) = self.row(seq) {
+    pub fn unwatch(&mut self, id: SentId) {
+        if let Some((at, head)) = self.row(id) {
             let (buffer, _) = self.memory.rooms();
             if head.state >= state::ACKED {
                 self.outbox.remove(buffer, at, head);
@@ -322,8 +333,8 @@ impl Shared {
     }
 
     /// Takes a row back that flash does not have yet.
-    pub(crate) fn withdraw(&mut self, seq: u32) {
-        if let Some((at, head)) = self.row(seq)
+    pub(crate) fn withdraw(&mut self, id: SentId) {
+        if let Some((at, head)) = self.row(id)
             && head.state == state::NEW
         {
             self.finish(at, head, Outcome::Lost(Why::Dropped));
@@ -331,8 +342,8 @@ impl Shared {
     }
 
     /// What became of a row that is watched; `None`: nothing yet.
-    pub fn outcome(&mut self, seq: u32) -> Option<Outcome> {
-        match self.row(seq) {
+    pub fn outcome(&mut self, id: SentId) -> Option<Outcome> {
+        match self.row(id) {
             Some((_, head)) if head.state == state::LOST && self.is_in_flash(head.slot) => None,
             Some((_, head)) if head.state == state::ACKED => Some(Outcome::Acked { seq: head.b.into() }),
             Some((_, head)) if head.state == state::LOST => Some(Outcome::Lost(unpack(head.b))),
@@ -478,7 +489,11 @@ impl Shared {
 
     /// The broker does not remember what was sent: no identifier means anything any more.
     pub(super) fn forget_packet_ids(&mut self) {
-        self.each_row(|head| head.pid = 0);
+        self.each_row(|head| {
+            if head.state < state::ACKED {
+                head.pid = 0;
+            }
+        });
     }
 
     fn each_row(&mut self, mut change: impl FnMut(&mut Head)) {
@@ -508,7 +523,7 @@ const REFUSALS: [Refusal; 13] = [
     Refusal::LowSpace,
 ];
 
-fn pack(why: Why) -> u32 {
+pub(super) fn pack(why: Why) -> u32 {
     match why {
         Why::Replaced => 1,
         Why::Dropped => 2,

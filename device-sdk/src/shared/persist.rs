@@ -1,6 +1,6 @@
 //! What is in flash, and what has to get there. The shared state says what is to be written, the runner writes it.
 
-use super::outbox::{flag, state};
+use super::outbox::{flag, kind, state};
 use super::{Paired, Shared, Status};
 use crate::bytes::{Put, Take};
 use crate::error::{Outcome, SendError, Why};
@@ -31,7 +31,7 @@ pub enum Job {
     Command(u8),
     /// A row of the outbox.
     Row(u8),
-    /// A row that is no longer needed.
+    /// A row that is no longer needed: nothing, or what became of it.
     Clear(u8),
     /// How far an update is.
     Update,
@@ -57,9 +57,13 @@ pub(crate) struct Flashed {
     used: u16,
     /// Places of rows that are to be emptied.
     clear: u16,
+    /// The place that was taken last: the next one is another, so that outcomes that are there stay for a while.
+    last: u8,
     /// The key that is being written.
     busy: Option<u8>,
     tries: u8,
+    /// The last thing that was to be written could not be.
+    fails: bool,
     paired: bool,
     /// How far an update is.
     #[cfg(feature = "update")]
@@ -76,8 +80,10 @@ impl Flashed {
             keeps: false,
             used: 0,
             clear: 0,
+            last: 0,
             busy: None,
             tries: 0,
+            fails: false,
             paired: false,
             #[cfg(feature = "update")]
             update: None,
@@ -100,8 +106,12 @@ impl Flashed {
         if !self.keeps {
             return Err(SendError::Flash);
         }
-        let free = (0..ROW_SLOTS).find(|slot| (self.used | self.clear) >> slot & 1 == 0).ok_or(SendError::Full)?;
+        let mut places = (1..=ROW_SLOTS).map(|n| (self.last + n) % ROW_SLOTS);
+        let free = places.find(|slot| (self.used | self.clear) >> slot & 1 == 0);
+        // Places that cannot be emptied are worth no waiting.
+        let free = free.ok_or(if self.fails { SendError::Flash } else { SendError::Full })?;
         self.used |= 1 << free;
+        self.last = free;
         Ok(free)
     }
 
@@ -155,18 +165,31 @@ impl Shared {
         if slot >= ROW_SLOTS {
             return;
         }
-        self.flash.used |= 1 << slot;
         let mut take = Take(bytes);
-        let (kind, flags, a, b) = (take.u8(), take.u8(), take.u32(), take.u32());
-        let head = Head { kind, flags: flags & !flag::WATCHED, state: state::READY, slot, a, b, ..Head::default() };
+        let kind = take.u8();
+        if kind == kind::OUTCOME {
+            return self.load_outcome(take);
+        }
+        self.flash.used |= 1 << slot;
+        let (flags, a, b) = (take.u8(), take.u32(), take.u32());
+        let is_sent = matches!(kind, kind::MESSAGE | kind::TOPIC);
+        let flags = (flags & !flag::WATCHED) | if is_sent { flag::EARLIER } else { 0 };
+        let head = Head { kind, flags, state: state::READY, slot, a, b, ..Head::default() };
         let data = take.rest();
-        let (buffer, _) = self.memory.rooms();
+        let pushed = loop {
+            let (buffer, _) = self.memory.rooms();
+            let pushed = self.outbox.push(buffer, head, &mut |room| {
+                room.get_mut(..data.len())?.copy_from_slice(data);
+                Some(data.len())
+            });
+            if pushed || !self.drop_unclaimed() {
+                break pushed;
+            }
+        };
         // Those of older starts come first, and of each the earlier. What has no room now comes after the next start.
-        let place = self.outbox.find(buffer, &|other, _| (other.b, other.a) > (b, a));
-        let pushed = self.outbox.push(buffer, head, &mut |room| {
-            room.get_mut(..data.len())?.copy_from_slice(data);
-            Some(data.len())
-        });
+        let (buffer, _) = self.memory.rooms();
+        let is_later = |other: &Head| other.state < state::ACKED && (other.b, other.a) > (b, a);
+        let place = self.outbox.find(buffer, &|other, _| is_later(other));
         if let (true, Some((at, _)), Ok(len)) = (pushed, place, u16::try_from(data.len())) {
             self.outbox.move_last(buffer, at, Head { len, ..head });
         }
@@ -233,7 +256,7 @@ impl Shared {
     /// Writes what is to be kept to the front of `out`; `None`: it does not fit. Empty: nothing is to be there.
     pub fn flash_fill(&mut self, job: Job, out: &mut [u8]) -> Option<usize> {
         match job {
-            Job::Clear(_) => Some(0),
+            Job::Clear(slot) => self.save_outcome(slot, out),
             Job::Command(at) => self.ring.save(at, out),
             #[cfg(not(feature = "update"))]
             Job::Update => Some(0),
@@ -257,7 +280,7 @@ impl Shared {
                 let row = self.outbox.find(buffer, &|head, _| head.slot == slot && head.state == state::NEW);
                 let Some((at, head)) = row else { return Some(0) };
                 let mut put = Put::new(out);
-                put.bytes(&[head.kind, head.flags & !flag::WATCHED]);
+                put.bytes(&[head.kind, head.flags & !(flag::WATCHED | flag::EARLIER)]);
                 put.u32(head.a);
                 put.u32(head.b);
                 put.bytes(Rows::data(buffer, at, head));
@@ -273,10 +296,12 @@ impl Shared {
         let retry = !ok && self.flash.tries < TRIES;
         if !retry {
             self.flash.tries = 0;
+            self.flash.fails = !ok;
         }
         match job {
-            Job::Paired => self.flash.paired = retry,
-            Job::Update => self.flash.update_dirty = retry,
+            // It may have changed meanwhile.
+            Job::Paired => self.flash.paired |= retry,
+            Job::Update => self.flash.update_dirty |= retry,
             Job::Command(at) if retry => self.ring.redo(at),
             Job::Command(at) => self.ring.saved(at, ok),
             Job::Clear(slot) => self.flash.clear |= u16::from(!ok) << slot,
@@ -315,16 +340,18 @@ impl Shared {
         !self.flash.paired && self.flash.busy != Some(key::PAIRED)
     }
 
-    /// Whether nothing waits for flash.
+    /// Whether nothing waits for flash, or only for flash that takes nothing any more.
     pub(crate) fn flash_is_idle(&mut self) -> bool {
+        if !self.flash.keeps || (self.flash.fails && self.flash.busy.is_none()) {
+            return true;
+        }
         let (buffer, _) = self.memory.rooms();
-        !self.flash.keeps
-            || (self.flash.busy.is_none()
-                && self.flash.clear == 0
-                && !self.flash.paired
-                && !self.flash.update_dirty
-                && self.ring.dirty().is_none()
-                && self.outbox.find(buffer, &|head, _| head.state == state::NEW).is_none())
+        self.flash.busy.is_none()
+            && self.flash.clear == 0
+            && !self.flash.paired
+            && !self.flash.update_dirty
+            && self.ring.dirty().is_none()
+            && self.outbox.find(buffer, &|head, _| head.state == state::NEW).is_none()
     }
 
     /// Keeps how far an update is.

@@ -9,11 +9,22 @@ use parlor_device::flash::Flash;
 use parlor_device::transport::EmbassyClock;
 use parlor_device::transport::embassy_net::TcpConnector;
 use parlor_device::transport::tls::{self, TlsBuffers, TlsConnector, Trust};
-use parlor_device::{Config, Device, Login, Mqtt, Parts, Resources};
+use parlor_device::{Config, Device, Login, Parts, Resources};
 use static_cell::ConstStaticCell;
 
 pub use parlor_device::flash::FlashMap;
 pub use parlor_device::transport::tls::Pin;
+
+#[cfg(not(feature = "native"))]
+use parlor_device::Mqtt;
+#[cfg(feature = "native")]
+use parlor_device::Native;
+
+/// What the board speaks, and how TLS calls it.
+#[cfg(not(feature = "native"))]
+const WIRE: (Mqtt, &[u8]) = (Mqtt::V5, b"mqtt");
+#[cfg(feature = "native")]
+const WIRE: (Native, &[u8]) = (Native, b"parlor/1");
 
 /// Bytes of text in a TLS record of the broker: its `tls.fragment_bytes`.
 const FRAGMENT: usize = 1_024;
@@ -25,7 +36,7 @@ const RECORD: usize = 22;
 pub struct Broker {
     /// Its name or IPv4 address.
     pub host: &'static str,
-    /// The port of its `mqtts://` listener.
+    /// The port of its `mqtts://` listener; with the feature `native`, of that with `parlor+tls://`.
     pub port: u16,
     /// Its key.
     pub pin: Pin,
@@ -69,12 +80,12 @@ pub async fn run<F: Flash, A: Future>(
     static TCP_TX: ConstStaticCell<[u8; 1_024]> = ConstStaticCell::new([0; 1_024]);
     let tcp = TcpConnector::new(net, broker.host, broker.port, TCP_RX.take(), TCP_TX.take());
     let trust = Trust::Pins { current: broker.pin, next: broker.next_pin };
-    let protocol = Some(&b"mqtt"[..]);
-    let tls = tls::Config { trust, server_name: Some(broker.host), protocol, identity: None };
+    let (wire, protocol) = WIRE;
+    let tls = tls::Config { trust, server_name: Some(broker.host), protocol: Some(protocol), identity: None };
     let connector = TlsConnector::new(tcp, tls, TLS.take(), entropy);
     let mut seed = [0; 8];
     entropy(&mut seed);
     let parts = Parts { connector, flash, clock: EmbassyClock, seed: u64::from_le_bytes(seed) };
-    let (device, mut runner) = parlor_device::new(RESOURCES.take(), config, Mqtt::V5, parts);
+    let (device, mut runner) = parlor_device::new(RESOURCES.take(), config, wire, parts);
     join(runner.run(), act(device)).await.0
 }

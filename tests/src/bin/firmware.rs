@@ -1,5 +1,6 @@
-//! What firmware has to show on an emulated board: `firmware KIND PROGRAM...`, pairs of `an385` or `virt` and a program for it. One line
-//! a scenario, and a closing line. Started by firmware-examples/run.sh.
+//! What firmware has to show on an emulated board: `firmware KIND PROGRAM...`, pairs of `an385` or `virt` and a program for it, or of
+//! `an385-native` or `virt-native` and one that speaks the native link. One line a scenario, and a closing line. Started by
+//! firmware-examples/run.sh.
 
 use parlor_tests::firmware::{Board, Cable, Home};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,9 +10,9 @@ use std::time::Instant;
 
 type Scenario = (&'static str, fn(&mut Home));
 
+/// What each board does while the others do the same.
 const SCENARIOS: &[Scenario] = &[
     ("a lamp is paired, obeys, and says so", lamp),
-    ("commands go round", speed),
     ("what is desired is done, also what was desired while it was off", desired),
     ("the broker loses its power", broker_restarts),
     ("the cable is pulled", cable),
@@ -23,24 +24,50 @@ const SCENARIOS: &[Scenario] = &[
     ("an update goes on after a reset, and one that does not work is taken back", update_resumed),
     ("an update of another maker is refused", update_refused),
     ("a server with another key is refused", wrong_pin),
+    ("a listener for the other wire is told apart", wrong_wire),
     ("a wrong pairing code is told apart", wrong_code),
 ];
 
+/// What is measured, while nobody else does anything.
+const MEASURED: &[Scenario] = &[("commands go round", speed)];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let only = std::env::var("PARLOR_FIRMWARE_ONLY").unwrap_or_default();
-    let (mut passed, mut failed) = (0, 0);
-    for board in arguments.chunks_exact(2) {
-        for (name, scenario) in SCENARIOS.iter().filter(|(name, _)| name.contains(&only)) {
-            let began = Instant::now();
-            let outcome = catch_unwind(AssertUnwindSafe(|| scenario(&mut Home::new(&board[0], Path::new(&board[1])))));
-            let word = if outcome.is_ok() { "PASS" } else { "FAIL" };
-            *(if outcome.is_ok() { &mut passed } else { &mut failed }) += 1;
-            println!("{word} {}: {name} ({:.1} s)", board[0], began.elapsed().as_secs_f32());
-        }
+    let (boards, rest) = arguments.as_chunks::<2>();
+    if !rest.is_empty() {
+        eprintln!("what is {rest:?}? Kinds of boards and programs come in pairs");
+        return ExitCode::FAILURE;
     }
+    // Most of a scenario is waiting: for a time to be over in which nothing may be heard, or for a board to be missed.
+    let outcomes = std::thread::scope(|scope| {
+        let boards = boards.iter().map(|[kind, program]| {
+            let all = move || run(SCENARIOS, kind, Path::new(program));
+            // A panic names its thread.
+            std::thread::Builder::new().name(kind.clone()).spawn_scoped(scope, all).expect("a thread starts")
+        });
+        let boards: Vec<_> = boards.collect();
+        boards.into_iter().flat_map(|board| board.join().expect("scenarios are caught")).collect::<Vec<bool>>()
+    });
+    let measured = boards.iter().flat_map(|[kind, program]| run(MEASURED, kind, Path::new(program)));
+    let outcomes = [outcomes, measured.collect()].concat();
+    let passed = outcomes.iter().filter(|passed| **passed).count();
+    let failed = outcomes.len() - passed;
     println!("{passed} passed, {failed} failed");
     if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Lets a board go through scenarios, one after the other; of each, whether it passed.
+fn run(scenarios: &[Scenario], kind: &str, program: &Path) -> Vec<bool> {
+    let only = std::env::var("PARLOR_FIRMWARE_ONLY").unwrap_or_default();
+    let wanted = scenarios.iter().filter(|(name, _)| name.contains(&only));
+    let each = wanted.map(|(name, scenario)| {
+        let began = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| scenario(&mut Home::new(kind, program))));
+        let word = if outcome.is_ok() { "PASS" } else { "FAIL" };
+        println!("{word} {kind}: {name} ({:.1} s)", began.elapsed().as_secs_f32());
+        outcome.is_ok()
+    });
+    each.collect()
 }
 
 /// A new board of this kind, paired and online.
@@ -48,7 +75,7 @@ fn paired(home: &mut Home, app: &str, arguments: &[&str]) -> Board {
     let (app_is, code, name) = (format!("app={app}"), format!("code={}", home.code()), format!("name={app}"));
     let mut board = home.board(app, &[&[app_is.as_str(), &code, &name], arguments].concat());
     let online = board.says("online");
-    println!("     {app}: {online}");
+    println!("     {}: {app}: {online}", home.kind());
     home.presence(app, "online");
     board
 }
@@ -76,7 +103,7 @@ fn speed(home: &mut Home) {
     times.sort_unstable();
     let ms = |micros: u128| format!("{}.{}", micros / 1_000, micros % 1_000 / 100);
     let (median, longest) = (ms(times[times.len() / 2]), ms(times[times.len() - 1]));
-    println!("     command and result: median {median} ms, longest {longest} ms");
+    println!("     {}: command and result: median {median} ms, longest {longest} ms", home.kind());
     board.says("light on 99");
     board.unplug();
     if !home.counts_instructions() {
@@ -96,7 +123,8 @@ fn speed(home: &mut Home) {
     // 40 instructions are a cycle of the board's clock.
     let each = (busy(&after) - before) * 40 / u64::from(ROUNDS + 1);
     println!(
-        "     instructions: {} to be online ({} in one turn), {each} for a command and its result",
+        "     {}: instructions: {} to be online ({} in one turn), {each} for a command and its result",
+        home.kind(),
         before * 40,
         longest * 40
     );
@@ -254,6 +282,13 @@ fn wrong_pin(home: &mut Home) {
     let pin = format!("pin={}", "5a".repeat(32));
     let mut board = home.board("lamp", &["app=lamp", &code, "name=lamp", &pin]);
     board.says("offline: the server's key is none of the pinned ones");
+}
+
+/// What shows that a board speaks what its program was built for: the other listener has nothing to say to it.
+fn wrong_wire(home: &mut Home) {
+    let (code, port) = (format!("code={}", home.code()), format!("port={}", home.other_port()));
+    let mut board = home.board("lamp", &["app=lamp", &code, "name=lamp", &port]);
+    board.says("offline: TLS found no common ground");
 }
 
 fn wrong_code(home: &mut Home) {

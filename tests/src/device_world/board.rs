@@ -1,6 +1,7 @@
 //! The board: the SDK's session and shared state, its flash, and an application that sends, acts, reboots and sleeps.
 
 use super::net::Who;
+use super::speech::Speech;
 use super::{Event, Fault, Plan, World};
 use crate::world::Rng;
 use parlor_device::json::{FromJson, ToJson, Value, Writer};
@@ -8,9 +9,9 @@ use parlor_device::session::Session;
 use parlor_device::shared::{Answer, Arrays, Job, Shared, Taken};
 use parlor_device::wire::State;
 use parlor_device::{
-    Config, Content, Keep, LinkError, Listen, Login, Mqtt, Outcome, Place, Policy, Received, Reject, SendError, Status,
+    Config, Content, Keep, LinkError, Listen, Login, Outcome, Place, Policy, QoS, Received, Reject, SendError, SentId,
+    Status, Subscription,
 };
-use parlor_protocol::mqtt::Version;
 use std::collections::BTreeMap;
 
 /// Longest packet the board can receive, and send.
@@ -27,10 +28,13 @@ const IN_FLASH: &[Policy] = &[
     Policy { topic: "t/ring", keep: Keep::DropOldest, place: Place::Flash },
 ];
 
-/// Something that was queued in this start of the board.
+/// Ordinary topics that the board listens to.
+const TOPICS: &[Subscription] = &[Subscription { filter: "in/+", qos: QoS::AtLeastOnce }];
+
+/// Something that was queued, and for which the application has a receipt.
 #[derive(Debug)]
 struct Queued {
-    seq: u32,
+    id: SentId,
     /// `m12`, or a topic and what was published there.
     name: String,
     outcome: Option<Outcome>,
@@ -38,7 +42,7 @@ struct Queued {
 
 pub(super) struct Board {
     shared: Box<Shared>,
-    session: Session<Mqtt>,
+    session: Session<Speech>,
     pub(super) boot: u32,
     alive: bool,
     conn: Option<usize>,
@@ -51,6 +55,8 @@ pub(super) struct Board {
     job: Option<(Job, Vec<u8>)>,
     pub(super) writes: u64,
     queued: Vec<Queued>,
+    /// What it had receipts for when the power went; the application has that from a place of its own.
+    remembered: Vec<Queued>,
     running: Vec<(Taken, u64, u64)>,
     /// Answers for which there was no room yet.
     sent: u64,
@@ -85,6 +91,7 @@ impl Board {
             job: None,
             writes: 0,
             queued: vec![],
+            remembered: vec![],
             running: vec![],
             sent: 0,
             level: 0,
@@ -101,7 +108,7 @@ impl Board {
     }
 }
 
-fn power_on(plan: &Plan, seed: u64) -> (Box<Shared>, Session<Mqtt>) {
+fn power_on(plan: &Plan, seed: u64) -> (Box<Shared>, Session<Speech>) {
     let mut shared = Box::new(Shared::new(Arrays::<900, 2048>::new()));
     let config = Config {
         login: Login::Account { name: "lamp", secret: b"x" },
@@ -110,12 +117,12 @@ fn power_on(plan: &Plan, seed: u64) -> (Box<Shared>, Session<Mqtt>) {
         session_expiry_s: 100_000,
         pause_min_ms: 50,
         pause_max_ms: 1_000,
+        subscribe: TOPICS,
         policies: if plan.in_flash { IN_FLASH } else { IN_RAM },
         ..Config::new("lamp-board")
     };
     shared.start_with(config, || 0);
-    let wire = if plan.version == Version::V5 { Mqtt::V5 } else { Mqtt::V311 };
-    (shared, Session::new(wire, RX, seed))
+    (shared, Session::new(Speech(plan.wire), RX, seed))
 }
 
 impl World {
@@ -141,13 +148,17 @@ impl World {
         }
         board.shared.started();
         self.say(|| "the board starts".into());
+        self.ask_again();
         let (wait, boot) = (self.rng.below(50), self.board.boot);
         self.board.waits = true;
         self.after(wait, Event::Board(boot));
     }
 
     /// The power goes: what is in RAM is gone. A write to flash that was going on has happened, or not.
-    fn reboot(&mut self) {
+    pub(super) fn reboot(&mut self) {
+        if !self.board.alive {
+            return;
+        }
         self.model.count("reboots");
         self.say(|| "the board loses power".into());
         if let Some((job, bytes)) = self.board.job.take()
@@ -162,11 +173,31 @@ impl World {
         board.alive = false;
         board.rx.clear();
         board.running.clear();
-        for queued in board.queued.drain(..) {
+        for queued in &board.queued {
             self.model.forgotten(&queued.name, queued.outcome);
         }
+        board.remembered.append(&mut board.queued);
         let wait = self.rng.between(5, 800);
         self.after(wait, Event::Boot);
+    }
+
+    /// The application asks for receipts of what it had queued when the power went. Some of it was never in flash, and a newer
+    /// value may have taken the place of an older one.
+    fn ask_again(&mut self) {
+        let board = &mut self.board;
+        for queued in std::mem::take(&mut board.remembered) {
+            if board.shared.claim(queued.id) {
+                self.model.count("receipts over a reboot");
+                board.queued.push(queued);
+            } else if self.model.is_kept(&queued.name) && !queued.name.starts_with("t/latest ") {
+                self.model.blame("a receipt outlives a reboot", queued.name);
+            }
+        }
+        if let Some(id) = board.shared.claim_earlier() {
+            // Its outcome was told and could not be taken out of flash, or the power went before it was.
+            self.model.count("what nobody had asked for");
+            board.shared.unwatch(id);
+        }
     }
 
     // ---- The connection ----------------------------------------------------------------------------------------
@@ -278,7 +309,7 @@ impl World {
     }
 
     pub(super) fn flash_ends(&mut self) {
-        let Some((job, bytes)) = self.board.job.take() else { return };
+        let Some((job, mut bytes)) = self.board.job.take() else { return };
         let fails =
             self.plan.fails_at == Some(self.board.writes) || (!self.calm && self.rng.chance(self.plan.flash_fails));
         let forgets = match self.plan.fault {
@@ -286,6 +317,9 @@ impl World {
             Some(Fault::ForgetsRows) => matches!(job, Job::Row(_)),
             _ => false,
         };
+        if self.plan.fault == Some(Fault::ForgetsOutcomes) && matches!(job, Job::Clear(_)) {
+            bytes.clear();
+        }
         if fails {
             self.model.count("failed writes");
             self.say(|| format!("{job:?} fails"));
@@ -329,7 +363,9 @@ impl World {
         }
         let chance = self.rng.below(1_000);
         if chance < self.plan.reboots {
-            self.reboot();
+            // At any moment until the application looks again, or a little later.
+            let (wait, boot) = (self.rng.below(150), self.board.boot);
+            self.after(wait, Event::Off(boot));
         } else if chance < self.plan.reboots + self.plan.cuts
             && let Some(conn) = self.board.conn
         {
@@ -356,11 +392,11 @@ impl World {
         let board = &mut self.board;
         let mut known = vec![];
         for queued in &mut board.queued {
-            if let Some(outcome) = board.shared.outcome(queued.seq) {
-                board.shared.unwatch(queued.seq);
+            if let Some(outcome) = board.shared.outcome(queued.id) {
+                board.shared.unwatch(queued.id);
                 queued.outcome = Some(outcome);
                 known.push((queued.name.clone(), outcome));
-            } else if board.shared.is_kept(queued.seq) {
+            } else if board.shared.kept(queued.id) == Some(Ok(())) {
                 self.model.kept(&queued.name);
             }
         }
@@ -371,15 +407,16 @@ impl World {
         }
     }
 
-    fn queue(&mut self, name: String, seq: Result<u32, SendError>) {
-        match seq {
-            Ok(seq) => {
+    fn queue(&mut self, name: String, id: Result<SentId, SendError>) {
+        match id {
+            Ok(id) => {
                 self.say(|| format!("queues {name}"));
-                self.board.shared.watch(seq);
+                self.board.shared.watch(id);
                 self.model.queued(&name, self.plan.in_flash && !name.starts_with("t/all"));
-                self.board.queued.push(Queued { seq, name, outcome: None });
+                self.board.queued.push(Queued { id, name, outcome: None });
             }
             Err(SendError::Full) => self.model.count("full outboxes"),
+            Err(SendError::Flash) if self.plan.flash_fails > 0 => self.model.count("refused, for flash fails"),
             Err(error) => self.model.blame("what can be queued is", format!("{name}: {error:?}")),
         }
     }
@@ -413,6 +450,13 @@ impl World {
         while let Some(len) = self.board.shared.copy_message(&mut room) {
             let message = Received::read(&room, len);
             self.model.taken(self.board.boot, message.seq, message.text);
+        }
+        while let Some(len) = self.board.shared.copy_topic(&mut room) {
+            if self.plan.fault == Some(Fault::LosesMessages) && self.rng.chance(20) {
+                continue;
+            }
+            let (topic, payload) = Received::read_topic(&room, len);
+            self.model.topic_taken(topic, payload);
         }
         while let Some(level) =
             self.board.shared.take_desired(|desired| desired.get("level").and_then(u64::from_json).unwrap_or(0))
@@ -462,6 +506,7 @@ impl World {
             && board.queued.is_empty()
             && self.alice.is_content()
             && self.model.commands_are_over(self.now_ms)
+            && self.model.topics_are_taken()
     }
 
     pub(super) fn judge(&mut self) {
@@ -471,6 +516,8 @@ impl World {
             self.model.blame("what was queued has an outcome", queued.name);
         }
         let reported = self.board.reported;
-        self.model.judge(reported, self.plan.reboots == 0 && self.plan.dies_at.is_none());
+        let never_rebooted = self.plan.reboots == 0 && self.plan.dies_at.is_none();
+        let is_planned = self.plan.fails_at.or(self.plan.dies_at).is_some();
+        self.model.judge(reported, never_rebooted, is_planned);
     }
 }

@@ -8,6 +8,7 @@ mod board;
 mod model;
 mod net;
 mod person;
+mod speech;
 
 pub use model::{Model, Violation};
 
@@ -19,12 +20,11 @@ use parlor_core::auth::AuthAnswer;
 use parlor_core::limits::Limits;
 use parlor_core::store::{Store, StoreEvent};
 use parlor_core::{Effect, Hub, LinkId, Now, Settings};
-use parlor_protocol::mqtt::Version;
 use person::Person;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-/// A promise that the board's flash breaks.
+/// A promise that the board breaks, mostly its flash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It says that it has a command, and has not.
@@ -33,6 +33,21 @@ pub enum Fault {
     ForgetsRows,
     /// It has always the same number of the start.
     ForgetsStarts,
+    /// It says that it has what became of a row, and has nothing.
+    ForgetsOutcomes,
+    /// It acknowledges what comes from ordinary topics, and some of that never gets to its application.
+    LosesMessages,
+}
+
+/// What the board speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// MQTT 5.
+    V5,
+    /// MQTT 3.1.1.
+    V311,
+    /// The frames of the native link, over one stream.
+    Native,
 }
 
 /// What happens in a run.
@@ -54,16 +69,16 @@ pub struct Plan {
     pub dies_at: Option<u64>,
     /// When the broker loses power.
     pub crashes_ms: Vec<u64>,
-    /// The board speaks this version.
-    pub version: Version,
+    /// What the board speaks.
+    pub wire: Wire,
     /// Messages of the board are kept in flash.
     pub in_flash: bool,
-    /// Which promise the flash breaks.
+    /// Which promise the board breaks.
     pub fault: Option<Fault>,
 }
 
 impl Plan {
-    /// A plan drawn from a seed.
+    /// A plan drawn from a seed, for a board that speaks MQTT.
     pub fn random(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0xB0A2_0000);
         let chaos_ms = rng.between(8_000, 30_000);
@@ -76,10 +91,15 @@ impl Plan {
             fails_at: None,
             dies_at: None,
             crashes_ms: (0..rng.below(3)).map(|_| rng.between(500, chaos_ms)).collect(),
-            version: if rng.chance(65) { Version::V5 } else { Version::V311 },
+            wire: if rng.chance(65) { Wire::V5 } else { Wire::V311 },
             in_flash: rng.chance(70),
             fault: None,
         }
+    }
+
+    /// The same plan for a board that speaks the native link.
+    pub fn native(seed: u64) -> Self {
+        Self { wire: Wire::Native, ..Self::random(seed) }
     }
 }
 
@@ -117,6 +137,8 @@ enum Event {
     App,
     /// A write to flash ends.
     Flash(u32),
+    /// The power of the board goes, in this start.
+    Off(u32),
     /// Power is back at the board.
     Boot,
     Alice,
@@ -133,6 +155,13 @@ struct Broker {
     desk: Desk,
     outstanding: u64,
     born_ms: u64,
+}
+
+impl Broker {
+    /// Its time, in which it was born at 0.
+    fn now(&self, now_ms: u64) -> Now {
+        Now { ms: now_ms - self.born_ms, wall_ms: EPOCH_MS + now_ms }
+    }
 }
 
 struct World {
@@ -211,7 +240,7 @@ impl World {
 
     fn with_broker<T>(&mut self, run: impl FnOnce(&mut Broker, Now) -> T) -> Option<T> {
         let mut broker = self.broker.take()?;
-        let now = Now { ms: self.now_ms - broker.born_ms, wall_ms: EPOCH_MS + self.now_ms };
+        let now = broker.now(self.now_ms);
         let value = run(&mut broker, now);
         self.broker = Some(broker);
         Some(value)
@@ -261,6 +290,8 @@ impl World {
             Event::App => self.app(),
             Event::Flash(boot) if boot == self.board.boot => self.flash_ends(),
             Event::Flash(_) => {}
+            Event::Off(boot) if boot == self.board.boot && !self.calm => self.reboot(),
+            Event::Off(_) => {}
             Event::Boot => self.boot_board(),
             Event::Alice => self.alice_acts(),
             Event::Disk => self.disk_step(),
@@ -304,7 +335,7 @@ impl World {
     fn settle(&mut self) {
         loop {
             let Some(mut b) = self.broker.take() else { return };
-            let now = Now { ms: self.now_ms - b.born_ms, wall_ms: EPOCH_MS + self.now_ms };
+            let now = b.now(self.now_ms);
             while let Some(event) = b.store.poll() {
                 if let StoreEvent::Committed(number) = &event
                     && number.0 >= b.outstanding
@@ -398,6 +429,7 @@ impl World {
         self.pass(self.now_ms + self.plan.chaos_ms, &mut |_| false);
         self.calm = true;
         self.say(|| "calm".into());
+        self.alice_asks_once_more();
         let until = self.now_ms + 240_000;
         self.pass(until, &mut |world| world.is_at_rest());
         if !self.is_at_rest() {

@@ -13,6 +13,19 @@ pub struct Violation {
     pub text: String,
 }
 
+/// How far a message to an ordinary topic is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Published {
+    /// The broker has not acknowledged it.
+    Open,
+    /// It has, and nobody listens.
+    Unheard,
+    /// It has, and the board has to get it.
+    Accepted,
+    /// The board has it.
+    Taken,
+}
+
 #[derive(Debug, Default)]
 struct Sent {
     /// It is to be in flash, and flash has it.
@@ -42,11 +55,15 @@ pub struct Model {
     pub(super) tally: BTreeMap<&'static str, u64>,
     /// What Alice has written, and its seq once that is acknowledged.
     pub(super) written: BTreeMap<u64, Option<u64>>,
+    /// What she has published where the board listens.
+    pub(super) published: BTreeMap<u64, Published>,
     taken: Vec<(u32, u64, String)>,
     sent: BTreeMap<String, Sent>,
     heard: Vec<(u64, String)>,
     measured: Vec<String>,
     commands: BTreeMap<u64, Command>,
+    /// The command that was given when nothing failed any more.
+    pub(super) last: Option<u64>,
     pub(super) state: Value,
 }
 
@@ -95,6 +112,11 @@ impl Model {
         }
     }
 
+    /// Whether flash was seen to have it.
+    pub(super) fn is_kept(&self, name: &str) -> bool {
+        self.sent.get(name).is_some_and(|sent| sent.kept)
+    }
+
     /// The board has rebooted.
     pub(super) fn forgotten(&mut self, name: &str, outcome: Option<Outcome>) {
         if let Some(sent) = self.sent.get_mut(name) {
@@ -125,6 +147,27 @@ impl Model {
             self.blame("messages come in order", format!("{seq} after {last}"));
         }
         self.taken.push((boot, seq, text.to_owned()));
+    }
+
+    /// The broker has acknowledged what Alice has published.
+    pub(super) fn topic_accepted(&mut self, n: u64, is_heard: bool) {
+        let published = self.published.entry(n).or_insert(Published::Open);
+        if *published == Published::Open {
+            *published = if is_heard { Published::Accepted } else { Published::Unheard };
+        }
+    }
+
+    pub(super) fn topic_taken(&mut self, topic: &str, payload: &[u8]) {
+        self.count("ordinary messages taken");
+        let n: Option<u64> = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok());
+        match n.and_then(|n| self.published.get_mut(&n)) {
+            Some(published) if topic == "in/lamp" => *published = Published::Taken,
+            _ => self.blame("the board takes what was published", format!("{topic} {payload:?}")),
+        }
+    }
+
+    pub(super) fn topics_are_taken(&self) -> bool {
+        self.published.values().all(|published| *published != Published::Accepted)
     }
 
     // ---- Commands ----------------------------------------------------------------------------------------------
@@ -199,8 +242,15 @@ impl Model {
 
     // ---- The verdict -------------------------------------------------------------------------------------------
 
-    pub(super) fn judge(&mut self, reported: Option<u64>, never_rebooted: bool) {
+    /// `is_planned`: a write to flash was planned to fail, or to be the last before the power goes, whenever that is.
+    pub(super) fn judge(&mut self, reported: Option<u64>, never_rebooted: bool, is_planned: bool) {
         let mut broken: Vec<(&'static str, String)> = vec![];
+        if let Some(last) = self.last.and_then(|n| self.commands.get(&n))
+            && !is_planned
+            && last.outcome.as_deref() != Some("done")
+        {
+            broken.push(("a board that is well does what it is told", format!("{last:?}")));
+        }
         for (name, sent) in &self.sent {
             let arrived: Vec<u64> = self.heard.iter().filter(|(_, text)| text == name).map(|(seq, _)| *seq).collect();
             let measured = self.measured.iter().filter(|value| *value == name).count();
@@ -213,7 +263,9 @@ impl Model {
                 Some(Outcome::Acked { seq }) if count == 0 || (is_message && arrived != [seq]) => {
                     broken.push(("what was acked is there", format!("{name}: acked as {seq}, arrived {arrived:?}")));
                 }
-                // What could not be written to flash may be there all the same, and be sent after a reboot.
+                // What could not be written to flash may be there all the same, and be sent after a reboot. Of what makes room
+                // after a reboot nobody knows whether it was sent before.
+                Some(Outcome::Lost(Why::Replaced | Why::Dropped)) if sent.forgotten => {}
                 Some(Outcome::Lost(why)) if count > 0 && why != Why::Flash => {
                     broken.push(("what was lost is not there", format!("{name}: {why:?}")));
                 }
@@ -233,6 +285,13 @@ impl Model {
             let expect = format!("p{n} \"quoted\" \u{e9}\n");
             if !self.taken.iter().any(|(_, s, text)| s == seq && *text == expect) {
                 broken.push(("what alice wrote is taken", format!("p{n}, seq {seq}")));
+            }
+        }
+        for (n, published) in &self.published {
+            match published {
+                Published::Open => broken.push(("alice is answered", format!("{n}"))),
+                Published::Accepted => broken.push(("what was published is taken", format!("{n}"))),
+                Published::Unheard | Published::Taken => {}
             }
         }
         for (n, command) in &self.commands {

@@ -1,7 +1,8 @@
 //! The network between the two clients and the broker. The person's connection is never cut; the board's is.
 
-use super::{Event, World};
-use parlor_core::{LinkId, Peer};
+use super::{Broker, Event, Wire, World};
+use parlor_core::{LinkId, Now, Peer};
+use parlor_protocol::link::{self, Decoded, Up};
 use parlor_protocol::mqtt::{Packet, Version, decode};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -21,7 +22,7 @@ pub(super) struct Conn {
     pub(super) used: bool,
     /// Nothing gets through any more, and nobody is told.
     dead: bool,
-    is_v5: bool,
+    wire: Wire,
     inbox: Vec<u8>,
     closing: bool,
     up_at: u64,
@@ -30,15 +31,17 @@ pub(super) struct Conn {
 
 impl World {
     pub(super) fn open(&mut self, who: Who) -> Option<usize> {
-        let peer =
-            Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), allow_anonymous: true, certificate: None, native: false };
+        // What an MQTT client speaks is known from its first packet.
+        let wire = if who == Who::Board && self.plan.wire == Wire::Native { Wire::Native } else { Wire::V5 };
+        let native = wire == Wire::Native;
+        let peer = Peer { address: IpAddr::V4(Ipv4Addr::LOCALHOST), allow_anonymous: true, certificate: None, native };
         let hub = self.with_broker(|b, now| b.hub.open(now, &peer)).flatten()?;
         self.conns.push(Conn {
             who,
             hub: Some(hub),
             used: true,
             dead: false,
-            is_v5: true,
+            wire,
             inbox: vec![],
             closing: false,
             up_at: 0,
@@ -82,38 +85,25 @@ impl World {
     fn feed(&mut self, conn: usize) {
         let Some(link) = self.conns[conn].hub else { return };
         let mut inbox = std::mem::take(&mut self.conns[conn].inbox);
-        let (mut is_v5, who, verbose, now_ms) =
-            (self.conns[conn].is_v5, self.conns[conn].who, self.verbose, self.now_ms);
-        let mut at = 0;
-        let mut bad = None;
-        self.with_broker(|b, now| {
-            while b.hub.may_read(link) {
-                match decode(&inbox[at..], if is_v5 { Version::V5 } else { Version::V311 }, 1 << 20) {
-                    Ok(Some((packet, size))) => {
-                        if let Packet::Connect(connect) = &packet {
-                            is_v5 = connect.version == Version::V5;
-                        }
-                        if verbose {
-                            eprintln!("{now_ms:6} {who:?} -> {}", show(&packet));
-                        }
-                        b.hub.packet(now, link, &packet, size);
-                        at += size;
-                    }
-                    Ok(None) => return,
-                    Err(error) => {
-                        b.hub.malformed(now, link, &error, None);
-                        bad = Some(error);
-                        return;
-                    }
-                }
+        let c = &mut self.conns[conn];
+        let (who, wire) = (c.who, &mut c.wire);
+        let trace = self.verbose.then_some((self.now_ms, who));
+        let fed = match (&mut self.broker, *wire) {
+            (Some(broker), Wire::Native) => {
+                let now = broker.now(self.now_ms);
+                feed_frames(broker, now, link, &inbox, trace)
             }
-        });
-        if let Some(error) = bad {
-            self.model.blame("packets are well formed", format!("{who:?} sent {error}"));
+            (Some(broker), _) => {
+                let now = broker.now(self.now_ms);
+                feed_packets(broker, now, link, wire, &inbox, trace)
+            }
+            (None, _) => Ok(0),
+        };
+        match fed {
+            Ok(used) => drop(inbox.drain(..used)),
+            Err(error) => self.model.blame("what is sent is well formed", format!("{who:?} sent {error}")),
         }
-        inbox.drain(..at);
         self.conns[conn].inbox = inbox;
-        self.conns[conn].is_v5 = is_v5;
     }
 
     pub(super) fn resume(&mut self, link: LinkId) {
@@ -239,6 +229,69 @@ impl World {
             }
         }
     }
+}
+
+/// For whom and when a line of the trace is.
+type Trace = Option<(u64, Who)>;
+
+/// Gives the broker the packets of `bytes`; how many bytes they were. An error: what is no packet.
+fn feed_packets(
+    broker: &mut Broker,
+    now: Now,
+    link: LinkId,
+    wire: &mut Wire,
+    bytes: &[u8],
+    trace: Trace,
+) -> Result<usize, String> {
+    let mut at = 0;
+    while broker.hub.may_read(link) {
+        let version = if *wire == Wire::V311 { Version::V311 } else { Version::V5 };
+        match decode(&bytes[at..], version, 1 << 20) {
+            Ok(Some((packet, size))) => {
+                if let Packet::Connect(connect) = &packet {
+                    *wire = if connect.version == Version::V5 { Wire::V5 } else { Wire::V311 };
+                }
+                if let Some((now_ms, who)) = trace {
+                    eprintln!("{now_ms:6} {who:?} -> {}", show(&packet));
+                }
+                broker.hub.packet(now, link, &packet, size);
+                at += size;
+            }
+            Ok(None) => break,
+            Err(error) => {
+                broker.hub.malformed(now, link, &error, None);
+                return Err(error.to_string());
+            }
+        }
+    }
+    Ok(at)
+}
+
+/// The same for the frames of the native link. The board is as old as the broker: it has no frame that the broker does not
+/// know.
+fn feed_frames(broker: &mut Broker, now: Now, link: LinkId, bytes: &[u8], trace: Trace) -> Result<usize, String> {
+    let mut at = 0;
+    while broker.hub.may_read(link) {
+        match link::decode_frame::<Up<'_>>(&bytes[at..], link::SIZE_MAX) {
+            Ok(Some((Decoded::Frame(frame), size))) => {
+                if let Some((now_ms, who)) = trace {
+                    eprintln!("{now_ms:6} {who:?} -> {frame:?}");
+                }
+                broker.hub.frame(now, link, &frame, size);
+                at += size;
+            }
+            Ok(Some((Decoded::Unknown { tag, size: _ }, size))) => {
+                broker.hub.unknown_frame(now, link, tag, size);
+                return Err(format!("a frame of the unknown kind {tag}"));
+            }
+            Ok(None) => break,
+            Err(error) => {
+                broker.hub.malformed_frame(now, link, &error);
+                return Err(error.to_string());
+            }
+        }
+    }
+    Ok(at)
 }
 
 pub(super) fn show(packet: &Packet<'_>) -> String {

@@ -1,6 +1,7 @@
 //! Alice: writes to the lamp, commands it, and takes down all she hears. Her connection is good; what the broker has not
 //! acknowledged when it dies, she says again.
 
+use super::model::Published;
 use super::net::{Who, show};
 use super::{Event, World};
 use parlor_protocol::mqtt::{
@@ -92,7 +93,7 @@ impl World {
         self.after(wait, Event::Alice);
         self.alice.said += 1;
         let n = self.alice.said;
-        match self.rng.below(10) {
+        match self.rng.below(11) {
             0..4 => {
                 self.model.written.insert(n, None);
                 let text = format!("p{n} \"quoted\" \u{e9}\n");
@@ -101,19 +102,36 @@ impl World {
             4..9 => {
                 let once = self.rng.chance(60);
                 let persist = self.rng.chance(50);
-                let deadline_ms = if persist { self.rng.between(2_000, 30_000) } else { self.rng.between(300, 5_000) };
+                let deadline_ms = if persist { self.rng.between(2_000, 30_000) } else { self.rng.between(40, 4_000) };
                 self.model.commanded(n, once, deadline_ms, self.now_ms);
                 let payload = json!({
                     "args": { "n": n }, "id": format!("k{n}"), "deadline_ms": deadline_ms, "persist": persist, "once": once,
                 });
                 let name = if self.rng.chance(95) { "act" } else { "sing" };
                 self.alice_says(format!("im/v1/to/lamp/cmd/{name}"), payload.to_string());
-                if self.rng.chance(8) {
+                if self.rng.chance(15) {
                     self.alice_says(format!("im/v1/to/lamp/cmdcancel/k{n}"), String::new());
                 }
             }
+            9 => {
+                self.model.published.insert(n, Published::Open);
+                self.alice_says("in/lamp".into(), n.to_string());
+            }
             _ => self.alice_says("im/v1/to/lamp/desired".into(), json!({ "level": n }).to_string()),
         }
+    }
+
+    /// Now that nothing fails any more, a command that the board has all the time for.
+    pub(super) fn alice_asks_once_more(&mut self) {
+        const DEADLINE_MS: u64 = 200_000;
+        self.alice.said += 1;
+        let n = self.alice.said;
+        self.model.commanded(n, true, DEADLINE_MS, self.now_ms);
+        self.model.last = Some(n);
+        let payload = json!({
+            "args": { "n": n }, "id": format!("k{n}"), "deadline_ms": DEADLINE_MS, "persist": true, "once": true,
+        });
+        self.alice_says("im/v1/to/lamp/cmd/act".into(), payload.to_string());
     }
 
     pub(super) fn alice_hears(&mut self, conn: usize, bytes: &[u8]) {
@@ -171,6 +189,11 @@ impl World {
             if !topic.contains("/cmdcancel/") {
                 self.model.blame("alice is not refused", format!("{topic} {payload}: {ack:?}"));
             }
+        } else if topic == "in/lamp" {
+            let n = value.as_u64().expect("a number");
+            // Nobody listened: the board has not subscribed yet.
+            let is_heard = ack.reason != ReasonCode::NO_MATCHING_SUBSCRIBERS;
+            self.model.topic_accepted(n, is_heard);
         } else if let Some(n) = number("id", "p") {
             let seq = ack.properties.iter().find_map(|p| match p {
                 Property::UserProperty("im-seq", seq) => seq.parse().ok(),

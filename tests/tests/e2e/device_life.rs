@@ -9,6 +9,7 @@ use parlor_device::{
     Status, Subscription, Why,
 };
 use parlor_tests::device::{BoardFlash, HostClock, Road, run};
+use parlor_tests::device_log::lines_of;
 use parlor_tests::im::{House, Names, PASSWORD, fits, json};
 use parlor_tests::operator::Operator;
 use parlor_tests::raw::{Client, Version};
@@ -258,7 +259,7 @@ fn cuts_heal() {
     device.join().expect("the device is content");
 }
 
-/// What was in flash when the power went is sent after it, once.
+/// What was in flash when the power went is sent after it, once, and who had a receipt for it gets one again.
 #[test]
 fn what_is_in_flash_is_sent_after_a_reboot() {
     const KEPT: &[Policy] = &[Policy { topic: "im/v1/to/#", keep: Keep::All, place: Place::Flash }];
@@ -269,13 +270,22 @@ fn what_is_in_flash_is_sent_after_a_reboot() {
     let device = std::thread::spawn(move || {
         let flash = BoardFlash::default();
         let config = Config { policies: KEPT, ..config() };
-        run(config, Mqtt::V5, &Road::to(closed), flash.clone(), |device| async move {
+        let ids = run(config, Mqtt::V5, &Road::to(closed), flash.clone(), |device| async move {
+            let mut ids = vec![];
             for text in ["one", "two"] {
                 let sent = device.send("alice", text).await.expect("flash has it");
                 assert_eq!(sent.outcome(), None);
+                ids.push(sent.id());
             }
+            ids
         });
         run(config, Mqtt::V5, &Road::to(addr), flash.clone(), |device| async move {
+            let two = device.receipt(ids[1]).await.expect("flash has it");
+            assert_eq!(two.acked().await, Outcome::Acked { seq: 2 });
+            let one = device.earlier().await.expect("it was left");
+            assert_eq!((one.id(), one.acked().await), (ids[0], Outcome::Acked { seq: 1 }));
+            assert!(device.earlier().await.is_none(), "there were two");
+            assert!(device.receipt(ids[0]).await.is_none(), "there is a receipt already");
             let sent = device.send("alice", "three").await.expect("flash has it");
             assert_eq!(sent.acked().await, Outcome::Acked { seq: 3 });
             assert!(device.sleep(1).await);
@@ -426,7 +436,10 @@ fn a_device_takes_an_update_over_a_reset() {
         };
         live(Slot { dies_at: Some(50_000), ..slot.clone() });
         assert_eq!(*slot.finished.borrow(), 0);
-        live(slot.clone());
+        let lines = lines_of(|| live(slot.clone()));
+        let resumed = lines.iter().position(|line| line == "INFO update to \"2\": 49152 of 100003 bytes");
+        let installed = lines.iter().position(|line| line == "INFO update to \"2\" is installed");
+        assert!(resumed.is_some() && resumed < installed, "{lines:#?}");
         assert_eq!(*slot.finished.borrow(), 100_003);
         assert!(*slot.image.borrow() == expect, "the image is the one that was offered");
         run(config, Mqtt::V5, &Road::to(addr), flash.clone(), |device| async move {

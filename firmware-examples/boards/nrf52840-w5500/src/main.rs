@@ -5,6 +5,7 @@
 
 use core::cell::RefCell;
 use critical_section::Mutex;
+use defmt_rtt as _;
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::Spawner;
 use embassy_net::{Config as NetConfig, Runner, StackResources};
