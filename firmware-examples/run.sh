@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the firmware and runs it on both emulated boards against a real broker; links every other board that can be linked here; measures.
+# Builds the firmware and runs it on both emulated boards against a real broker; tries updates through the boot loaders on a flash in memory; links
+# every other board that can be linked here, and its boot loader; measures.
 # Needs Rust. What else is missing it installs when it may, or names. Options: --boards all|few|none (default few: see README.md),
 # --no-sizes.
 set -u -o pipefail
@@ -67,9 +68,21 @@ if [ ${#programs[@]} -gt 0 ]; then
   failed=$((failed + $(grep -c '^FAIL ' "$log")))
 fi
 
+# Updates through the boot loaders, with the power cut at every word: on the host, for what is tried is hardware independent.
+for part in areas boot; do
+  if (cd "firmware-examples/$part" && CARGO_TARGET_DIR="$firmware_target" cargo test --locked --all-features) >"$log" 2>&1; then
+    tests=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log" | awk '{ sum += $1 } END { print sum + 0 }')
+    report PASS "$part: $tests tests"
+  else
+    tail -40 "$log"
+    report FAIL "$part: its tests"
+  fi
+done
+
 # Linking asks for no secret that opens anything.
 export WIFI_NAME=nowhere WIFI_PASSWORD=not-a-password BROKER_HOST=192.0.2.1 BROKER_PORT=8883 PAIRING_CODE=AAAA-AAAA DEVICE_NAME=lamp
 export BROKER_PIN=0000000000000000000000000000000000000000000000000000000000000000 CYW43_FIRMWARE=none
+export UPDATE_KEY=$BROKER_PIN
 for board in ${linked[@]+"${linked[@]}"}; do
   read -r name target <<<"$board"
   if firmware_build "firmware-examples/boards/$name" "$target" >"$log" 2>&1; then
@@ -77,6 +90,13 @@ for board in ${linked[@]+"${linked[@]}"}; do
   else
     tail -30 "$log"
     report FAIL "$name links"
+  fi
+  [ -d "firmware-examples/boards/$name/loader" ] || continue
+  if firmware_build "firmware-examples/boards/$name" "$target" -p "$name-loader" >"$log" 2>&1; then
+    report PASS "the boot loader of $name links"
+  else
+    tail -30 "$log"
+    report FAIL "the boot loader of $name links"
   fi
 done
 
