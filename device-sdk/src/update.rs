@@ -275,6 +275,11 @@ impl ToJson for Installed<'_> {
     }
 }
 
+/// Whether flash has an update that came as this command.
+pub(crate) fn is_recorded(shared: &Shared, command: &str) -> bool {
+    recorded(shared).is_some_and(|(_, _, id, _)| id == command)
+}
+
 /// What flash has of an update.
 fn recorded(shared: &Shared) -> Option<(Stage, u32, String<36>, Offer)> {
     let mut take = Take(shared.flash.update.as_deref()?);

@@ -291,6 +291,10 @@ impl Shared {
             if let Some(entry) = self.ring.find(&taken.id) {
                 entry.stage = Stage::Running;
             }
+            #[cfg(feature = "update")]
+            if update {
+                self.hold_offer();
+            }
             self.take_row(at, head);
             return Some(taken);
         }

@@ -93,6 +93,11 @@ impl Shared {
             What::Command { id, name, from, args, left_ms, once } => {
                 let kind =
                     if name == UPDATE_COMMAND && self.config().describe.update { kind::UPDATE } else { kind::COMMAND };
+                // After a reset the broker sends again what flash had already.
+                #[cfg(feature = "update")]
+                if kind == kind::UPDATE && crate::update::is_recorded(self, id) {
+                    return self.note(pid);
+                }
                 // A deadline is at most a week away, so the low half of the clock tells before from after.
                 let deadline = left_ms.map_or(0, |left| (now.saturating_add(left) & 0xFFFF_FFFF) as u32 | 1);
                 let parts = [
@@ -233,10 +238,14 @@ impl Shared {
     }
 
     pub(crate) fn acknowledge(&mut self) {
+        #[cfg(feature = "update")]
+        let held = self.flash.update_offered;
+        #[cfg(not(feature = "update"))]
+        let held = false;
         let (_, buffer) = self.memory.rooms();
         while let Some((at, head)) = self.inbox.first(buffer) {
             // In MQTT 3.1.1 the broker may send more than there is room for acknowledgements: they wait here.
-            if head.state != TAKEN || self.acks.is_full() {
+            if head.state != TAKEN || self.acks.is_full() || held && head.kind == kind::UPDATE {
                 break;
             }
             // On an older connection the broker sends it again.
