@@ -68,6 +68,25 @@ if [ ${#programs[@]} -gt 0 ]; then
   failed=$((failed + $(grep -c '^FAIL ' "$log")))
 fi
 
+# The same board with a boot loader, and three programs for it: image_of NAME [VARIABLE=VALUE...].
+image_of() {
+  local name=$1
+  shift
+  (export "$@"; firmware_build firmware-examples/boards/qemu-an385-boot thumbv7m-none-eabi) >"$log" 2>&1 &&
+    cp "$(firmware_program qemu-an385-boot thumbv7m-none-eabi)" "$firmware_target/$name"
+}
+if firmware_build firmware-examples/boards/qemu-an385-boot thumbv7m-none-eabi -p qemu-an385-boot-loader >"$log" 2>&1 &&
+  image_of boot-old FIRMWARE_VERSION=1 && image_of boot-new FIRMWARE_VERSION=2-over-the-air &&
+  image_of boot-bad FIRMWARE_VERSION=3 FIRMWARE_IS_NO_GOOD=1; then
+  PARLOR_BIN=$PWD/target/debug/parlor target/debug/firmware_boot "$(firmware_program qemu-an385-boot-loader thumbv7m-none-eabi)" \
+    "$firmware_target"/boot-{old,new,bad} 2>&1 | tee "$log"
+  passed=$((passed + $(grep -c '^PASS ' "$log")))
+  failed=$((failed + $(grep -c '^FAIL ' "$log")))
+else
+  tail -30 "$log"
+  report FAIL "qemu-an385-boot is built"
+fi
+
 # Updates through the boot loaders, with the power cut at every word: on the host, for what is tried is hardware independent.
 for part in areas boot; do
   if (cd "firmware-examples/$part" && CARGO_TARGET_DIR="$firmware_target" cargo test --locked --all-features) >"$log" 2>&1; then

@@ -60,6 +60,9 @@ pub const NRF52840: Chip = Chip { flash: 0..0x0010_0000, page: 4_096, small_page
 pub const STM32F767: Chip =
     Chip { flash: 0x0800_0000..0x0820_0000, page: 256 * 1_024, small_page: 32 * 1_024, word: 16, loader_sections: "" };
 
+/// The emulated `mps2-an385`, whose flash is a file: the addresses are those of its memory for code.
+pub const AN385: Chip = Chip { flash: 0..0x0040_0000, page: 4_096, small_page: 4_096, word: 4, loader_sections: "" };
+
 /// Areas by name, addresses.
 type Areas = BTreeMap<String, Range<u32>>;
 
@@ -188,12 +191,13 @@ fn end(memory: &Path, why: &str) -> ! {
 mod tests {
     use super::*;
 
-    fn boards() -> [(&'static str, Chip, &'static str); 4] {
+    fn boards() -> [(&'static str, Chip, &'static str); 5] {
         [
             ("pico-w", RP2040, include_str!("../../boards/pico-w/areas.x")),
             ("pico2-w", RP2350, include_str!("../../boards/pico2-w/areas.x")),
             ("nrf52840-w5500", NRF52840, include_str!("../../boards/nrf52840-w5500/areas.x")),
             ("nucleo-f767zi", STM32F767, include_str!("../../boards/nucleo-f767zi/areas.x")),
+            ("qemu-an385-boot", AN385, include_str!("../../boards/qemu-an385-boot/areas.x")),
         ]
     }
 

@@ -7,13 +7,16 @@
 
 #![no_std]
 
+#[cfg(any(feature = "embassy", feature = "esp"))]
 mod area;
 #[cfg(feature = "embassy")]
 mod embassy;
 #[cfg(feature = "esp")]
 mod esp;
 
+#[cfg(any(feature = "embassy", feature = "esp"))]
 pub use area::ANEW_MAX;
+#[cfg(any(feature = "embassy", feature = "esp"))]
 use area::Area;
 #[cfg(feature = "embassy")]
 pub use embassy::Slots;
