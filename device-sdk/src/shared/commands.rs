@@ -365,6 +365,12 @@ impl Shared {
         }
     }
 
+    /// Whether the application is at this command.
+    #[cfg(feature = "update")]
+    pub(super) fn is_running(&mut self, id: &str) -> bool {
+        self.ring.find(id).is_some_and(|entry| entry.stage == Stage::Running)
+    }
+
     /// Whether the requester has taken a command back.
     pub(crate) fn is_canceled(&mut self, id: &str) -> bool {
         self.ring.find(id).is_some_and(|entry| entry.canceled)

@@ -93,10 +93,11 @@ impl Shared {
             What::Command { id, name, from, args, left_ms, once } => {
                 let kind =
                     if name == UPDATE_COMMAND && self.config().describe.update { kind::UPDATE } else { kind::COMMAND };
-                // After a reset the broker sends again what flash had already.
+                // The broker sends again what it heard no acknowledgement of, after a cut or a reset. Nobody would take it, and what
+                // waits keeps everything behind it, the image itself, from being acknowledged.
                 #[cfg(feature = "update")]
-                if kind == kind::UPDATE && crate::update::is_recorded(self, id) {
-                    return self.note(pid);
+                if kind == kind::UPDATE && (self.is_running(id) || crate::update::is_recorded(self, id)) {
+                    return self.note(kind::UPDATE, pid);
                 }
                 // A deadline is at most a week away, so the low half of the clock tells before from after.
                 let deadline = left_ms.map_or(0, |left| (now.saturating_add(left) & 0xFFFF_FFFF) as u32 | 1);
@@ -109,7 +110,7 @@ impl Shared {
                 self.keep(Head { kind, pid, flags: u8::from(once), b: deadline, ..Head::default() }, &parts)
             }
             What::Cancel { id } => {
-                let room = self.note(pid);
+                let room = self.note(kind::OTHER, pid);
                 if room == Room::Kept {
                     self.cancel(id);
                 }
@@ -133,20 +134,20 @@ impl Shared {
             }
             What::Blob(bytes) => self.keep(Head { kind: kind::BLOB, pid, ..Head::default() }, &[Part::Rest(bytes)]),
             What::Sent { id, seq } => {
-                let room = self.note(pid);
+                let room = self.note(kind::OTHER, pid);
                 if room == Room::Kept {
                     self.news(id, Outcome::Acked { seq });
                 }
                 room
             }
             What::Refused { id, why } => {
-                let room = self.note(pid);
+                let room = self.note(kind::OTHER, pid);
                 if room == Room::Kept {
                     self.news(id, Outcome::Lost(Why::Refused(why)));
                 }
                 room
             }
-            What::Paired { .. } | What::Other => self.note(pid),
+            What::Paired { .. } | What::Other => self.note(kind::OTHER, pid),
         }
     }
 
@@ -154,7 +155,7 @@ impl Shared {
         let Message { address, from, seq, pos, kind: word, text, body, re, backfill } = *message;
         let old = pos != 0 && pos <= self.last_pos;
         if old || (backfill && !self.config().listen.backfill()) {
-            return self.note(pid);
+            return self.note(kind::OTHER, pid);
         }
         let parts = [
             Part::U64(pos),
@@ -169,12 +170,12 @@ impl Shared {
         self.keep(Head { kind: kind::MESSAGE, pid, ..Head::default() }, &parts)
     }
 
-    /// Something that is only acknowledged, when everything before it is.
-    fn note(&mut self, pid: u16) -> Room {
+    /// Something that is only acknowledged, when everything before it is, and what its kind waits for has come.
+    fn note(&mut self, kind: u8, pid: u16) -> Room {
         if pid == 0 {
             return Room::Kept;
         }
-        let room = self.keep(Head { kind: kind::OTHER, pid, state: TAKEN, ..Head::default() }, &[]);
+        let room = self.keep(Head { kind, pid, state: TAKEN, ..Head::default() }, &[]);
         self.acknowledge();
         room
     }
@@ -187,7 +188,7 @@ impl Shared {
             self.wake_app();
         } else if self.inbox.used() == 0 && head.pid != 0 {
             // It will never fit: it is taken as unreadable, so that what is behind it comes.
-            return self.note(head.pid);
+            return self.note(kind::OTHER, head.pid);
         }
         // What wants no acknowledgement may be lost.
         if kept || head.pid == 0 { Room::Kept } else { Room::Full }

@@ -5,7 +5,7 @@ use embassy_boot::{BootLoader, BootLoaderConfig, State};
 use parlor_boot::{BootError, Slot, Slots};
 use parlor_device::flash::{Flash, FlashError};
 use parlor_device::update::{Ed25519, Firmware, UpdateError};
-use parlor_device::{Config, Describe, Device, Login, Mqtt};
+use parlor_device::{Config, Describe, Device, Login, Mqtt, Status};
 use parlor_tests::device::{BoardFlash, Road, run};
 use parlor_tests::im::{House, PASSWORD, json};
 use parlor_tests::operator::Operator;
@@ -146,11 +146,14 @@ struct Seen {
     refused: Vec<UpdateError>,
 }
 
-/// One start after the other, until it is told to stop.
-fn live(addr: SocketAddr, maker: Ed25519, new: New, cut: Option<(u64, Tear)>, mut stop: watch::Receiver<bool>) -> Seen {
+fn config() -> Config {
     const UPDATES: Describe = Describe { update: true, name: "Lamp", ..Describe::NOTHING };
     let login = Login::Account { name: "lamp", secret: PASSWORD.as_bytes() };
-    let config = Config { login, describe: UPDATES, pause_min_ms: 20, pause_max_ms: 200, ..Config::new("lamp-1") };
+    Config { login, describe: UPDATES, pause_min_ms: 20, pause_max_ms: 200, ..Config::new("lamp-1") }
+}
+
+/// One start after the other, until it is told to stop.
+fn live(addr: SocketAddr, maker: Ed25519, new: New, cut: Option<(u64, Tear)>, mut stop: watch::Receiver<bool>) -> Seen {
     let (board, old) = (Board::new(&image(1)), image(1));
     board.chip.cut.set(cut);
     let refused = RefCell::new(vec![]);
@@ -182,7 +185,7 @@ fn live(addr: SocketAddr, maker: Ed25519, new: New, cut: Option<(u64, Tear)>, mu
                 }
             }
         };
-        let stopped = run(config, Mqtt::V5, &Road::to(addr), Kept(board.clone()), |device| {
+        let stopped = run(config(), Mqtt::V5, &Road::to(addr), Kept(board.clone()), |device| {
             let (running, died) = (app(device), board.died.notified());
             async {
                 tokio::select! {
@@ -296,6 +299,33 @@ fn updates_are_taken_one_after_the_other() {
     }
     let (told, seen) = sender.update(&all, New::Works, None);
     assert_eq!((told, seen.old, seen.fetched), (vec!["done".to_owned(); 2], false, 2 * IMAGE));
+}
+
+/// The broker offers it again, for the offer was not acknowledged; nobody takes it, and it must not be in the image's way.
+#[test]
+fn a_connection_that_is_lost_with_the_offer_in_hand_does_not_stop_the_update() {
+    let Some(mut sender) = Sender::new() else { return };
+    sender.good("u1");
+    let (key, addr) = (sender.key(), sender.house.broker.addr());
+    let device = std::thread::spawn(move || {
+        let (board, road) = (Board::new(&image(1)), Road::to(addr));
+        run(config(), Mqtt::V5, &road, Kept(board.clone()), |device| {
+            let (road, board) = (road.clone(), board.clone());
+            async move {
+                let update = device.next_update().await;
+                road.cut();
+                while device.status_after(Status::Online).await == Status::Online {}
+                device.online().await;
+                // More ranges than the broker sends without an acknowledgement.
+                let mut slots = Powered(board.clone(), board.slots());
+                update.install(&mut slots, &key, &mut [0; 216]).await.expect("it is installed");
+                assert!(device.sleep(1).await);
+            }
+        });
+        let starts = board.boot();
+        assert!(starts == image(2), "the boot loader starts another image");
+    });
+    device.join().expect("the device is content");
 }
 
 #[test]
