@@ -99,8 +99,10 @@ impl Shared {
                 if kind == kind::UPDATE && (self.is_running(id) || crate::update::is_recorded(self, id)) {
                     return self.note(kind::UPDATE, pid);
                 }
-                // A deadline is at most a week away, so the low half of the clock tells before from after.
-                let deadline = left_ms.map_or(0, |left| (now.saturating_add(left) & 0xFFFF_FFFF) as u32 | 1);
+                // A deadline is at most a week away, so the low half of the clock tells before from after. It is odd, for 0 is none,
+                // and never later than what was granted.
+                let low = |left| ((now.saturating_add(left) & 0xFFFF_FFFF) as u32).wrapping_sub(1) | 1;
+                let deadline = left_ms.map_or(0, low);
                 let parts = [
                     Part::Short(id.as_bytes()),
                     Part::Short(name.as_bytes()),
