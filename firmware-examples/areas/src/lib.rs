@@ -256,9 +256,11 @@ mod tests {
     fn the_tables_of_the_esp32_boards_work() {
         let table = include_str!("../../boards/esp32c3/partitions.csv");
         assert_eq!(wrong(table), None);
-        for other in
-            [include_str!("../../boards/esp32c6/partitions.csv"), include_str!("../../boards/esp32s3/partitions.csv")]
-        {
+        for other in [
+            include_str!("../../boards/esp32c6/partitions.csv"),
+            include_str!("../../boards/esp32s3/partitions.csv"),
+            include_str!("../../template/partitions.csv"),
+        ] {
             assert_eq!(other, table);
         }
         for (from, to, why) in [
