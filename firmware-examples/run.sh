@@ -68,7 +68,7 @@ if [ ${#programs[@]} -gt 0 ]; then
   failed=$((failed + $(grep -c '^FAIL ' "$log")))
 fi
 
-# The same board with a boot loader, and three programs for it: image_of NAME [VARIABLE=VALUE...].
+# The same board with a boot loader, and four programs for it: image_of NAME [VARIABLE=VALUE...].
 image_of() {
   local name=$1
   shift
@@ -77,9 +77,9 @@ image_of() {
 }
 if firmware_build firmware-examples/boards/qemu-an385-boot thumbv7m-none-eabi -p qemu-an385-boot-loader >"$log" 2>&1 &&
   image_of boot-old FIRMWARE_VERSION=1 && image_of boot-new FIRMWARE_VERSION=2-over-the-air &&
-  image_of boot-bad FIRMWARE_VERSION=3 FIRMWARE_IS_NO_GOOD=1; then
+  image_of boot-bad FIRMWARE_VERSION=3 FIRMWARE_IS_NO_GOOD=1 && image_of boot-deaf FIRMWARE_VERSION=4 FIRMWARE_IS_DEAF=1; then
   PARLOR_BIN=$PWD/target/debug/parlor target/debug/firmware_boot "$(firmware_program qemu-an385-boot-loader thumbv7m-none-eabi)" \
-    "$firmware_target"/boot-{old,new,bad} 2>&1 | tee "$log"
+    "$firmware_target"/boot-{old,new,bad,deaf} 2>&1 | tee "$log"
   passed=$((passed + $(grep -c '^PASS ' "$log")))
   failed=$((failed + $(grep -c '^FAIL ' "$log")))
 else

@@ -16,7 +16,7 @@ use static_cell::ConstStaticCell;
 
 pub use parlor_device::flash::FlashMap;
 pub use parlor_device::transport::tls::Pin;
-pub use update::{Maker, TRIAL, update};
+pub use update::{Maker, TRIAL, update, update_within};
 
 /// Bytes of text in a TLS record of the broker: its `tls.fragment_bytes`.
 const FRAGMENT: usize = 1_024;

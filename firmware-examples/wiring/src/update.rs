@@ -35,7 +35,13 @@ macro_rules! maker {
 /// Is the board's part in updates. Firmware that has just been installed has [`TRIAL`] to come online; then it is confirmed, else
 /// `reset` goes back to the one before. Afterwards images of the maker are installed, and `reset` starts them. `version` is what
 /// this firmware is called in offers.
-pub async fn update<S: Slot>(
+pub async fn update<S: Slot>(device: Device<'_>, slot: S, maker: Option<Maker>, version: &str, reset: impl Fn()) -> ! {
+    update_within(TRIAL, device, slot, maker, version, reset).await
+}
+
+/// The same with another time to come online.
+pub async fn update_within<S: Slot>(
+    trial: Duration,
     device: Device<'_>,
     mut slot: S,
     maker: Option<Maker>,
@@ -43,7 +49,7 @@ pub async fn update<S: Slot>(
     reset: impl Fn(),
 ) -> ! {
     if slot.is_on_trial().await == Ok(true)
-        && let Either::Second(()) = select(device.online(), Timer::after(TRIAL)).await
+        && let Either::Second(()) = select(device.online(), Timer::after(trial)).await
     {
         reset();
         pending::<()>().await;

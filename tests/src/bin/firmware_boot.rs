@@ -1,7 +1,7 @@
 //! Updates of an emulated board through embassy-boot: the image that comes over the air is the one that runs.
 //!
-//! `firmware_boot LOADER OLD NEW BAD`: programs of `firmware-examples/boards/qemu-an385-boot`, of which OLD calls itself 1, NEW
-//! 2-over-the-air, and BAD, which ends as soon as it starts, 3. One line for each case, PASS or FAIL; fails if one does.
+//! `firmware_boot LOADER OLD NEW BAD DEAF`: programs of `firmware-examples/boards/qemu-an385-boot`, of which OLD calls itself 1, NEW
+//! 2-over-the-air, BAD, which ends as soon as it starts, 3, and DEAF, which never comes online, 4. One line for each case, PASS or FAIL; fails if one does.
 
 use parlor_tests::firmware::{Board, Home};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -113,6 +113,20 @@ fn rolled_back(case: &mut Case, bad: &Path) {
     assert!(said.contains("done"), "{said}");
 }
 
+fn given_up(case: &mut Case, deaf: &Path) {
+    let path = case.home.file("deaf.bin", &image(deaf));
+    let mut board = case.board();
+    let told = case.home.update("lamp", &path, &case.key, "4");
+    board.says("boot loader");
+    assert_eq!(board.says("firmware"), "firmware 4");
+    // Its time is over.
+    board.says("boot loader");
+    assert_eq!(board.says("firmware"), "firmware 1");
+    board.says("online");
+    let (said, code) = told.join().expect("the update ends");
+    assert!(code == 1 && said.contains("went back"), "{code}: {said}");
+}
+
 fn cut_in_the_swap(case: &mut Case, new: &Path) {
     let path = case.home.file("new.bin", &image(new));
     let mut board = case.board();
@@ -131,14 +145,15 @@ fn cut_in_the_swap(case: &mut Case, new: &Path) {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [loader, old, new, bad] = &arguments[..] else {
-        eprintln!("usage: firmware_boot LOADER OLD NEW BAD");
+    let [loader, old, new, bad, deaf] = &arguments[..] else {
+        eprintln!("usage: firmware_boot LOADER OLD NEW BAD DEAF");
         return ExitCode::from(2);
     };
-    let [loader, old, new, bad] = [loader, old, new, bad].map(|program| Path::new(program.as_str()));
-    let cases: [(&str, fn(&mut Case, &Path), &Path); 3] = [
+    let [loader, old, new, bad, deaf] = [loader, old, new, bad, deaf].map(|program| Path::new(program.as_str()));
+    let cases: [(&str, fn(&mut Case, &Path), &Path); 4] = [
         ("an image over the air is started by the boot loader, and confirmed", swapped, new),
         ("an image that is no good is rolled back", rolled_back, bad),
+        ("an image that never comes online is rolled back", given_up, deaf),
         ("a power cut while images are swapped", cut_in_the_swap, new),
     ];
     let mut failed = 0;

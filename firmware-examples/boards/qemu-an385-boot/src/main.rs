@@ -1,5 +1,6 @@
 //! A lamp on the Cortex-M3 board `mps2-an385` under QEMU, started by embassy-boot: what a board with a boot loader does, with a
-//! file for flash. Built with another `FIRMWARE_VERSION` it is another firmware, with `FIRMWARE_IS_NO_GOOD` one that ends at once.
+//! file for flash. Built with another `FIRMWARE_VERSION` it is another firmware, with `FIRMWARE_IS_NO_GOOD` one that ends at once, with
+//! `FIRMWARE_IS_DEAF` one that never finds its broker.
 
 #![no_std]
 #![no_main]
@@ -22,6 +23,7 @@ use embassy_futures::join::join3;
 use embassy_net::{Config as NetConfig, Runner, StackResources};
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::mutex::Mutex;
+use embassy_time::Duration;
 use lan9118::Lan9118;
 use parlor_apps::lamp::{self, Lamp, Light};
 use parlor_boot::Slots;
@@ -37,6 +39,9 @@ const VERSION: &str = match option_env!("FIRMWARE_VERSION") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
 };
+
+/// How long it has to come online when it is new: nobody waits ten minutes for a test.
+const TRIAL: Duration = Duration::from_secs(5);
 
 /// Where the file begins.
 const FLASH_START: u32 = KEPT.start;
@@ -112,6 +117,8 @@ async fn board(spawner: Spawner) {
     net.wait_config_up().await;
     let pin = Pin::from_hex(wanted(args, "pin")).expect("pin= is 64 hexadecimal digits");
     let port = args.number("port").expect("port= is a number");
+    // Nobody listens at port 1.
+    let port = if option_env!("FIRMWARE_IS_DEAF").is_some() { 1 } else { port };
     let broker = Broker { host: wanted(args, "host"), port, pin, next_pin: None };
     let flash = FileFlash::open(wanted(args, "flash")).expect("flash= can be opened");
     let flash = Mutex::<NoopRawMutex, _>::new(flash);
@@ -132,7 +139,8 @@ async fn board(spawner: Spawner) {
         ..Config::new("lamp")
     });
     let act = |device| {
-        let updates = parlor_wiring::update(device, slots, maker, VERSION, || SCB::sys_reset());
+        let reset = || SCB::sys_reset();
+        let updates = parlor_wiring::update_within(TRIAL, device, slots, maker, VERSION, reset);
         join3(lamp::run(device, Console), tell(device), updates)
     };
     parlor_wiring::run(net, broker, config, kept, entropy, act).await
