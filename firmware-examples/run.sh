@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the firmware and runs it on both emulated boards, with either wire, against a real broker; links every other board that can be linked here; measures.
+# Builds the firmware and runs it on both emulated boards, with either wire, against a real broker; tries updates through the boot loaders on a flash
+# in memory and on an emulated board; links every other board that can be linked here, and its boot loader; measures.
 # Needs Rust. What else is missing it installs when it may, or names. Options: --boards all|few|none (default few: see README.md),
 # --no-sizes.
 set -u -o pipefail
@@ -72,9 +73,40 @@ if [ ${#programs[@]} -gt 0 ]; then
   failed=$((failed + $(grep -c '^FAIL ' "$log")))
 fi
 
+# The same board with a boot loader, and four programs for it: image_of NAME [VARIABLE=VALUE...].
+image_of() {
+  local name=$1
+  shift
+  (export "$@"; firmware_build firmware-examples/boards/qemu-an385-boot thumbv7m-none-eabi) >"$log" 2>&1 &&
+    cp "$(firmware_program qemu-an385-boot thumbv7m-none-eabi)" "$firmware_target/$name"
+}
+if firmware_build firmware-examples/boards/qemu-an385-boot thumbv7m-none-eabi -p qemu-an385-boot-loader >"$log" 2>&1 &&
+  image_of boot-old FIRMWARE_VERSION=1 && image_of boot-new FIRMWARE_VERSION=2-over-the-air &&
+  image_of boot-bad FIRMWARE_VERSION=3 FIRMWARE_IS_NO_GOOD=1 && image_of boot-deaf FIRMWARE_VERSION=4 FIRMWARE_IS_DEAF=1; then
+  PARLOR_BIN=$PWD/target/debug/parlor target/debug/firmware_boot "$(firmware_program qemu-an385-boot-loader thumbv7m-none-eabi)" \
+    "$firmware_target"/boot-{old,new,bad,deaf} 2>&1 | tee "$log"
+  passed=$((passed + $(grep -c '^PASS ' "$log")))
+  failed=$((failed + $(grep -c '^FAIL ' "$log")))
+else
+  tail -30 "$log"
+  report FAIL "qemu-an385-boot is built"
+fi
+
+# Updates through the boot loaders, with the power cut at every word: on the host, for what is tried is hardware independent.
+for part in areas boot; do
+  if (cd "firmware-examples/$part" && CARGO_TARGET_DIR="$firmware_target" cargo test --locked --all-features) >"$log" 2>&1; then
+    tests=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log" | awk '{ sum += $1 } END { print sum + 0 }')
+    report PASS "$part: $tests tests"
+  else
+    tail -40 "$log"
+    report FAIL "$part: its tests"
+  fi
+done
+
 # Linking asks for no secret that opens anything.
 export WIFI_NAME=nowhere WIFI_PASSWORD=not-a-password BROKER_HOST=192.0.2.1 BROKER_PORT=8883 PAIRING_CODE=AAAA-AAAA DEVICE_NAME=lamp
 export BROKER_PIN=0000000000000000000000000000000000000000000000000000000000000000 CYW43_FIRMWARE=none
+export UPDATE_KEY=$BROKER_PIN
 for board in ${linked[@]+"${linked[@]}"}; do
   read -r name target <<<"$board"
   if firmware_build "firmware-examples/boards/$name" "$target" >"$log" 2>&1; then
@@ -90,6 +122,13 @@ for board in ${linked[@]+"${linked[@]}"}; do
     else
       report FAIL "$name has the SDK's log"
     fi
+  fi
+  [ -d "firmware-examples/boards/$name/loader" ] || continue
+  if firmware_build "firmware-examples/boards/$name" "$target" -p "$name-loader" >"$log" 2>&1; then
+    report PASS "the boot loader of $name links"
+  else
+    tail -30 "$log"
+    report FAIL "the boot loader of $name links"
   fi
 done
 

@@ -8,10 +8,11 @@ fill() {
   sed -e 's/{{project-name}}/my-device/g' -e 's/{{chip}}/esp32c3/g' \
     -e 's/{% if chip == "esp32c3" %}\(.*\){% elsif.*/\1/' \
     -e "s|parlor-device = { git = \"{{parlor}}\"|parlor-device = { path = \"$here/../device-sdk\"|" \
+    -e "s|parlor-boot = { git = \"{{parlor}}\"|parlor-boot = { path = \"$here/boot\"|" \
     -e "s|\(parlor-[a-z]*\) = { git = \"{{parlor}}\" }|\1 = { path = \"$here/X\1\" }|" \
     -e "s|Xparlor-||" "$here/template/$1"
 }
-for file in Cargo.toml build.rs src/main.rs src/device.rs .cargo/config.toml; do
+for file in Cargo.toml build.rs src/main.rs src/device.rs .cargo/config.toml partitions.csv; do
   fill "$file" >"$folder/new" && { cmp -s "$folder/new" "$folder/$file" || cp "$folder/new" "$folder/$file"; }
 done
 rm "$folder/new"

@@ -35,7 +35,13 @@ pub trait Firmware {
     /// Bytes that there is room for.
     fn capacity(&self) -> u32;
 
-    /// Writes bytes; offsets rise, and may begin again where a reset interrupted. What is erased for it, and when, is up
+    /// Where writing goes on after a reset, when `offset` bytes were written before it: there, or before it where flash
+    /// wants a page to be begun anew.
+    fn resume(&mut self, offset: u32) -> u32 {
+        offset
+    }
+
+    /// Writes bytes; offsets rise, from 0 or from what [`Firmware::resume`] said. What is erased for it, and when, is up
     /// to this.
     fn write(&mut self, offset: u32, bytes: &[u8]) -> impl Future<Output = Result<(), Self::Error>>;
 
@@ -45,7 +51,8 @@ pub trait Firmware {
     /// The image is complete: it is to be started at the next reset.
     fn finish(&mut self, size: u32) -> impl Future<Output = Result<(), Self::Error>>;
 
-    /// The firmware that runs is good: the boot loader keeps it. Without this it goes back to the one before.
+    /// The firmware that runs is good: the boot loader keeps it. Without this it goes back to the one before. Nothing, if
+    /// it was confirmed before.
     fn confirm(&mut self) -> impl Future<Output = Result<(), Self::Error>>;
 }
 
@@ -231,7 +238,8 @@ impl<'a> Device<'a> {
     }
 
     /// After a restart with a firmware of this version that has shown that it works (it is online, say): confirms it to
-    /// the boot loader, and tells whoever has sent the update how it went.
+    /// the boot loader, and tells whoever has sent the update how it went. To be called once, before the first
+    /// [`Device::next_update`].
     pub async fn finish_update<F: Firmware>(&self, version: &str, firmware: &mut F) -> Result<(), F::Error> {
         let record = self.until(|shared| shared.is_started().then(|| recorded(shared))).await;
         let Some((Stage::Installed, _, id, offer)) = record else { return Ok(()) };
@@ -265,6 +273,11 @@ impl ToJson for Installed<'_> {
         json.field("version", self.0);
         json.end_object();
     }
+}
+
+/// Whether flash has an update that came as this command.
+pub(crate) fn is_recorded(shared: &Shared, command: &str) -> bool {
+    recorded(shared).is_some_and(|(_, _, id, _)| id == command)
 }
 
 /// What flash has of an update.
@@ -308,10 +321,7 @@ impl Update<'_> {
             warn!("update to {:?} failed: {}", self.offer.version.as_str(), error.text());
         }
         match installed {
-            Ok(()) => {
-                info!("update to {:?} is installed", self.offer.version.as_str());
-                self.keep(Stage::Installed).await;
-            }
+            Ok(()) => info!("update to {:?} is installed", self.offer.version.as_str()),
             Err(error @ (UpdateError::TooLarge | UpdateError::Signature)) => {
                 self.end(State::Rejected, error.text()).await;
             }
@@ -332,10 +342,13 @@ impl Update<'_> {
         if !verify.is_signed(&self.offer) {
             return Err(UpdateError::Signature);
         }
-        let (mut kept, mut told) = (self.offset, u32::MAX);
+        let mut kept = self.offset;
         if self.offset == 0 {
             self.keep(Stage::Fetching).await;
+        } else {
+            self.offset = firmware.resume(self.offset).min(self.offset);
         }
+        let mut told = u32::MAX;
         while self.offset < self.offer.size {
             let percent = u32::try_from(u64::from(self.offset) * 100 / u64::from(self.offer.size)).unwrap_or(0);
             if told == u32::MAX || percent >= told + 10 {
@@ -347,13 +360,16 @@ impl Update<'_> {
             let bytes = buffer.get(HEAD_BYTES..HEAD_BYTES + len).unwrap_or(&[]);
             firmware.write(self.offset, bytes).await.map_err(|_| UpdateError::Firmware)?;
             self.offset += u32::try_from(len).unwrap_or(0);
-            if self.offset - kept >= KEEP_BYTES {
+            if self.offset.saturating_sub(kept) >= KEEP_BYTES {
                 kept = self.offset;
                 self.keep(Stage::Fetching).await;
             }
         }
         self.check(firmware, buffer).await?;
         self.progress(100).await;
+        // Before the boot loader is told: an image that starts must find that it is the one that was installed. When the
+        // power goes in between, the update has failed; the other way round an image that is no good would be tried for ever.
+        self.keep(Stage::Installed).await;
         firmware.finish(self.offer.size).await.map_err(|_| UpdateError::Firmware)
     }
 

@@ -249,10 +249,24 @@ impl Home {
         (image, path.display().to_string())
     }
 
+    /// What a board's flash is, before the board is switched on.
+    pub fn flash(&self, name: &str, content: &[u8]) {
+        self.files.put(&format!("{name}.flash"), content);
+    }
+
+    /// A file for `parlor update`, with this in it: its path.
+    pub fn file(&self, name: &str, content: &[u8]) -> String {
+        self.files.put(name, content).display().to_string()
+    }
+
+    /// What is in a board's flash.
+    pub fn content(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.files.path(&format!("{name}.flash"))).expect("the board's flash")
+    }
+
     /// What the slot of a board's flash begins with.
     pub fn slot(&self, name: &str, bytes: usize) -> Vec<u8> {
-        let flash = std::fs::read(self.files.path(&format!("{name}.flash"))).expect("the board's flash");
-        flash[SLOT..SLOT + bytes].to_vec()
+        self.content(name)[SLOT..SLOT + bytes].to_vec()
     }
 
     /// Begins an update of a device, as Alice does; what it prints, and with which code it ends, comes later.

@@ -2,8 +2,12 @@
 
 #[path = "e2e/app.rs"]
 mod app;
+#[path = "../../firmware-examples/boot/tests/life/flash.rs"]
+mod chip;
 #[path = "e2e/demo.rs"]
 mod demo;
+#[path = "e2e/device_boot.rs"]
+mod device_boot;
 #[path = "e2e/device_life.rs"]
 mod device_life;
 #[path = "e2e/device_log.rs"]

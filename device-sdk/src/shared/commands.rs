@@ -298,6 +298,10 @@ impl Shared {
             if let Some(entry) = self.ring.find(&taken.id) {
                 entry.stage = Stage::Running;
             }
+            #[cfg(feature = "update")]
+            if update {
+                self.hold_offer();
+            }
             self.take_row(at, head);
             return Some(taken);
         }
@@ -385,6 +389,12 @@ impl Shared {
                 entry.say = false;
             }
         }
+    }
+
+    /// Whether the application is at this command.
+    #[cfg(feature = "update")]
+    pub(super) fn is_running(&mut self, id: &str) -> bool {
+        self.ring.find(id).is_some_and(|entry| entry.stage == Stage::Running)
     }
 
     /// Whether the requester has taken a command back.

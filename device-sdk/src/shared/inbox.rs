@@ -93,8 +93,16 @@ impl Shared {
             What::Command { id, name, from, args, left_ms, once } => {
                 let kind =
                     if name == UPDATE_COMMAND && self.config().describe.update { kind::UPDATE } else { kind::COMMAND };
-                // A deadline is at most a week away, so the low half of the clock tells before from after.
-                let deadline = left_ms.map_or(0, |left| (now.saturating_add(left) & 0xFFFF_FFFF) as u32 | 1);
+                // The broker sends again what it heard no acknowledgement of, after a cut or a reset. Nobody would take it, and what
+                // waits keeps everything behind it, the image itself, from being acknowledged.
+                #[cfg(feature = "update")]
+                if kind == kind::UPDATE && (self.is_running(id) || crate::update::is_recorded(self, id)) {
+                    return self.note(kind::UPDATE, pid);
+                }
+                // A deadline is at most a week away, so the low half of the clock tells before from after. It is odd, for 0 is none,
+                // and never later than what was granted.
+                let low = |left| ((now.saturating_add(left) & 0xFFFF_FFFF) as u32).wrapping_sub(1) | 1;
+                let deadline = left_ms.map_or(0, low);
                 let parts = [
                     Part::Short(id.as_bytes()),
                     Part::Short(name.as_bytes()),
@@ -104,7 +112,7 @@ impl Shared {
                 self.keep(Head { kind, pid, flags: u8::from(once), b: deadline, ..Head::default() }, &parts)
             }
             What::Cancel { id } => {
-                let room = self.note(pid);
+                let room = self.note(kind::OTHER, pid);
                 if room == Room::Kept {
                     self.cancel(id);
                 }
@@ -128,20 +136,20 @@ impl Shared {
             }
             What::Blob(bytes) => self.keep(Head { kind: kind::BLOB, pid, ..Head::default() }, &[Part::Rest(bytes)]),
             What::Sent { id, seq } => {
-                let room = self.note(pid);
+                let room = self.note(kind::OTHER, pid);
                 if room == Room::Kept {
                     self.news(id, Outcome::Acked { seq });
                 }
                 room
             }
             What::Refused { id, why } => {
-                let room = self.note(pid);
+                let room = self.note(kind::OTHER, pid);
                 if room == Room::Kept {
                     self.news(id, Outcome::Lost(Why::Refused(why)));
                 }
                 room
             }
-            What::Paired { .. } | What::Other => self.note(pid),
+            What::Paired { .. } | What::Other => self.note(kind::OTHER, pid),
         }
     }
 
@@ -149,7 +157,7 @@ impl Shared {
         let Message { address, from, seq, pos, kind: word, text, body, re, backfill } = *message;
         let old = pos != 0 && pos <= self.last_pos;
         if old || (backfill && !self.config().listen.backfill()) {
-            return self.note(pid);
+            return self.note(kind::OTHER, pid);
         }
         let parts = [
             Part::U64(pos),
@@ -164,12 +172,12 @@ impl Shared {
         self.keep(Head { kind: kind::MESSAGE, pid, ..Head::default() }, &parts)
     }
 
-    /// Something that is only acknowledged, when everything before it is.
-    fn note(&mut self, pid: u16) -> Room {
+    /// Something that is only acknowledged, when everything before it is, and what its kind waits for has come.
+    fn note(&mut self, kind: u8, pid: u16) -> Room {
         if pid == 0 {
             return Room::Kept;
         }
-        let room = self.keep(Head { kind: kind::OTHER, pid, state: TAKEN, ..Head::default() }, &[]);
+        let room = self.keep(Head { kind, pid, state: TAKEN, ..Head::default() }, &[]);
         self.acknowledge();
         room
     }
@@ -182,7 +190,7 @@ impl Shared {
             self.wake_app();
         } else if self.inbox.used() == 0 && head.pid != 0 {
             // It will never fit: it is taken as unreadable, so that what is behind it comes.
-            return self.note(head.pid);
+            return self.note(kind::OTHER, head.pid);
         }
         // What wants no acknowledgement may be lost.
         if kept || head.pid == 0 { Room::Kept } else { Room::Full }
@@ -233,10 +241,14 @@ impl Shared {
     }
 
     pub(crate) fn acknowledge(&mut self) {
+        #[cfg(feature = "update")]
+        let held = self.flash.update_offered;
+        #[cfg(not(feature = "update"))]
+        let held = false;
         let (_, buffer) = self.memory.rooms();
         while let Some((at, head)) = self.inbox.first(buffer) {
             // In MQTT 3.1.1 the broker may send more than there is room for acknowledgements: they wait here.
-            if head.state != TAKEN || self.acks.is_full() {
+            if head.state != TAKEN || self.acks.is_full() || held && head.kind == kind::UPDATE {
                 break;
             }
             // On an older connection the broker sends it again.

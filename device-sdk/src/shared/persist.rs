@@ -71,6 +71,9 @@ pub(crate) struct Flashed {
     /// The application has it.
     #[cfg(feature = "update")]
     update_taken: bool,
+    /// An offer was taken and is not in flash yet: it is not acknowledged.
+    #[cfg(feature = "update")]
+    pub(super) update_offered: bool,
     update_dirty: bool,
 }
 
@@ -89,6 +92,8 @@ impl Flashed {
             update: None,
             #[cfg(feature = "update")]
             update_taken: false,
+            #[cfg(feature = "update")]
+            update_offered: false,
             update_dirty: false,
         }
     }
@@ -301,7 +306,11 @@ impl Shared {
         match job {
             // It may have changed meanwhile.
             Job::Paired => self.flash.paired |= retry,
-            Job::Update => self.flash.update_dirty |= retry,
+            Job::Update => {
+                self.flash.update_dirty |= retry;
+                #[cfg(feature = "update")]
+                self.settle_offer(!self.flash.update_dirty);
+            }
             Job::Command(at) if retry => self.ring.redo(at),
             Job::Command(at) => self.ring.saved(at, ok),
             Job::Clear(slot) => self.flash.clear |= u16::from(!ok) << slot,
@@ -381,6 +390,22 @@ impl Shared {
     #[cfg(feature = "update")]
     pub(crate) fn release_update(&mut self) {
         self.flash.update_taken = false;
+        self.settle_offer(true);
         self.wake_app();
+    }
+
+    /// An offer is taken. Were it acknowledged before flash has it, a reset in between would lose it.
+    #[cfg(feature = "update")]
+    pub(super) fn hold_offer(&mut self) {
+        self.flash.update_offered = self.flash.keeps;
+    }
+
+    /// Flash has the offer, or nobody is going to write it.
+    #[cfg(feature = "update")]
+    fn settle_offer(&mut self, settled: bool) {
+        if settled && self.flash.update_offered {
+            self.flash.update_offered = false;
+            self.acknowledge();
+        }
     }
 }

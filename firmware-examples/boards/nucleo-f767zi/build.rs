@@ -1,7 +1,6 @@
-//! The broker, and the linker script of the chip.
+//! The broker, and which area of flash is whose.
 
 fn main() {
     parlor_secrets::hand_over(&["BROKER_HOST", "BROKER_PORT", "BROKER_PIN", "PAIRING_CODE", "DEVICE_NAME"]);
-    println!("cargo:rustc-link-arg-bins=--nmagic");
-    println!("cargo:rustc-link-arg-bins=-Tlink.x");
+    parlor_areas::link(&parlor_areas::STM32F767, parlor_areas::Program::App);
 }

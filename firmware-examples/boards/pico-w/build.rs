@@ -1,4 +1,4 @@
-//! Wi-Fi and broker, the chip's memory, and the radio's firmware.
+//! Wi-Fi and broker, which area of flash is whose, and the radio's firmware.
 
 use std::path::{Path, PathBuf};
 
@@ -13,11 +13,7 @@ fn main() {
         "DEVICE_NAME",
     ]);
     radio();
-    println!("cargo:rustc-link-search={}", env!("CARGO_MANIFEST_DIR"));
-    println!("cargo:rustc-link-arg-bins=--nmagic");
-    println!("cargo:rustc-link-arg-bins=-Tlink.x");
-    println!("cargo:rustc-link-arg-bins=-Tlink-rp.x");
-    println!("cargo:rerun-if-changed=memory.x");
+    parlor_areas::link(&parlor_areas::RP2040, parlor_areas::Program::App);
 }
 
 /// The three files of the CYW43439's firmware are not this project's to give away. They lie in the folder that `CYW43_FIRMWARE` names,

@@ -10,12 +10,19 @@ const KNOWN: &[(&str, &str)] = &[
     ("WIFI_PASSWORD", "password of your Wi-Fi network"),
     ("BROKER_HOST", "name or IPv4 address of the broker, like 192.168.1.2"),
     ("BROKER_PORT", "port of its mqtts:// listener, like 8883"),
-    ("BROKER_PIN", "SHA-256 of the broker's key, 64 hexadecimal digits (firmware-examples/README.md says how to get it)"),
+    (
+        "BROKER_PIN",
+        "SHA-256 of the broker's key, 64 hexadecimal digits (firmware-examples/README.md says how to get it)",
+    ),
     ("PAIRING_CODE", "one-time code for this device, from `/pair` in `parlor chat`; good for 10 minutes"),
     ("DEVICE_NAME", "name that the device would like to have, like lamp"),
 ];
 
-/// Hands these settings to the program, as `env!("NAME")`. Ends the build with an explanation when one is missing.
+/// What may be left out.
+const OPTIONAL: &[&str] = &["UPDATE_KEY"];
+
+/// Hands these settings to the program, as `env!("NAME")`. Ends the build with an explanation when one is missing. What may be
+/// missing is handed over besides, as `option_env!("NAME")`: `UPDATE_KEY`, the public key of who signs images.
 pub fn hand_over(names: &[&str]) {
     let board = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
     let files = [board.join("secrets.env"), Path::new(env!("CARGO_MANIFEST_DIR")).join("../secrets.env")];
@@ -26,7 +33,7 @@ pub fn hand_over(names: &[&str]) {
         text.push('\n');
     }
     let mut missing = Vec::new();
-    for name in names {
+    for name in names.iter().chain(OPTIONAL) {
         println!("cargo:rerun-if-env-changed={name}");
         let in_file = || {
             let lines = text.lines().filter_map(|line| line.split_once('='));
@@ -34,6 +41,7 @@ pub fn hand_over(names: &[&str]) {
         };
         match std::env::var(name).ok().or_else(in_file).filter(|value| !value.is_empty()) {
             Some(value) => println!("cargo:rustc-env={name}={value}"),
+            None if OPTIONAL.contains(name) => {}
             None => missing.push(*name),
         }
     }
@@ -45,6 +53,8 @@ pub fn hand_over(names: &[&str]) {
         let what = KNOWN.iter().find(|(known, _)| *known == name).map_or("", |(_, what)| what);
         eprintln!("  {name:<14} {what}");
     }
-    eprintln!("\nPut each as a line NAME=VALUE into a file secrets.env beside this board's Cargo.toml, or in\nfirmware-examples for all boards, or into the environment. git ignores that file.\n");
+    eprintln!(
+        "\nPut each as a line NAME=VALUE into a file secrets.env beside this board's Cargo.toml, or in\nfirmware-examples for all boards, or into the environment. git ignores that file.\n"
+    );
     exit(1);
 }

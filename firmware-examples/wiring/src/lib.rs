@@ -1,7 +1,9 @@
-//! What boards with `embassy-net` have in common: memory, TCP, TLS and the runner. A board brings its network, its flash, its
+//! What boards with `embassy-net` have in common: memory, TCP, TLS, the runner, and updates. A board brings its network, its flash, its
 //! generator of random numbers, and what it does.
 
 #![no_std]
+
+mod update;
 
 use embassy_futures::join::join;
 use embassy_net::Stack;
@@ -14,6 +16,7 @@ use static_cell::ConstStaticCell;
 
 pub use parlor_device::flash::FlashMap;
 pub use parlor_device::transport::tls::Pin;
+pub use update::{Maker, TRIAL, update, update_within};
 
 #[cfg(not(feature = "native"))]
 use parlor_device::Mqtt;

@@ -6,29 +6,38 @@
 use core::cell::RefCell;
 use critical_section::Mutex;
 use embassy_embedded_hal::adapter::BlockingAsync;
+use embassy_embedded_hal::flash::partition::Partition;
 use embassy_executor::Spawner;
+use embassy_futures::join::join;
 use embassy_net::{Config as NetConfig, Runner, StackResources};
 use embassy_stm32::eth::{Ethernet, GenericPhy, PacketQueue, Sma};
 use embassy_stm32::flash::Flash;
 use embassy_stm32::gpio::{Level, Output, Speed};
-use embassy_stm32::peripherals::{ETH, ETH_SMA, RNG};
+use embassy_stm32::peripherals::{ETH, ETH_SMA, IWDG, RNG};
 use embassy_stm32::rng::Rng;
 use embassy_stm32::time::Hertz;
+use embassy_stm32::wdg::IndependentWatchdog;
 use embassy_stm32::{bind_interrupts, eth, rcc, rng};
+use embassy_sync::blocking_mutex::raw::NoopRawMutex;
+use embassy_sync::mutex::Mutex as Shared;
+use embassy_time::Timer;
 use panic_halt as _;
 use parlor_apps::lamp::{self, Lamp, Light};
-use parlor_device::Config;
+use parlor_boot::Slots;
+use parlor_device::{Config, Describe};
 use parlor_wiring::FlashMap;
 use static_cell::StaticCell;
+
+include!(concat!(env!("OUT_DIR"), "/areas.rs"));
 
 bind_interrupts!(struct Interrupts {
     ETH => eth::InterruptHandler;
     RNG => rng::InterruptHandler<RNG>;
 });
 
-/// Where the SDK keeps what survives a reboot: the last two of the sectors of 256 KB, counted from the first of them. The
-/// program has to end before.
-const KEPT: core::ops::Range<u32> = 5 * 256 * 1_024..7 * 256 * 1_024;
+/// Where sectors of 32 KB begin, and those of 256 KB.
+const SMALL: u32 = 0x0800_0000;
+const LARGE: u32 = 0x0804_0000;
 
 /// The generator of random numbers, for whoever needs some.
 static ENTROPY: Mutex<RefCell<Option<Rng<'static, RNG>>>> = Mutex::new(RefCell::new(None));
@@ -42,6 +51,15 @@ impl Light for Led {
 }
 
 type Nic = Ethernet<'static, ETH, GenericPhy<Sma<'static, ETH_SMA>>>;
+
+/// Shows the watchdog that tasks run. The boot loader has started it.
+#[embassy_executor::task]
+async fn watch(mut watchdog: IndependentWatchdog<'static, IWDG>) -> ! {
+    loop {
+        watchdog.pet();
+        Timer::after_secs(5).await;
+    }
+}
 
 #[embassy_executor::task]
 async fn network(mut runner: Runner<'static, Nic>) -> ! {
@@ -79,6 +97,7 @@ fn clocks() -> embassy_stm32::Config {
 #[embassy_executor::main]
 async fn main(spawner: Spawner) {
     let chip = embassy_stm32::init(clocks());
+    spawner.spawn(watch(IndependentWatchdog::new(chip.IWDG, 30_000_000)).expect("it is spawned once"));
     let rng = Rng::new(chip.RNG, Interrupts);
     critical_section::with(|cs| ENTROPY.borrow_ref_mut(cs).replace(rng));
     let led = Led(Output::new(chip.PB7, Level::Low, Speed::Low));
@@ -108,9 +127,22 @@ async fn main(spawner: Spawner) {
     let seed = u64::from_le_bytes(seed);
     let (net, runner) = embassy_net::new(driver, NetConfig::dhcpv4(Default::default()), sockets, seed);
     spawner.spawn(network(runner).expect("it is spawned once"));
-    let flash = BlockingAsync::new(Flash::new_blocking(chip.FLASH).into_blocking_regions().bank1_region3);
-    let flash = FlashMap::<_, 768>::new(flash, KEPT).expect("whole sectors");
+    let flash = Flash::new_blocking(chip.FLASH).into_blocking_regions();
+    let small = Shared::<NoopRawMutex, _>::new(BlockingAsync::new(flash.bank1_region1));
+    let large = Shared::<NoopRawMutex, _>::new(BlockingAsync::new(flash.bank1_region3));
+    let kept = Partition::new(&small, KEPT.start - SMALL, KEPT.end - KEPT.start);
+    let kept = FlashMap::<_, 768>::new(kept, 0..KEPT.end - KEPT.start).expect("whole sectors");
+    let dfu = Partition::new(&large, DFU.start - LARGE, DFU.end - DFU.start);
+    let slots = Slots::new(dfu, Partition::new(&small, STATE.start - SMALL, STATE.end - STATE.start));
     let (broker, login) = parlor_wiring::told!();
-    let config = lamp::config(Config { login, platform: "nucleo-f767zi", ..Config::new(env!("DEVICE_NAME")) });
-    parlor_wiring::run(net, broker, config, flash, entropy, |device| lamp::run(device, led)).await
+    let maker = parlor_wiring::maker!();
+    let describe = Describe { update: maker.is_some(), ..Describe::NOTHING };
+    let config =
+        lamp::config(Config { login, platform: "nucleo-f767zi", describe, ..Config::new(env!("DEVICE_NAME")) });
+    let act = |device| {
+        let version = env!("CARGO_PKG_VERSION");
+        let updates = parlor_wiring::update(device, slots, maker, version, || cortex_m::peripheral::SCB::sys_reset());
+        join(lamp::run(device, led), updates)
+    };
+    parlor_wiring::run(net, broker, config, kept, entropy, act).await
 }

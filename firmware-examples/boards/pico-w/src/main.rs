@@ -3,34 +3,49 @@
 #![no_std]
 #![no_main]
 
+use core::ops::Range;
 use cyw43::{Control, JoinOptions, NetDriver, SpiBus, aligned_bytes};
 use cyw43_pio::{DEFAULT_CLOCK_DIVIDER, PioSpi};
+use embassy_embedded_hal::adapter::BlockingAsync;
+use embassy_embedded_hal::flash::partition::Partition;
 use embassy_executor::Spawner;
+use embassy_futures::join::join;
+use embassy_futures::select::{Either, select};
 use embassy_net::{Config as NetConfig, Runner, StackResources};
 use embassy_rp::clocks::RoscRng;
-use embassy_rp::flash::{Async, Flash};
+use embassy_rp::flash::{Blocking, Flash};
 use embassy_rp::gpio::{Level, Output};
-use embassy_rp::peripherals::{DMA_CH0, DMA_CH1, PIO0};
+use embassy_rp::peripherals::{DMA_CH0, PIO0};
+use embassy_rp::watchdog::Watchdog;
 use embassy_rp::{bind_interrupts, dma, pio};
-use embassy_sync::blocking_mutex::raw::CriticalSectionRawMutex;
+use embassy_sync::blocking_mutex::raw::{CriticalSectionRawMutex, NoopRawMutex};
+use embassy_sync::mutex::Mutex;
 use embassy_sync::signal::Signal;
-use embassy_time::Timer;
+use embassy_time::{Duration, Timer};
 use panic_halt as _;
 use parlor_apps::lamp::{self, Lamp, Light};
-use parlor_device::Config;
+use parlor_boot::Slots;
+use parlor_device::{Config, Describe};
 use parlor_wiring::FlashMap;
 use static_cell::StaticCell;
 
+include!(concat!(env!("OUT_DIR"), "/areas.rs"));
+
 bind_interrupts!(struct Interrupts {
     PIO0_IRQ_0 => pio::InterruptHandler<PIO0>;
-    DMA_IRQ_0 => dma::InterruptHandler<DMA_CH0>, dma::InterruptHandler<DMA_CH1>;
+    DMA_IRQ_0 => dma::InterruptHandler<DMA_CH0>;
 });
 
 const FLASH_BYTES: usize = 2 * 1_024 * 1_024;
-/// Where the SDK keeps what survives a reboot: the end of flash, which `memory.x` leaves alone.
-const KEPT: core::ops::Range<u32> = FLASH_BYTES as u32 - 32 * 1_024..FLASH_BYTES as u32;
+/// Where flash begins.
+const FLASH_START: u32 = 0x1000_0000;
+/// What ends a program that hangs. The boot loader has started it with this time.
+const WATCHDOG: Duration = Duration::from_secs(8);
 
 type Bus = SpiBus<Output<'static>, PioSpi<'static, PIO0, 0>>;
+
+/// The board is to be reset.
+static RESET: Signal<CriticalSectionRawMutex, ()> = Signal::new();
 
 /// What the LED is to be: the radio is told by the task that holds it.
 static LED: Signal<CriticalSectionRawMutex, bool> = Signal::new();
@@ -46,6 +61,18 @@ impl Light for Led {
 #[embassy_executor::task]
 async fn radio(runner: cyw43::Runner<'static, Bus>) -> ! {
     runner.run().await
+}
+
+/// Shows the watchdog that tasks run, and resets the board.
+#[embassy_executor::task]
+async fn watch(mut watchdog: Watchdog) -> ! {
+    watchdog.start(WATCHDOG);
+    loop {
+        watchdog.feed(WATCHDOG);
+        if let Either::First(()) = select(RESET.wait(), Timer::after(WATCHDOG / 4)).await {
+            watchdog.trigger_reset();
+        }
+    }
 }
 
 #[embassy_executor::task]
@@ -67,6 +94,7 @@ async fn wifi(mut radio: Control<'static>) -> ! {
 #[embassy_executor::main]
 async fn main(spawner: Spawner) {
     let chip = embassy_rp::init(Default::default());
+    spawner.spawn(watch(Watchdog::new(chip.WATCHDOG)).expect("it is spawned once"));
     let firmware = aligned_bytes!(concat!(env!("OUT_DIR"), "/43439A0.bin"));
     let clm = aligned_bytes!(concat!(env!("OUT_DIR"), "/43439A0_clm.bin"));
     let nvram = aligned_bytes!(concat!(env!("OUT_DIR"), "/nvram_rp2040.bin"));
@@ -83,10 +111,10 @@ async fn main(spawner: Spawner) {
         chip.PIN_29,
         channel,
     );
-    static STATE: StaticCell<cyw43::State> = StaticCell::new();
+    static RADIO: StaticCell<cyw43::State> = StaticCell::new();
     let power = Output::new(chip.PIN_23, Level::Low);
     let (driver, mut control, runner) =
-        cyw43::new(STATE.init_with(cyw43::State::new), power, spi, firmware, nvram).await;
+        cyw43::new(RADIO.init_with(cyw43::State::new), power, spi, firmware, nvram).await;
     spawner.spawn(radio(runner).expect("it is spawned once"));
     control.init(clm).await;
     spawner.spawn(wifi(control).expect("it is spawned once"));
@@ -94,12 +122,20 @@ async fn main(spawner: Spawner) {
     let sockets = SOCKETS.init_with(StackResources::new);
     let (net, runner) = embassy_net::new(driver, NetConfig::dhcpv4(Default::default()), sockets, RoscRng.next_u64());
     spawner.spawn(network(runner).expect("it is spawned once"));
-    let flash = Flash::<_, Async, FLASH_BYTES>::new(chip.FLASH, chip.DMA_CH1, Interrupts);
-    let flash = FlashMap::<_, 768>::new(flash, KEPT).expect("whole pages");
+    let flash = BlockingAsync::new(Flash::<_, Blocking, FLASH_BYTES>::new_blocking(chip.FLASH));
+    let flash = Mutex::<NoopRawMutex, _>::new(flash);
+    let part = |area: Range<u32>| Partition::new(&flash, area.start - FLASH_START, area.end - area.start);
+    let kept = FlashMap::<_, 768>::new(part(KEPT), 0..KEPT.end - KEPT.start).expect("whole pages");
+    let slots = Slots::new(part(DFU), part(STATE));
     let (broker, login) = parlor_wiring::told!();
-    let config = lamp::config(Config { login, platform: "pico-w", ..Config::new(env!("DEVICE_NAME")) });
+    let maker = parlor_wiring::maker!();
+    let describe = Describe { update: maker.is_some(), ..Describe::NOTHING };
+    let config = lamp::config(Config { login, platform: "pico-w", describe, ..Config::new(env!("DEVICE_NAME")) });
     // The RP2040 has no generator made for keys, and its ring oscillator is what there is. Who fears for the link puts a secure element on the
     // board, or takes a Pico 2.
-    parlor_wiring::run(net, broker, config, flash, |bytes| RoscRng.fill_bytes(bytes), |device| lamp::run(device, Led))
-        .await
+    let act = |device| {
+        let updates = parlor_wiring::update(device, slots, maker, env!("CARGO_PKG_VERSION"), || RESET.signal(()));
+        join(lamp::run(device, Led), updates)
+    };
+    parlor_wiring::run(net, broker, config, kept, |bytes| RoscRng.fill_bytes(bytes), act).await
 }
