@@ -1,24 +1,27 @@
 //! Writing into, and reading from, slices whose ends are always checked.
 
-/// Writes to the front of a slice; once something did not fit, nothing more is written.
+/// Longer than anything that is written.
+const ENDLESS: usize = 1 << 24;
+
+/// Writes to the front of a slice; from what did not fit on, it only counts.
+#[derive(Debug)]
 pub(crate) struct Put<'a> {
     out: &'a mut [u8],
     at: usize,
-    full: bool,
 }
 
+#[allow(dead_code, reason = "features decide which of these are used")]
 impl<'a> Put<'a> {
-    pub(crate) fn new(out: &'a mut [u8]) -> Self {
-        Self { out, at: 0, full: false }
+    pub(crate) const fn new(out: &'a mut [u8]) -> Self {
+        Self { out, at: 0 }
     }
 
+    #[inline(never)]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        match self.out.get_mut(self.at..self.at + bytes.len()) {
-            Some(place) if !self.full => {
-                place.copy_from_slice(bytes);
-                self.at += bytes.len();
-            }
-            _ => self.full = true,
+        let from = self.at;
+        self.at += bytes.len();
+        if let Some(place) = self.out.get_mut(from..self.at) {
+            place.copy_from_slice(bytes);
         }
     }
 
@@ -42,7 +45,7 @@ impl<'a> Put<'a> {
     pub(crate) fn short(&mut self, bytes: &[u8]) {
         match u8::try_from(bytes.len()) {
             Ok(len) => self.u8(len),
-            Err(_) => self.full = true,
+            Err(_) => self.at = ENDLESS,
         }
         self.bytes(bytes);
     }
@@ -51,47 +54,39 @@ impl<'a> Put<'a> {
     pub(crate) fn long(&mut self, bytes: &[u8]) {
         match u16::try_from(bytes.len()) {
             Ok(len) => self.u16(len),
-            Err(_) => self.full = true,
+            Err(_) => self.at = ENDLESS,
         }
         self.bytes(bytes);
     }
 
-    /// How far it has written.
-    pub(crate) fn at(&self) -> usize {
+    /// How far it has written, or would have.
+    pub(crate) const fn at(&self) -> usize {
         self.at
     }
 
-    /// Lets `fill` write behind what is there; it says how much it wrote, `None` if it did not fit.
+    /// Lets `fill` write behind what is there; it says how much it wrote or would have, `None` if it did not fit.
     pub(crate) fn fill(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) {
-        let wrote = if self.full { None } else { self.out.get_mut(self.at..).and_then(fill) };
-        match wrote {
-            Some(len) => self.at += len,
-            None => self.full = true,
-        }
+        let wrote = fill(self.out.get_mut(self.at..).unwrap_or(&mut []));
+        self.at += wrote.unwrap_or(ENDLESS);
     }
 
-    /// Writes a Variable Byte Integer of MQTT, below 16,384, where two bytes were left free for it at `at`.
-    pub(crate) fn varint_at(&mut self, at: usize, value: usize) {
-        if self.full || value >= 0x4000 {
-            self.full = true;
-        } else if value < 0x80 {
-            self.out.copy_within(at + 2..self.at, at + 1);
-            self.at -= 1;
-            self.overwrite(at, &[low7(value)]);
-        } else {
-            self.overwrite(at, &[low7(value) | 0x80, low7(value >> 7)]);
+    /// A Variable Byte Integer of MQTT, which is also how numbers of the native link are written.
+    pub(crate) fn varint(&mut self, mut value: u64) {
+        while value > 0x7F {
+            self.u8(low7(value) | 0x80);
+            value >>= 7;
         }
-    }
-
-    fn overwrite(&mut self, at: usize, bytes: &[u8]) {
-        if let Some(place) = self.out.get_mut(at..at + bytes.len()) {
-            place.copy_from_slice(bytes);
-        }
+        self.u8(low7(value));
     }
 
     /// Bytes that were written, if all of them fitted.
-    pub(crate) fn done(self) -> Option<usize> {
-        if self.full { None } else { Some(self.at) }
+    pub(crate) fn done(&self) -> Option<usize> {
+        if self.at > self.out.len() { None } else { Some(self.at) }
+    }
+
+    /// What was written.
+    pub(crate) fn into_written(self) -> Option<&'a [u8]> {
+        self.out.get(..self.at)
     }
 }
 
@@ -99,6 +94,7 @@ impl<'a> Put<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Take<'a>(pub(crate) &'a [u8]);
 
+#[allow(dead_code, reason = "features decide which of these are used")]
 impl<'a> Take<'a> {
     pub(crate) fn bytes(&mut self, len: usize) -> &'a [u8] {
         match self.0.split_at_checked(len) {
@@ -126,9 +122,13 @@ impl<'a> Take<'a> {
         self.bytes(8).first_chunk().map_or(0, |b| u64::from_be_bytes(*b))
     }
 
-    pub(crate) fn short(&mut self) -> &'a str {
+    pub(crate) fn short_bytes(&mut self) -> &'a [u8] {
         let len = self.u8();
-        text(self.bytes(usize::from(len)))
+        self.bytes(usize::from(len))
+    }
+
+    pub(crate) fn short(&mut self) -> &'a str {
+        text(self.short_bytes())
     }
 
     pub(crate) fn long(&mut self) -> &'a [u8] {
@@ -142,8 +142,8 @@ impl<'a> Take<'a> {
 }
 
 /// The lowest seven bits.
-pub(crate) fn low7(value: usize) -> u8 {
-    u8::try_from(value & 0x7F).unwrap_or(0)
+const fn low7(value: u64) -> u8 {
+    (value & 0x7F) as u8
 }
 
 /// Bytes that were a text when they were written.
@@ -157,6 +157,7 @@ pub(crate) struct Digits {
     from: u8,
 }
 
+#[allow(dead_code, reason = "features decide which of these are used")]
 impl Digits {
     pub(crate) fn decimal(value: u64) -> Self {
         Self::of(value, 10)

@@ -116,7 +116,7 @@ impl Ring {
     }
 
     /// The broker has the outcome.
-    pub(super) fn told(&mut self, id: &str, flash: &mut Flashed) {
+    pub(super) fn told(&mut self, id: &str, flash: &Flashed) {
         if let Some(entry) = self.find(id)
             && entry.stage == Stage::Answered
         {
@@ -126,12 +126,14 @@ impl Ring {
     }
 
     /// The first that flash does not have as it is.
+    #[cfg(feature = "persist")]
     pub(super) fn dirty(&self) -> Option<u8> {
         let at = self.entries.iter().position(|entry| entry.dirty)?;
         u8::try_from(at).ok()
     }
 
     /// As bytes for flash.
+    #[cfg(feature = "persist")]
     pub(super) fn save(&self, at: u8, out: &mut [u8]) -> Option<usize> {
         let entry = self.entries.get(usize::from(at))?;
         let mut put = Put::new(out);
@@ -143,6 +145,7 @@ impl Ring {
     }
 
     /// Flash has it, or not.
+    #[cfg(feature = "persist")]
     pub(super) fn saved(&mut self, at: u8, ok: bool) {
         let Some(entry) = self.entries.get_mut(usize::from(at)) else { return };
         match (entry.stage, ok) {
@@ -156,12 +159,14 @@ impl Ring {
     }
 
     /// It is written once more.
+    #[cfg(feature = "persist")]
     pub(super) fn redo(&mut self, at: u8) {
         if let Some(entry) = self.entries.get_mut(usize::from(at)) {
             entry.dirty = true;
         }
     }
 
+    #[cfg(feature = "persist")]
     pub(super) fn clean(&mut self, at: u8) {
         if let Some(entry) = self.entries.get_mut(usize::from(at)) {
             entry.dirty = false;
@@ -169,6 +174,7 @@ impl Ring {
     }
 
     /// From flash, at start: what had begun has an unknown outcome, what was answered and not heard is said again.
+    #[cfg(feature = "persist")]
     pub(super) fn load(&mut self, at: u8, bytes: &[u8]) {
         let age = self.age;
         let Some(entry) = self.entries.get_mut(usize::from(at)) else { return };
@@ -319,8 +325,7 @@ impl Shared {
             }
             entry.result = json.finish().and_then(|json| Vec::from_slice(json.as_bytes()).ok()).unwrap_or_default();
         }
-        self.wake_app();
-        self.wake_runner();
+        self.wake_both();
         Ok(())
     }
 

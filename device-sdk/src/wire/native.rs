@@ -3,11 +3,26 @@
 //! Frames are written and read here by hand, and only those that a device uses: the types of `parlor_protocol::link` know
 //! all of them, and cost a board three times as much flash. Tests hold the two against each other.
 
-use super::{Hello, Incoming, Item, Message, State, Subscribe, Welcome, What, Wire, closed};
+use super::{Hello, Incoming, Item, Welcome, Wire, closed};
+#[cfg(feature = "messages")]
+use super::Message;
+#[cfg(feature = "commands")]
+use super::State;
+#[cfg(any(feature = "topics", feature = "im"))]
+use super::Subscribe;
+use super::What;
 use crate::bytes::Put;
 use crate::error::{LinkError, Refusal};
-use crate::json::{Text, Value, Writer};
-use parlor_protocol::link::{LEVEL, SCHEMA, VERSION, flags, wants};
+#[cfg(feature = "messages")]
+use crate::json::Text;
+#[cfg(feature = "pairing")]
+use crate::json::{Value, Writer};
+#[cfg(feature = "messages")]
+use parlor_protocol::link::flags;
+use parlor_protocol::link::{LEVEL, SCHEMA, VERSION};
+#[cfg(feature = "im")]
+use parlor_protocol::link::wants;
+#[cfg(feature = "topics")]
 use parlor_protocol::mqtt::QoS;
 
 /// The native link as a wire.
@@ -19,14 +34,22 @@ mod up {
     pub(super) const HELLO: u8 = 0;
     pub(super) const PING: u8 = 1;
     pub(super) const BYE: u8 = 2;
+    #[cfg(feature = "messages")]
     pub(super) const SEND: u8 = 3;
     pub(super) const ACK: u8 = 4;
+    #[cfg(feature = "commands")]
     pub(super) const COMMAND_STATE: u8 = 13;
+    #[cfg(feature = "state")]
     pub(super) const REPORTED: u8 = 14;
+    #[cfg(feature = "describe")]
     pub(super) const DESCRIBE: u8 = 16;
+    #[cfg(feature = "sleep")]
     pub(super) const STATUS: u8 = 17;
+    #[cfg(any(feature = "topics", feature = "pairing"))]
     pub(super) const REQUEST: u8 = 21;
+    #[cfg(feature = "topics")]
     pub(super) const SUBSCRIBE: u8 = 22;
+    #[cfg(feature = "topics")]
     pub(super) const PUBLISH: u8 = 24;
 }
 
@@ -39,80 +62,75 @@ mod down {
     pub(super) const DELIVER: u32 = 5;
     pub(super) const CONTACT: u32 = 10;
     pub(super) const BOUNCE: u32 = 13;
+    #[cfg(feature = "commands")]
     pub(super) const COMMAND: u32 = 17;
+    #[cfg(feature = "state")]
     pub(super) const DELTA: u32 = 21;
+    #[cfg(any(feature = "update", feature = "pairing"))]
     pub(super) const ANSWER: u32 = 25;
     pub(super) const PUBLISH: u32 = 26;
+    #[cfg(any(feature = "topics", feature = "im"))]
     pub(super) const SUBSCRIBED: u32 = 27;
     pub(super) const COMMAND_CANCELED: u32 = 30;
 }
 
 /// `im/v1/`, which paths of requests and answers leave out.
+#[cfg(any(feature = "topics", feature = "pairing"))]
 const IM: &str = "im/v1/";
 
 /// The state `Asleep` of `Status`.
+#[cfg(feature = "sleep")]
 const ASLEEP: u8 = 3;
 
 /// A frame: its length, version and discriminant, what `fields` writes, and room for `behind` bytes more.
-fn framed(tag: u8, behind: usize, out: &mut [u8], fields: &mut dyn FnMut(&mut Fields<'_>)) -> Option<usize> {
+#[inline(never)]
+fn framed(tag: u8, behind: usize, out: &mut [u8], fields: &dyn Fn(&mut Put<'_>)) -> Option<usize> {
     let (length, room) = out.split_first_chunk_mut::<2>()?;
-    let mut to = Fields(Put::new(room));
-    to.0.bytes(&[VERSION, tag]);
+    let mut to = Put::new(room);
+    to.bytes(&[VERSION, tag]);
     fields(&mut to);
-    let len = to.0.done()?;
+    let len = to.done()?;
     *length = u16::try_from(len + behind).ok()?.to_be_bytes();
     Some(len + 2)
 }
 
-/// Writes fields in the format of postcard.
-struct Fields<'a>(Put<'a>);
-
-impl Fields<'_> {
-    fn number(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.u8((value & 0x7F) as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.u8((value & 0x7F) as u8);
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.number(bytes.len() as u64);
-        self.0.bytes(bytes);
+/// Fields are in the format of postcard.
+impl Put<'_> {
+    fn counted(&mut self, bytes: &[u8]) {
+        self.varint(bytes.len() as u64);
+        self.bytes(bytes);
     }
 
     fn text(&mut self, text: &str) {
-        self.bytes(text.as_bytes());
+        self.counted(text.as_bytes());
     }
 
     fn flag(&mut self, flag: bool) {
-        self.0.u8(u8::from(flag));
+        self.u8(u8::from(flag));
     }
 }
 
 impl Wire for Native {
     fn hello(&self, hello: &Hello<'_>, out: &mut [u8]) -> Option<usize> {
-        let mut wanted = 0;
-        if hello.listen.messages() {
-            wanted |= wants::PUSH;
-        }
-        if hello.listen.commands() {
-            wanted |= wants::COMMANDS;
-        }
-        framed(up::HELLO, 0, out, &mut |to| {
-            to.number(LEVEL.into());
-            to.number(SCHEMA);
+        #[cfg(feature = "im")]
+        let wanted = if hello.listen.messages() { wants::PUSH } else { 0 }
+            | if hello.listen.commands() { wants::COMMANDS } else { 0 };
+        #[cfg(not(feature = "im"))]
+        let wanted = 0u8;
+        framed(up::HELLO, 0, out, &|to| {
+            to.varint(LEVEL.into());
+            to.varint(SCHEMA);
             to.text(hello.account);
-            to.bytes(hello.secret);
+            to.counted(hello.secret);
             to.text(hello.terminal);
-            to.number(hello.keep_alive_s.into());
-            to.number(if hello.clean { 0 } else { hello.expiry_s }.into());
-            to.number(hello.receive_max.into());
+            to.varint(hello.keep_alive_s.into());
+            to.varint(if hello.clean { 0 } else { hello.expiry_s }.into());
+            to.varint(hello.receive_max.into());
             // Bytes behind the length.
-            to.number(hello.frame_max.saturating_sub(2).min(0xFFFF) as u64);
+            to.varint(hello.frame_max.saturating_sub(2).min(0xFFFF) as u64);
             to.flag(hello.clean);
-            to.number(wanted.into());
-            to.number(hello.level.into());
+            to.varint(wanted.into());
+            to.varint(hello.level.into());
             to.text(hello.platform);
             to.text(hello.app);
         })
@@ -124,7 +142,7 @@ impl Wire for Native {
         let Some(frame) = rest.get(..len) else { return Ok(None) };
         match frame.split_first() {
             Some((&VERSION, fields)) => {
-                let incoming = incoming(&mut Reader(fields)).ok_or(LinkError::Protocol)?;
+                let incoming = incoming(fields).ok_or(LinkError::Protocol)?;
                 Ok(Some((incoming, len + 2)))
             }
             _ => Err(LinkError::Version),
@@ -132,78 +150,83 @@ impl Wire for Native {
     }
 
     fn ack(&self, pid: u16, out: &mut [u8]) -> Option<usize> {
-        framed(up::ACK, 0, out, &mut |to| to.number(pid.into()))
+        framed(up::ACK, 0, out, &|to| to.varint(pid.into()))
     }
 
     fn ping(&self, out: &mut [u8]) -> Option<usize> {
-        framed(up::PING, 0, out, &mut |_| {})
+        framed(up::PING, 0, out, &|_| {})
     }
 
     fn bye(&self, out: &mut [u8]) -> Option<usize> {
-        framed(up::BYE, 0, out, &mut |to| to.flag(false))
+        framed(up::BYE, 0, out, &|to| to.flag(false))
     }
 
+    #[cfg(any(feature = "topics", feature = "im"))]
     fn subscribe(&self, pid: u16, what: Subscribe<'_>, out: &mut [u8]) -> Option<usize> {
         // The first frame has subscribed to all that is Parlor's.
-        let Subscribe::Topic(filter, qos) = what else { return Some(0) };
-        framed(up::SUBSCRIBE, 0, out, &mut |to| {
-            to.number(pid.into());
-            to.text(filter);
-            to.0.u8(u8::from(qos != QoS::AtMostOnce));
-        })
+        match what {
+            #[cfg(feature = "topics")]
+            Subscribe::Topic(filter, qos) => framed(up::SUBSCRIBE, 0, out, &|to| {
+                to.varint(pid.into());
+                to.text(filter);
+                to.u8(u8::from(qos != QoS::AtMostOnce));
+            }),
+            #[cfg(feature = "im")]
+            _ => {
+                let _ = (pid, out);
+                Some(0)
+            }
+        }
     }
 
     fn item(&self, item: &Item<'_>, pid: u16, _dup: bool, out: &mut [u8]) -> Option<usize> {
         match *item {
+            #[cfg(feature = "messages")]
             Item::Message { to: address, id, kind, text, body, re, ttl_s, quiet } => {
-                framed(up::SEND, 0, out, &mut |to| {
-                    to.number(pid.into());
+                framed(up::SEND, 0, out, &|to| {
+                    to.varint(pid.into());
                     to.text(address);
                     to.text(id);
                     to.text(kind);
-                    to.number(ttl_s.into());
+                    to.varint(ttl_s.into());
                     to.flag(re > 0);
                     if re > 0 {
-                        to.number(re);
+                        to.varint(re);
                     }
                     to.flag(quiet);
-                    to.number(0);
+                    to.varint(0);
                     to.text("");
-                    match (text.is_empty(), body.is_empty()) {
-                        (_, true) => {
-                            to.0.u8(0);
-                            to.text(text);
-                        }
-                        (true, false) => {
-                            to.0.u8(1);
-                            to.text(body);
-                        }
-                        (false, false) => {
-                            to.0.u8(3);
-                            to.text(text);
-                            to.text(body);
-                        }
+                    // Text, body, or both.
+                    to.u8(if body.is_empty() { 0 } else { 1 + 2 * u8::from(!text.is_empty()) });
+                    if !text.is_empty() || body.is_empty() {
+                        to.text(text);
+                    }
+                    if !body.is_empty() {
+                        to.text(body);
                     }
                 })
             }
+            #[cfg(feature = "topics")]
             Item::Topic { topic, payload, acked, retain } => match topic.strip_prefix(IM) {
                 Some(path) => request(if acked { pid } else { 0 }, path, payload, out),
-                None => framed(up::PUBLISH, 0, out, &mut |to| {
-                    to.number(if acked { pid } else { 0 }.into());
+                None => framed(up::PUBLISH, 0, out, &|to| {
+                    to.varint(if acked { pid } else { 0 }.into());
                     to.flag(retain);
                     to.text(topic);
                     to.text("");
-                    to.bytes(payload);
+                    to.counted(payload);
                 }),
             },
-            Item::Reported { patch } => framed(up::REPORTED, 0, out, &mut |to| {
-                to.number(pid.into());
+            #[cfg(feature = "state")]
+            Item::Reported { patch } => framed(up::REPORTED, 0, out, &|to| {
+                to.varint(pid.into());
                 to.text(patch);
             }),
-            Item::Result { id, state, text, result } => framed(up::COMMAND_STATE, 0, out, &mut |to| {
-                to.number(pid.into());
+            #[cfg(feature = "commands")]
+            Item::Result { id, state, text, result } => framed(up::COMMAND_STATE, 0, out, &|to| {
+                to.varint(pid.into());
                 to.text(id);
-                to.0.u8(match state {
+                to.u8(match state {
                     State::Running => 4,
                     State::Done => 5,
                     State::Failed => 6,
@@ -213,24 +236,28 @@ impl Wire for Native {
                 to.text(result);
                 to.text(text);
             }),
+            Item::Nothing => None,
         }
     }
 
+    #[cfg(feature = "describe")]
     fn describe(&self, pid: u16, len: usize, out: &mut [u8]) -> Option<usize> {
-        framed(up::DESCRIBE, len, out, &mut |to| {
-            to.number(pid.into());
-            to.number(len as u64);
+        framed(up::DESCRIBE, len, out, &|to| {
+            to.varint(pid.into());
+            to.varint(len as u64);
         })
     }
 
+    #[cfg(feature = "sleep")]
     fn asleep(&self, pid: u16, for_s: u32, out: &mut [u8]) -> Option<usize> {
-        framed(up::STATUS, 0, out, &mut |to| {
-            to.number(pid.into());
-            to.0.u8(ASLEEP);
-            to.number(for_s.into());
+        framed(up::STATUS, 0, out, &|to| {
+            to.varint(pid.into());
+            to.u8(ASLEEP);
+            to.varint(for_s.into());
         })
     }
 
+    #[cfg(feature = "pairing")]
     fn pair(&self, pid: u16, name: &str, out: &mut [u8]) -> Option<usize> {
         let mut room = [0; 80];
         let mut json = Writer::new(&mut room);
@@ -241,78 +268,102 @@ impl Wire for Native {
     }
 }
 
+#[cfg(any(feature = "topics", feature = "pairing"))]
 fn request(pid: u16, path: &str, payload: &[u8], out: &mut [u8]) -> Option<usize> {
-    framed(up::REQUEST, 0, out, &mut |to| {
-        to.number(pid.into());
+    framed(up::REQUEST, 0, out, &|to| {
+        to.varint(pid.into());
         to.text(path);
-        to.bytes(payload);
+        to.counted(payload);
     })
 }
 
-/// Reads fields in the format of postcard.
-struct Reader<'a>(&'a [u8]);
+/// Reads fields in the format of postcard. What is not there reads as nothing; that it was not is known at the end.
+struct Reader<'a> {
+    rest: &'a [u8],
+    bad: bool,
+}
 
 impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Option<u8> {
-        let (&byte, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(byte)
+    fn take(&mut self, len: usize) -> &'a [u8] {
+        match self.rest.split_at_checked(len) {
+            Some((taken, rest)) => {
+                self.rest = rest;
+                taken
+            }
+            None => {
+                self.bad = true;
+                &[]
+            }
+        }
     }
 
-    fn number(&mut self) -> Option<u64> {
+    #[inline(never)]
+    fn byte(&mut self) -> u8 {
+        self.take(1).first().copied().unwrap_or(0)
+    }
+
+    #[inline(never)]
+    fn number(&mut self) -> u64 {
         let mut value = 0;
         let mut shift = 0;
         loop {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7F).checked_shl(shift)?;
+            let byte = self.byte();
+            value |= u64::from(byte & 0x7F) << shift;
             if byte & 0x80 == 0 {
-                return Some(value);
+                return value;
             }
             shift += 7;
             if shift > 63 {
-                return None;
+                self.bad = true;
+                return 0;
             }
         }
     }
 
-    fn short(&mut self) -> Option<u16> {
-        self.number()?.try_into().ok()
+    fn short(&mut self) -> u16 {
+        let number = self.number();
+        self.bad |= number > 0xFFFF;
+        (number & 0xFFFF) as u16
     }
 
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let len = usize::try_from(self.number()?).ok()?;
-        let (bytes, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(bytes)
+    #[inline(never)]
+    fn bytes(&mut self) -> &'a [u8] {
+        let len = usize::try_from(self.number()).unwrap_or(usize::MAX);
+        self.take(len)
     }
 
-    fn text(&mut self) -> Option<&'a str> {
-        core::str::from_utf8(self.bytes()?).ok()
+    #[inline(never)]
+    fn text(&mut self) -> &'a str {
+        let text = core::str::from_utf8(self.bytes());
+        self.bad |= text.is_err();
+        text.unwrap_or("")
     }
 
-    fn flag(&mut self) -> Option<bool> {
-        match self.byte()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }
+    fn flag(&mut self) -> bool {
+        let byte = self.byte();
+        self.bad |= byte > 1;
+        byte == 1
     }
 
     /// A number that may be absent: then 0.
-    fn maybe_number(&mut self) -> Option<u64> {
-        if self.flag()? { self.number() } else { Some(0) }
+    #[cfg(feature = "messages")]
+    fn maybe_number(&mut self) -> u64 {
+        if self.flag() { self.number() } else { 0 }
     }
 }
 
 /// `None`: it is no frame.
-fn incoming<'a>(from: &mut Reader<'a>) -> Option<Incoming<'a>> {
-    let tag = u32::try_from(from.number()?).ok()?;
-    Some(match tag {
+fn incoming(fields: &[u8]) -> Option<Incoming<'_>> {
+    let mut reader = Reader { rest: fields, bad: false };
+    let from = &mut reader;
+    let tag = u32::try_from(from.number()).unwrap_or(u32::MAX);
+    let incoming = match tag {
         down::WELCOME => {
-            let (_level, _schema, _account, _terminal) = (from.number()?, from.number()?, from.text()?, from.text()?);
-            let session_present = from.flag()?;
-            let (keep_alive_s, _expiry) = (from.short()?, from.number()?);
-            let (frame_max, receive_max) = (from.short()?, from.short()?);
+            let (_level, _schema) = (from.number(), from.number());
+            let (_account, _terminal) = (from.bytes(), from.bytes());
+            let session_present = from.flag();
+            let (keep_alive_s, _expiry) = (from.short(), from.number());
+            let (frame_max, receive_max) = (from.short(), from.short());
             Incoming::Welcome(Welcome {
                 session_present,
                 keep_alive_s: Some(keep_alive_s),
@@ -321,66 +372,78 @@ fn incoming<'a>(from: &mut Reader<'a>) -> Option<Incoming<'a>> {
             })
         }
         down::CLOSE => {
-            let (code, text) = (from.byte()?, from.text()?);
+            let (code, text) = (from.byte(), from.bytes());
             Incoming::Closed(closed(code, text))
         }
-        down::ACCEPTED => Incoming::Done { pid: from.short()?, result: Ok(from.number()?) },
-        down::REFUSED => Incoming::Done { pid: from.short()?, result: Err(refusal(from.byte()?)) },
-        down::SUBSCRIBED => Incoming::Subscribed { pid: from.short()?, ok: from.byte()? < 0x80 },
+        down::ACCEPTED => Incoming::Done { pid: from.short(), result: Ok(from.number()) },
+        down::REFUSED => Incoming::Done { pid: from.short(), result: Err(refusal(from.byte())) },
+        #[cfg(any(feature = "topics", feature = "im"))]
+        down::SUBSCRIBED => Incoming::Subscribed { pid: from.short(), ok: from.byte() < 0x80 },
         // All that may want an acknowledgement has the packet identifier in front.
         down::DELIVER..=down::CONTACT | down::BOUNCE..=down::PUBLISH | down::COMMAND_CANCELED => {
-            let pid = from.short()?;
-            Incoming::Delivery { pid, what: what(tag, from)? }
+            let pid = from.short();
+            Incoming::Delivery { pid, what: what(tag, from) }
         }
         _ => Incoming::Nothing,
-    })
+    };
+    if reader.bad { None } else { Some(incoming) }
 }
 
-fn what<'a>(tag: u32, from: &mut Reader<'a>) -> Option<What<'a>> {
-    Some(match tag {
-        down::DELIVER => {
-            let (_dup, address) = (from.flag()?, from.text()?);
-            message(address, from)?
-        }
-        down::COMMAND => {
-            let _dup = from.flag()?;
-            What::Command {
-                id: from.text()?,
-                name: from.text()?,
-                from: from.text()?,
-                args: from.text()?,
-                left_ms: Some(from.number()?),
-                once: from.flag()?,
-            }
-        }
-        down::COMMAND_CANCELED => {
-            let _dup = from.flag()?;
-            What::Cancel { id: from.text()? }
-        }
+fn what<'a>(tag: u32, from: &mut Reader<'a>) -> What<'a> {
+    let dup = from.flag();
+    match tag {
+        #[cfg(feature = "messages")]
+        down::DELIVER => message(from),
+        #[cfg(feature = "commands")]
+        down::COMMAND => What::Command {
+            id: from.text(),
+            name: from.text(),
+            from: from.text(),
+            args: from.text(),
+            left_ms: Some(from.number()),
+            once: from.flag(),
+        },
+        #[cfg(feature = "commands")]
+        down::COMMAND_CANCELED => What::Cancel { id: from.text() },
+        #[cfg(feature = "state")]
         down::DELTA => {
-            let (_dup, _version) = (from.flag()?, from.number()?);
-            What::Delta { desired: from.text()? }
+            let _version = from.number();
+            What::Delta { desired: from.text() }
         }
+        #[cfg(any(feature = "update", feature = "pairing"))]
         down::ANSWER => {
-            let (_dup, topic, _re, _id) = (from.flag()?, from.text()?, from.text()?, from.text()?);
-            below_me(topic, from.text()?.as_bytes())
+            let (topic, _re, _id) = (from.text(), from.bytes(), from.bytes());
+            below_me(topic, from.bytes())
         }
+        #[cfg(any(feature = "topics", feature = "pairing"))]
         down::PUBLISH => {
-            let (dup, _retain, topic) = (from.flag()?, from.flag()?, from.text()?);
-            let (_properties, payload) = (from.bytes()?, from.bytes()?);
+            let (_retain, topic, _properties) = (from.flag(), from.text(), from.bytes());
+            let payload = from.bytes();
             match topic.strip_prefix(IM) {
                 Some(path) => below_me(path, payload),
+                #[cfg(feature = "topics")]
                 None => What::Topic { topic, payload, dup },
+                #[cfg(not(feature = "topics"))]
+                None => What::Other,
             }
         }
-        _ => What::Other,
-    })
+        // Whatever it says.
+        _ => {
+            let _ = dup;
+            from.bad = false;
+            What::Other
+        }
+    }
 }
 
 /// What has no frame of its own.
+#[cfg(any(feature = "topics", feature = "pairing"))]
 fn below_me<'a>(path: &str, payload: &'a [u8]) -> What<'a> {
+    let _ = payload;
     match path {
+        #[cfg(feature = "update")]
         "me/blob/res" => What::Blob(payload),
+        #[cfg(feature = "pairing")]
         "me/paired" => {
             let value = core::str::from_utf8(payload).ok().and_then(Value::parse);
             value.and_then(super::paired).unwrap_or(What::Other)
@@ -389,25 +452,26 @@ fn below_me<'a>(path: &str, payload: &'a [u8]) -> What<'a> {
     }
 }
 
-fn message<'a>(address: &'a str, from: &mut Reader<'a>) -> Option<What<'a>> {
-    let (seq, pos, _prev) = (from.number()?, from.number()?, from.number()?);
-    let (sender, _ts, _id, kind) = (from.text()?, from.number()?, from.text()?, from.text()?);
-    let (re, _level, _edited, _left) = (from.maybe_number()?, from.number()?, from.number()?, from.maybe_number()?);
-    let flags = from.byte()?;
-    let (text, body) = match from.byte()? {
-        0 => (from.text()?, ""),
-        1 => ("", from.text()?),
-        2 => {
-            from.bytes()?;
-            ("", "")
-        }
-        3 => (from.text()?, from.text()?),
-        _ => return None,
-    };
-    if flags & flags::GONE != 0 {
-        return Some(What::Other);
+#[cfg(feature = "messages")]
+fn message<'a>(from: &mut Reader<'a>) -> What<'a> {
+    let address = from.text();
+    let (seq, pos, _prev) = (from.number(), from.number(), from.number());
+    let (sender, _ts, _id, kind) = (from.text(), from.number(), from.bytes(), from.text());
+    let (re, _level, _edited, _left) = (from.maybe_number(), from.number(), from.number(), from.maybe_number());
+    let flags = from.byte();
+    // Text, body, bytes, or text and body.
+    let form = from.byte();
+    let text = if matches!(form, 0 | 3) { from.text() } else { "" };
+    let body = if matches!(form, 1 | 3) { from.text() } else { "" };
+    match form {
+        0 | 1 | 3 => {}
+        2 => drop(from.bytes()),
+        _ => from.bad = true,
     }
-    Some(What::Message(Message {
+    if flags & flags::GONE != 0 {
+        return What::Other;
+    }
+    What::Message(Message {
         address,
         from: sender,
         seq,
@@ -417,7 +481,7 @@ fn message<'a>(address: &'a str, from: &mut Reader<'a>) -> Option<What<'a>> {
         body,
         re,
         backfill: flags & flags::BACKFILL != 0,
-    }))
+    })
 }
 
 /// From the byte of `Code`.
@@ -440,7 +504,7 @@ fn refusal(code: u8) -> Refusal {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "full", feature = "update"))]
 mod tests {
     use super::*;
     use crate::config::Listen;
@@ -606,7 +670,7 @@ mod tests {
                 let Incoming::Done { pid: 7, result: Err(refusal) } = incoming else { panic!("{incoming:?}") };
                 let expect = match code {
                     Code::NotAllowed => Some(Refusal::Forbidden),
-                    _ => Refusal::parse(code.text()),
+                    _ => Refusal::parse(code.text().as_bytes()),
                 };
                 assert_eq!(refusal, expect.unwrap_or(Refusal::Other(code.value())), "{code:?}");
             });

@@ -1,19 +1,37 @@
-//! This SDK.
+//! This SDK: the application uses what the features give it.
 
 use crate::world::{register, set};
 use embassy_futures::select::{Either, select};
 use embassy_net::Stack;
 use embassy_time::Timer;
+#[cfg(feature = "commands")]
+use parlor_device::Commands;
+#[cfg(any(feature = "commands", feature = "state"))]
+use parlor_device::Describe;
+#[cfg(any(feature = "messages", feature = "topics"))]
+use parlor_device::Device;
+#[cfg(feature = "messages")]
+use parlor_device::Listen;
+#[cfg(feature = "state")]
+use parlor_device::State;
 use parlor_device::transport::EmbassyClock;
 use parlor_device::transport::embassy_net::TcpConnector;
-use parlor_device::{Commands, Config, Describe, Login, Parts, Resources, State};
+use parlor_device::{Config, Login, Parts, Resources};
 use static_cell::ConstStaticCell;
 
+/// Buffers: to receive, to send, what waits to be sent, what waits to be taken. What has only topics or messages needs less.
+#[cfg(not(any(feature = "commands", feature = "state")))]
+type Memory = Resources<512, 256, 384, 256>;
+#[cfg(any(feature = "commands", feature = "state"))]
+type Memory = Resources;
+
+#[cfg(feature = "commands")]
 #[derive(Commands)]
 enum Order {
     Set { on: bool },
 }
 
+#[cfg(feature = "state")]
 #[derive(State)]
 struct Lamp {
     on: bool,
@@ -72,7 +90,7 @@ mod chip {
 }
 
 pub async fn run(net: Stack<'static>) {
-    static RESOURCES: ConstStaticCell<Resources> = ConstStaticCell::new(Resources::new());
+    static RESOURCES: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
     let (mut rx, mut tx) = ([0; 2_048], [0; 1_024]);
     let connector = TcpConnector::new(net, "broker.lan", 1_883, &mut rx, &mut tx);
     #[cfg(feature = "tls")]
@@ -91,23 +109,73 @@ pub async fn run(net: Stack<'static>) {
     #[cfg(feature = "mqtt")]
     let wire = parlor_device::Mqtt::V5;
     #[cfg(feature = "native")]
-    let wire = parlor_device::Native::default();
-    let describe = Describe { commands: Order::DESCRIPTION, state: Lamp::DESCRIPTION, ..Describe::NOTHING };
-    let config =
-        Config { login: Login::Account { name: "lamp", secret: b"secret" }, describe, ..Config::new("lamp-terminal") };
+    let wire = parlor_device::Native;
+    let config = Config {
+        login: Login::Account { name: "lamp", secret: b"secret" },
+        #[cfg(any(feature = "commands", feature = "state"))]
+        describe: Describe {
+            #[cfg(feature = "commands")]
+            commands: Order::DESCRIPTION,
+            #[cfg(feature = "state")]
+            state: Lamp::DESCRIPTION,
+            ..Describe::NOTHING
+        },
+        #[cfg(feature = "messages")]
+        listen: Listen::MESSAGES,
+        #[cfg(not(any(feature = "commands", feature = "state", feature = "messages")))]
+        listen: parlor_device::Listen::OTHER_BROKER,
+        #[cfg(feature = "topics")]
+        subscribe: &[parlor_device::Subscription { filter: "lamp/set", qos: parlor_device::QoS::AtLeastOnce }],
+        ..Config::new("lamp-terminal")
+    };
     let parts = Parts { connector, flash, clock: EmbassyClock, seed: u64::from(register(16)) };
     let (device, mut runner) = parlor_device::new(RESOURCES.take(), config, wire, parts);
     let act = async {
+        #[cfg(feature = "state")]
         let mut lamp = Lamp { on: false };
         loop {
-            let _ = device.report(&lamp).await;
+            #[cfg(feature = "topics")]
+            topics(device).await;
+            #[cfg(feature = "messages")]
+            messages(device).await;
+            #[cfg(feature = "state")]
+            {
+                let _ = device.report(&lamp).await;
+                if let Either::First(true) = select(device.next_desired(&mut lamp), Timer::after_secs(1)).await {
+                    set(10, u32::from(lamp.on));
+                }
+            }
+            #[cfg(feature = "commands")]
             if let Either::First(command) = select(device.next_command::<Order>(), Timer::after_secs(1)).await {
                 let Order::Set { on } = command.what;
-                lamp.on = on;
                 set(10, u32::from(on));
                 command.done(()).await;
             }
         }
     };
     select(runner.run(), async { act.await }).await;
+}
+
+/// Says what the lamp is, and hears what it is to be.
+#[cfg(feature = "topics")]
+async fn topics(device: Device<'_>) {
+    if let Ok(receipt) = device.publish("lamp/state", b"{\"on\":true}").await {
+        receipt.acked().await;
+    }
+    let mut room = [0; 64];
+    if let Either::First((_, payload)) = select(device.next_publish(&mut room), Timer::after_secs(1)).await {
+        set(10, u32::from(payload == b"on"));
+    }
+}
+
+/// The same in a conversation.
+#[cfg(feature = "messages")]
+async fn messages(device: Device<'_>) {
+    if let Ok(receipt) = device.send("home", "it is on").await {
+        receipt.acked().await;
+    }
+    let mut room = [0; 64];
+    if let Either::First(message) = select(device.next_message(&mut room), Timer::after_secs(1)).await {
+        set(10, u32::from(message.text == "on"));
+    }
 }
