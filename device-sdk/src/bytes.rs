@@ -159,23 +159,14 @@ pub(crate) struct Digits {
 
 #[allow(dead_code, reason = "features decide which of these are used")]
 impl Digits {
-    pub(crate) fn decimal(value: u64) -> Self {
-        Self::of(value, 10)
-    }
-
-    pub(crate) fn hex(value: u64) -> Self {
-        Self::of(value, 16)
-    }
-
-    fn of(mut value: u64, base: u64) -> Self {
-        let mut digits = Self { bytes: [b'0'; 20], from: 20 };
+    pub(crate) fn decimal(mut value: u64) -> Self {
+        let mut digits = Self { bytes: [0; 20], from: 20 };
         loop {
             digits.from -= 1;
-            let digit = u8::try_from(value % base).unwrap_or(0);
             if let Some(place) = digits.bytes.get_mut(usize::from(digits.from)) {
-                *place = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
+                *place = b'0' + (value % 10) as u8;
             }
-            value /= base;
+            value /= 10;
             if value == 0 {
                 return digits;
             }
@@ -191,6 +182,12 @@ impl Digits {
     }
 }
 
+/// A hexadecimal digit, below 16.
+pub(crate) const fn nibble(value: u32) -> u8 {
+    let value = (value & 15) as u8;
+    if value < 10 { b'0' + value } else { b'a' - 10 + value }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,7 +198,7 @@ mod tests {
         check(0, "0");
         check(1_790_000, "1790000");
         check(u64::MAX, "18446744073709551615");
-        assert_eq!(Digits::hex(0xBEEF_0012).as_str(), "beef0012");
+        assert_eq!([nibble(0), nibble(9), nibble(10), nibble(0xBEEF)], *b"09af");
     }
 
     #[test]

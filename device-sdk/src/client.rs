@@ -143,7 +143,7 @@ impl<'a> Device<'a> {
     /// Publishes to an ordinary topic at QoS 1.
     #[cfg(feature = "topics")]
     pub fn publish(&self, topic: &str, payload: &[u8]) -> impl Future<Output = Result<Receipt<'a>, SendError>> {
-        self.queue(move |shared| shared.push_topic(topic, Part::Rest(payload), true, false))
+        self.queue(move |shared| shared.push_topic(topic, Part::Bytes(payload), true, false))
     }
 
     /// Publishes JSON to an ordinary topic at QoS 1.
@@ -163,14 +163,14 @@ impl<'a> Device<'a> {
         topic: &str,
         payload: &[u8],
     ) -> impl Future<Output = Result<Receipt<'a>, SendError>> {
-        self.queue(move |shared| shared.push_topic(topic, Part::Rest(payload), true, true))
+        self.queue(move |shared| shared.push_topic(topic, Part::Bytes(payload), true, true))
     }
 
     /// Publishes to an ordinary topic at QoS 0, if the device is online and there is room; whether it was tried.
     #[cfg(feature = "topics")]
     pub fn publish_now(&self, topic: &str, payload: &[u8]) -> bool {
         self.with(|shared| {
-            shared.status() == Status::Online && shared.push_topic(topic, Part::Rest(payload), false, false).is_ok()
+            shared.status() == Status::Online && shared.push_topic(topic, Part::Bytes(payload), false, false).is_ok()
         })
     }
 

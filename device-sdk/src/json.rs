@@ -16,7 +16,7 @@
 
 mod number;
 
-use crate::bytes::{Digits, Put};
+use crate::bytes::{Digits, Put, nibble};
 
 /// Arrays and objects inside each other.
 const DEPTH_MAX: u8 = 16;
@@ -408,10 +408,7 @@ impl<'a> Writer<'a> {
                 b'\n' => self.put(b"\\n"),
                 _ => {
                     self.put(b"\\u00");
-                    if byte < 16 {
-                        self.put(b"0");
-                    }
-                    self.put(Digits::hex(byte.into()).as_bytes());
+                    self.put(&[nibble(u32::from(byte >> 4)), nibble(byte.into())]);
                 }
             }
             rest = behind;

@@ -11,9 +11,9 @@ use crate::shared::{Shared, Status};
 use crate::transport::{Clock, Connector, Link};
 use crate::wire::Wire;
 use core::cell::RefCell;
-use core::future::poll_fn;
+use core::future::{Future, poll_fn};
 use core::marker::PhantomData;
-use core::task::Poll;
+use core::task::{Context, Poll};
 use embassy_futures::select::{Either, select};
 use embedded_io_async::{Read, Write};
 
@@ -140,6 +140,13 @@ impl<W: Wire> Road<W> {
     }
 }
 
+/// Where bytes come from and go to.
+struct Ends<'r, C> {
+    connector: &'r mut C,
+    rx: &'r mut [u8],
+    tx: &'r mut [u8],
+}
+
 /// What the futures of the runner have in common.
 struct Drive<'r, W, K> {
     shared: &'r dyn Locked,
@@ -152,22 +159,22 @@ impl<W: Wire, C: Connector, F: Flash, K: Clock> Runner<'_, W, C, F, K> {
     /// flash that is given up is found and repaired at the next start, but what it was to keep is not there.
     pub async fn run(&mut self) -> ! {
         let drive = Drive { shared: self.shared, road: &self.road, clock: PhantomData::<K> };
+        let mut ends = Ends { connector: &mut self.connector, rx: self.rx, tx: self.tx };
         #[cfg(feature = "persist")]
         {
             load(self.shared, &mut self.flash, self.seed).await;
-            let run = drive.connect(&mut self.connector, self.rx, self.tx);
             // Neither ever ends, and so neither gives the other up.
-            match select(drive.keep(&mut self.flash), run).await {
-                Either::First(never) | Either::Second(never) => never,
+            match select(drive.keep(&mut self.flash), drive.connect(&mut ends)).await {
+                Either::First(never) | Either::Second(never) => match never {},
             }
         }
         #[cfg(not(feature = "persist"))]
         {
-            with(self.shared, |shared| {
+            drive.with(|_, shared, _| {
                 shared.start(self.seed, false);
                 shared.started();
             });
-            drive.connect(&mut self.connector, self.rx, self.tx).await
+            match drive.connect(&mut ends).await {}
         }
     }
 }
@@ -197,6 +204,7 @@ async fn load<F: Flash>(shared: &dyn Locked, flash: &mut F, seed: u64) {
     with(shared, Shared::started);
 }
 
+#[allow(clippy::manual_async_fn, reason = "an async fn keeps each of its arguments twice, and every byte of this lies in RAM")]
 impl<W: Wire, K: Clock> Drive<'_, W, K> {
     fn with<R>(&self, f: impl FnOnce(&mut Road<W>, &mut Shared, u64) -> R) -> R {
         let now = K::now_ms();
@@ -205,7 +213,7 @@ impl<W: Wire, K: Clock> Drive<'_, W, K> {
 
     /// Writes to flash what has to be there.
     #[cfg(feature = "persist")]
-    async fn keep<F: Flash>(&self, flash: &mut F) -> ! {
+    async fn keep<F: Flash>(&self, flash: &mut F) -> core::convert::Infallible {
         loop {
             let next = |road: &mut Road<W>, shared: &mut Shared, now| {
                 let job = if now < road.flash_at { None } else { shared.poll_flash() };
@@ -224,61 +232,65 @@ impl<W: Wire, K: Clock> Drive<'_, W, K> {
     }
 
     /// Connects, again and again.
-    async fn connect<C: Connector>(&self, connector: &mut C, rx: &mut [u8], tx: &mut [u8]) -> ! {
-        // Who changes something before all is looked at for the first time wakes this already.
-        poll_fn(|context| {
-            with(self.shared, |shared| shared.wait_runner(context.waker()));
-            Poll::Ready(())
-        })
-        .await;
-        loop {
-            let why = match select(self.attempt(connector, rx, tx), self.watch()).await {
-                Either::First(Ok(why) | Err(why)) | Either::Second(why) => why,
-            };
-            self.with(|road, shared, now| {
-                let pause = road.session.handle_disconnected(shared, now, why);
-                road.step(Step::Waits, now + u64::from(pause));
-            });
+    fn connect<C: Connector>(&self, ends: &mut Ends<'_, C>) -> impl Future<Output = core::convert::Infallible> {
+        async move {
+            // Who changes something before all is looked at for the first time wakes this already.
+            let _ = poll_fn(|context| Poll::Ready(self.look(context))).await;
+            loop {
+                let why = match select(self.attempt(ends), self.watch()).await {
+                    Either::First(Ok(why) | Err(why)) | Either::Second(why) => why,
+                };
+                self.with(|road, shared, now| {
+                    let pause = road.session.handle_disconnected(shared, now, why);
+                    road.step(Step::Waits, now + u64::from(pause));
+                });
+            }
         }
     }
 
     /// Waits until there is something to log in with and the pause is over, connects, and talks until the connection ends.
-    async fn attempt<C: Connector>(
-        &self,
-        connector: &mut C,
-        rx: &mut [u8],
-        tx: &mut [u8],
-    ) -> Result<LinkError, LinkError> {
-        poll_fn(|_| if self.with(Road::connects) { Poll::Ready(()) } else { Poll::Pending }).await;
-        let mut link = connector.connect().await?;
-        self.with(|road, shared, now| {
-            road.step(Step::Talks, 0);
-            road.session.handle_connected(shared, now);
-        });
-        let (reader, writer) = link.split();
-        match select(self.read(reader, rx), self.write(writer, tx)).await {
-            Either::First(why) | Either::Second(why) => Ok(why),
+    fn attempt<C: Connector>(&self, ends: &mut Ends<'_, C>) -> impl Future<Output = Result<LinkError, LinkError>> {
+        async move {
+            let Ends { connector, rx, tx } = ends;
+            poll_fn(|_| if self.with(Road::connects) { Poll::Ready(()) } else { Poll::Pending }).await;
+            let mut link = connector.connect().await?;
+            self.with(|road, shared, now| {
+                road.step(Step::Talks, 0);
+                road.session.handle_connected(shared, now);
+            });
+            let (reader, writer) = link.split();
+            match select(self.read(reader, rx), self.write(writer, tx)).await {
+                Either::First(why) | Either::Second(why) => Ok(why),
+            }
         }
+    }
+
+    /// The next deadline; and whatever changes from now on wakes the runner.
+    #[inline(never)]
+    fn look(&self, context: &Context<'_>) -> Result<u64, LinkError> {
+        self.with(|road, shared, now| {
+            shared.wait_runner(context.waker());
+            road.deadline(shared, now)
+        })
     }
 
     /// Waits until the time for something is over.
-    async fn watch(&self) -> LinkError {
-        loop {
-            let deadline = match self.with(Road::deadline) {
+    fn watch(&self) -> impl Future<Output = LinkError> {
+        async move { loop {
+            let deadline = match poll_fn(|context| Poll::Ready(self.look(context))).await {
                 Ok(deadline) => deadline,
                 Err(why) => return why,
             };
-            let changed = poll_fn(|context| {
-                with(self.shared, |shared| shared.wait_runner(context.waker()));
-                if self.with(Road::deadline) == Ok(deadline) { Poll::Pending } else { Poll::Ready(()) }
-            });
+            let changed =
+                poll_fn(|context| if self.look(context) == Ok(deadline) { Poll::Pending } else { Poll::Ready(()) });
             let now = K::now_ms();
             // Always behind now: this lets everything else look first.
             select(changed, K::sleep_until(deadline.clamp(now + 1, now + LONGEST_MS))).await;
-        }
+        } }
     }
 
-    async fn read(&self, mut reader: impl Read, rx: &mut [u8]) -> LinkError {
+    fn read(&self, mut reader: impl Read, rx: &mut [u8]) -> impl Future<Output = LinkError> {
+        async move {
         let mut filled = 0;
         loop {
             match reader.read(rx.get_mut(filled..).unwrap_or(&mut [])).await {
@@ -302,10 +314,11 @@ impl<W: Wire, K: Clock> Drive<'_, W, K> {
                 return why;
             }
         }
+        }
     }
 
-    async fn write(&self, mut writer: impl Write, tx: &mut [u8]) -> LinkError {
-        loop {
+    fn write(&self, mut writer: impl Write, tx: &mut [u8]) -> impl Future<Output = LinkError> {
+        async move { loop {
             let next = poll_fn(|_| {
                 self.with(|road, shared, now| {
                     if let Err(why) = road.session.handle_timeout(shared, now) {
@@ -334,6 +347,6 @@ impl<W: Wire, K: Clock> Drive<'_, W, K> {
                 return LinkError::Closed;
             }
             self.road.borrow_mut().step(Step::Talks, 0);
-        }
+        } }
     }
 }

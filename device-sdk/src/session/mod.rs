@@ -96,6 +96,7 @@ pub struct Session<W> {
 
 impl<W: Wire> Session<W> {
     /// `rx`: longest packet that can be received; `seed`: a random number.
+    #[inline(never)]
     pub const fn new(wire: W, rx: usize, seed: u64) -> Self {
         Self {
             wire,

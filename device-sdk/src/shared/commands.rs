@@ -308,7 +308,7 @@ impl Shared {
         if entry.stage != Stage::Running {
             return Ok(());
         }
-        let result = answer.result.map_or(Part::Rest(&[]), Part::Json);
+        let result = answer.result.map_or(Part::Bytes(&[]), Part::Json);
         self.push_result(id, answer.state, answer.text, result)?;
         if answer.state == State::Running {
             return Ok(());
@@ -335,7 +335,7 @@ impl Shared {
         if self.ring.find(id).is_some() {
             return self.answer(id, answer);
         }
-        let result = answer.result.map_or(Part::Rest(&[]), Part::Json);
+        let result = answer.result.map_or(Part::Bytes(&[]), Part::Json);
         self.push_result(id, answer.state, answer.text, result).map(drop)
     }
 
@@ -358,7 +358,7 @@ impl Shared {
             }
             let Entry { id, outcome, text, result, .. } = entry.clone();
             let outcome = outcome.unwrap_or(State::Failed);
-            if self.push_result(&id, outcome, text.unwrap_or(""), Part::Rest(&result)).is_ok()
+            if self.push_result(&id, outcome, text.unwrap_or(""), Part::Bytes(&result)).is_ok()
                 && let Some(entry) = self.ring.entries.get_mut(at)
             {
                 entry.say = false;

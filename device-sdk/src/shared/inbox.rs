@@ -3,6 +3,8 @@
 
 use super::Shared;
 use super::outbox::{Part, write_parts};
+#[cfg(feature = "messages")]
+use crate::bytes::Put;
 #[cfg(any(feature = "messages", feature = "topics"))]
 use crate::bytes::Take;
 #[cfg(any(feature = "messages", feature = "state"))]
@@ -118,7 +120,7 @@ impl Shared {
                     Part::Short(id.as_bytes()),
                     Part::Short(name.as_bytes()),
                     Part::Short(from.as_bytes()),
-                    Part::Rest(args.as_bytes()),
+                    Part::Bytes(args.as_bytes()),
                 ];
                 self.keep(Head { kind, pid, flags: u8::from(once), b: deadline, ..Head::default() }, &parts)
             }
@@ -132,7 +134,7 @@ impl Shared {
             }
             #[cfg(feature = "state")]
             What::Delta { desired } => {
-                let room = self.keep_as(kind::DELTA, pid, &[Part::Rest(desired.as_bytes())]);
+                let room = self.keep_as(kind::DELTA, pid, &[Part::Bytes(desired.as_bytes())]);
                 if room == Room::Kept {
                     // The latest says everything.
                     self.take_rows(&|head, _| head.kind == kind::DELTA, 1);
@@ -144,10 +146,10 @@ impl Shared {
                 if dup && self.adopt(pid) {
                     return Room::Kept;
                 }
-                self.keep_as(kind::TOPIC, pid, &[Part::Short(topic.as_bytes()), Part::Rest(payload)])
+                self.keep_as(kind::TOPIC, pid, &[Part::Short(topic.as_bytes()), Part::Bytes(payload)])
             }
             #[cfg(feature = "update")]
-            What::Blob(bytes) => self.keep_as(kind::BLOB, pid, &[Part::Rest(bytes)]),
+            What::Blob(bytes) => self.keep_as(kind::BLOB, pid, &[Part::Bytes(bytes)]),
             #[cfg(all(feature = "messages", feature = "mqtt311"))]
             What::Sent { id, seq } => self.news_in_time(pid, id, Outcome::Acked { seq }),
             #[cfg(all(feature = "messages", feature = "mqtt311"))]
@@ -172,15 +174,22 @@ impl Shared {
         if old || (backfill && !self.config().listen.backfill()) {
             return self.note(pid);
         }
+        let mut numbers = [0; 24];
+        let mut put = Put::new(&mut numbers);
+        for number in [pos, seq, re] {
+            put.u64(number);
+        }
         let parts = [
-            Part::U64(pos),
-            Part::U64(seq),
-            Part::U64(re),
+            Part::Bytes(&numbers),
             Part::Short(address.as_bytes()),
             Part::Short(from.as_bytes()),
             Part::Short(word.as_bytes()),
+            #[cfg(feature = "mqtt")]
             Part::Text(text),
-            Part::Rest(body.as_bytes()),
+            // It has no escapes.
+            #[cfg(not(feature = "mqtt"))]
+            Part::Long(text.as_plain().unwrap_or("").as_bytes()),
+            Part::Bytes(body.as_bytes()),
         ];
         self.keep_as(kind::MESSAGE, pid, &parts)
     }

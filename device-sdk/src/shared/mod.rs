@@ -170,7 +170,7 @@ impl<M: ?Sized> Shared<M> {
     pub fn start_with(&mut self, config: Config, clock: fn() -> u64) {
         // Not for the compiler to see: it would put settings that never change into the image of RAM that lies in the board's flash,
         // and all the buffers beside them.
-        self.settings = Settings::Given(core::hint::black_box(config), clock);
+        self.settings = Settings::Given(*core::hint::black_box(&config), clock);
         #[cfg(feature = "pairing")]
         if let Login::Pair { code, .. } = config.login {
             self.pairing.set_code(code);

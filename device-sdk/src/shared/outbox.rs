@@ -2,7 +2,7 @@
 
 use super::Shared;
 #[cfg(feature = "messages")]
-use crate::bytes::Digits;
+use crate::bytes::nibble;
 #[cfg(any(feature = "messages", feature = "commands", feature = "state"))]
 use crate::bytes::text;
 use crate::bytes::{Put, Take};
@@ -13,7 +13,7 @@ use crate::rows::{At, HEAD_BYTES, Head, Rows};
 use crate::wire::Item;
 #[cfg(feature = "commands")]
 use crate::wire::State;
-#[cfg(any(feature = "messages", feature = "commands"))]
+#[cfg(feature = "commands")]
 use heapless::String;
 
 /// No place in flash.
@@ -65,18 +65,12 @@ pub(crate) enum Part<'a> {
     /// Up to 65,535 bytes.
     #[cfg(any(feature = "messages", feature = "commands"))]
     Long(&'a [u8]),
-    #[cfg(feature = "commands")]
-    U8(u8),
-    #[cfg(feature = "messages")]
-    U32(u32),
-    #[cfg(feature = "messages")]
-    U64(u64),
-    /// The last part.
-    Rest(&'a [u8]),
+    /// Without a length: numbers, or the last part.
+    Bytes(&'a [u8]),
     /// The last part, written as JSON.
     Json(&'a dyn ToJson),
     /// A text whose escapes are resolved, with its length in two bytes.
-    #[cfg(feature = "messages")]
+    #[cfg(all(feature = "messages", feature = "mqtt"))]
     Text(crate::json::Text<'a>),
 }
 
@@ -88,20 +82,12 @@ pub(crate) fn write_parts(parts: &[Part<'_>], room: &mut [u8]) -> usize {
             Part::Short(bytes) => put.short(bytes),
             #[cfg(any(feature = "messages", feature = "commands"))]
             Part::Long(bytes) => put.long(bytes),
-            #[cfg(feature = "commands")]
-            Part::U8(value) => put.u8(value),
-            #[cfg(feature = "messages")]
-            Part::U32(value) => put.u32(value),
-            #[cfg(feature = "messages")]
-            Part::U64(value) => put.u64(value),
-            Part::Rest(bytes) => put.bytes(bytes),
+            Part::Bytes(bytes) => put.bytes(bytes),
             Part::Json(value) => put.fill(|room| {
                 let mut json = Writer::new(room);
                 value.to_json(&mut json);
                 Some(json.wanted())
             }),
-            #[cfg(all(feature = "messages", not(feature = "mqtt")))]
-            Part::Text(text) => put.long(text.as_plain().unwrap_or("").as_bytes()),
             #[cfg(all(feature = "messages", feature = "mqtt"))]
             Part::Text(text) => put.fill(|room| {
                 let (len, room) = room.split_first_chunk_mut::<2>()?;
@@ -121,12 +107,37 @@ fn room_behind(head: Head) -> usize {
 
 /// The client id of a row: it names the start of the device and a number within it, so that no reboot repeats one.
 #[cfg(feature = "messages")]
-pub(crate) fn client_id(boot: u32, seq: u32) -> String<20> {
-    let mut id = String::new();
-    let _ = id.push_str(Digits::hex(boot.into()).as_str());
-    let _ = id.push('-');
-    let _ = id.push_str(Digits::hex(seq.into()).as_str());
-    id
+pub(crate) struct ClientId {
+    bytes: [u8; 18],
+    from: u8,
+}
+
+#[cfg(feature = "messages")]
+impl ClientId {
+    pub(crate) fn of(head: Head) -> Self {
+        let mut id = Self { bytes: [0; 18], from: 18 };
+        for mut number in [head.a, head.b] {
+            loop {
+                id.from -= 1;
+                if let Some(place) = id.bytes.get_mut(usize::from(id.from)) {
+                    *place = nibble(number);
+                }
+                number >>= 4;
+                if number == 0 {
+                    break;
+                }
+            }
+            id.from -= 1;
+            if let Some(place) = id.bytes.get_mut(usize::from(id.from)) {
+                *place = b'-';
+            }
+        }
+        id
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        text(self.bytes.get(usize::from(self.from) + 1..).unwrap_or(&[]))
+    }
 }
 
 impl Shared {
@@ -135,16 +146,18 @@ impl Shared {
     pub fn push_message(&mut self, to: &str, content: &crate::client::Content<'_>) -> Result<u32, SendError> {
         let flags = flag::ACKED | if content.quiet { flag::QUIET } else { 0 };
         let policy = self.config().policy("im/v1/to/");
-        let head = [
+        let mut numbers = [0; 12];
+        let mut put = Put::new(&mut numbers);
+        put.u64(content.re);
+        put.u32(content.ttl_s);
+        let parts = [
             Part::Short(to.as_bytes()),
             Part::Short(content.kind.as_bytes()),
-            Part::U64(content.re),
-            Part::U32(content.ttl_s),
+            Part::Bytes(&numbers),
             Part::Long(content.text.as_bytes()),
+            content.body.map_or(Part::Bytes(&[]), Part::Json),
         ];
-        let [to, kind, re, ttl, text] = head;
-        let body = content.body.map_or(Part::Rest(&[]), Part::Json);
-        self.push(kind::MESSAGE, flags, policy, &[to, kind, re, ttl, text, body])
+        self.push(kind::MESSAGE, flags, policy, &parts)
     }
 
     /// Queues something for an ordinary topic.
@@ -163,7 +176,7 @@ impl Shared {
     /// Queues something for an ordinary topic at QoS 1.
     #[cfg(feature = "topics")]
     pub fn push_publish(&mut self, topic: &str, payload: &[u8]) -> Result<u32, SendError> {
-        self.push_topic(topic, Part::Rest(payload), true, false)
+        self.push_topic(topic, Part::Bytes(payload), true, false)
     }
 
     /// Queues the reported state, in place of one that was not sent yet.
@@ -182,14 +195,15 @@ impl Shared {
         text: &str,
         result: Part<'_>,
     ) -> Result<u32, SendError> {
-        let parts = [Part::Short(id.as_bytes()), Part::U8(state as u8), Part::Long(text.as_bytes()), result];
+        let parts = [Part::Short(id.as_bytes()), Part::Bytes(&[state as u8]), Part::Long(text.as_bytes()), result];
         self.push(kind::RESULT, flag::ACKED, Policy::DEFAULT, &parts)
     }
 
     #[inline(never)]
     fn push(&mut self, kind: u8, flags: u8, policy: Policy, parts: &[Part<'_>]) -> Result<u32, SendError> {
         let needed = HEAD_BYTES + write_parts(parts, &mut []);
-        if needed > self.memory.rooms().0.len() {
+        let room = self.memory.rooms().0.len();
+        if needed > room {
             return Err(SendError::TooLarge);
         }
         let keep = match policy.keep {
@@ -206,7 +220,7 @@ impl Shared {
         };
         // Room is made by the value that is replaced anyway, or by the oldest that may be dropped.
         let behind = older.map_or(0, |(_, old)| room_behind(old));
-        while needed > self.memory.rooms().0.len() - self.outbox.used() + behind {
+        while needed + self.outbox.used() > room + behind {
             if policy.keep != Keep::DropOldest || !self.drop_oldest() {
                 if slot != NO_SLOT && older.is_none_or(|(_, old)| old.slot != slot) {
                     self.flash.give_back(slot);
@@ -408,10 +422,10 @@ impl Shared {
         let item = match head.kind {
             #[cfg(feature = "messages")]
             kind::MESSAGE => {
-                id = client_id(head.b, head.a);
+                id = ClientId::of(head);
                 Item::Message {
                     to: take.short(),
-                    id: &id,
+                    id: id.as_str(),
                     kind: take.short(),
                     re: take.u64(),
                     ttl_s: take.u32(),
@@ -479,7 +493,7 @@ impl Shared {
         let row = self.find_row(&|head, _| {
             head.kind == kind::MESSAGE
                 && matches!(head.state, state::SENT | state::HEARD)
-                && client_id(head.b, head.a) == id
+                && ClientId::of(*head).as_str() == id
         });
         if let Some((at, head)) = row {
             self.finish(at, head, outcome);
@@ -579,7 +593,9 @@ mod tests {
     #[test]
     #[cfg(feature = "messages")]
     fn ids_are_short() {
-        assert_eq!(client_id(u32::MAX, u32::MAX), "ffffffff-ffffffff");
-        assert_eq!(client_id(1, 10), "1-a");
+        let id = |boot, seq| ClientId::of(Head { a: seq, b: boot, ..Head::default() });
+        assert_eq!(id(u32::MAX, u32::MAX).as_str(), "ffffffff-ffffffff");
+        assert_eq!(id(1, 10).as_str(), "1-a");
+        assert_eq!(id(0, 0).as_str(), "0-0");
     }
 }

@@ -1,6 +1,6 @@
 //! minimq.
 
-use crate::world::set;
+use crate::world::{self, set};
 use embassy_futures::select::{Either, select};
 use embassy_net::Stack;
 use embassy_net::dns::DnsQueryType;
@@ -9,7 +9,7 @@ use embassy_time::Timer;
 use minimq::{Buffers, ConfigBuilder, ConnectEvent, Publication, QoS, Session, TopicFilter};
 
 pub async fn run(net: Stack<'static>) {
-    let (mut rx, mut tx) = ([0; 2_048], [0; 1_024]);
+    let (rx, tx) = world::tcp();
     let (mut packets, mut sending) = ([0; 768], [0; 1_024]);
     let config = ConfigBuilder::new(Buffers::new(&mut packets, &mut sending));
     let Ok(config) = config.client_id("lamp-terminal") else { return };
@@ -19,7 +19,7 @@ pub async fn run(net: Stack<'static>) {
         net.wait_config_up().await;
         let Ok(found) = net.dns_query("broker.lan", DnsQueryType::A).await else { continue };
         let Some(address) = found.first() else { continue };
-        let mut socket = TcpSocket::new(net, &mut rx, &mut tx);
+        let mut socket = TcpSocket::new(net, &mut *rx, &mut *tx);
         socket.set_nagle_enabled(false);
         if socket.connect((*address, 1_883)).await.is_err() {
             continue;

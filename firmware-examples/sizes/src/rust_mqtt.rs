@@ -1,6 +1,6 @@
 //! rust-mqtt.
 
-use crate::world::set;
+use crate::world::{self, set};
 use core::num::NonZero;
 use embassy_futures::select::{Either, select};
 use embassy_net::Stack;
@@ -15,13 +15,13 @@ use rust_mqtt::config::KeepAlive;
 use rust_mqtt::types::{MqttBinary, MqttString, TopicFilter, TopicName};
 
 pub async fn run(net: Stack<'static>) {
-    let (mut rx, mut tx) = ([0; 2_048], [0; 1_024]);
+    let (rx, tx) = world::tcp();
     let mut memory = [0; 1_024];
     loop {
         net.wait_config_up().await;
         let Ok(found) = net.dns_query("broker.lan", DnsQueryType::A).await else { continue };
         let Some(address) = found.first() else { continue };
-        let mut socket = TcpSocket::new(net, &mut rx, &mut tx);
+        let mut socket = TcpSocket::new(net, &mut *rx, &mut *tx);
         socket.set_nagle_enabled(false);
         if socket.connect((*address, 1_883)).await.is_err() {
             continue;

@@ -1,6 +1,6 @@
 //! This SDK: the application uses what the features give it.
 
-use crate::world::{register, set};
+use crate::world::{self, register, set};
 use embassy_futures::select::{Either, select};
 use embassy_net::Stack;
 use embassy_time::Timer;
@@ -91,8 +91,10 @@ mod chip {
 
 pub async fn run(net: Stack<'static>) {
     static RESOURCES: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
-    let (mut rx, mut tx) = ([0; 2_048], [0; 1_024]);
-    let connector = TcpConnector::new(net, "broker.lan", 1_883, &mut rx, &mut tx);
+    let (rx, tx) = world::tcp();
+    #[cfg(any(feature = "messages", feature = "topics"))]
+    let mut room = [0; 64];
+    let connector = TcpConnector::new(net, "broker.lan", 1_883, rx, tx);
     #[cfg(feature = "tls")]
     let connector = {
         use parlor_device::transport::tls::{Config, Pin, TlsBuffers, TlsConnector, Trust};
@@ -135,9 +137,9 @@ pub async fn run(net: Stack<'static>) {
         let mut lamp = Lamp { on: false };
         loop {
             #[cfg(feature = "topics")]
-            topics(device).await;
+            topics(device, &mut room).await;
             #[cfg(feature = "messages")]
-            messages(device).await;
+            messages(device, &mut room).await;
             #[cfg(feature = "state")]
             {
                 let _ = device.report(&lamp).await;
@@ -158,24 +160,22 @@ pub async fn run(net: Stack<'static>) {
 
 /// Says what the lamp is, and hears what it is to be.
 #[cfg(feature = "topics")]
-async fn topics(device: Device<'_>) {
+async fn topics(device: Device<'_>, room: &mut [u8]) {
     if let Ok(receipt) = device.publish("lamp/state", b"{\"on\":true}").await {
         receipt.acked().await;
     }
-    let mut room = [0; 64];
-    if let Either::First((_, payload)) = select(device.next_publish(&mut room), Timer::after_secs(1)).await {
+    if let Either::First((_, payload)) = select(device.next_publish(room), Timer::after_secs(1)).await {
         set(10, u32::from(payload == b"on"));
     }
 }
 
 /// The same in a conversation.
 #[cfg(feature = "messages")]
-async fn messages(device: Device<'_>) {
+async fn messages(device: Device<'_>, room: &mut [u8]) {
     if let Ok(receipt) = device.send("home", "it is on").await {
         receipt.acked().await;
     }
-    let mut room = [0; 64];
-    if let Either::First(message) = select(device.next_message(&mut room), Timer::after_secs(1)).await {
+    if let Either::First(message) = select(device.next_message(room), Timer::after_secs(1)).await {
         set(10, u32::from(message.text == "on"));
     }
 }

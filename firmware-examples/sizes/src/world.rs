@@ -2,6 +2,7 @@
 
 use core::task::{Context, Waker};
 use embassy_net_driver::{Capabilities, Driver, HardwareAddress, LinkState, RxToken, TxToken};
+use static_cell::ConstStaticCell;
 
 /// Reads a register the compiler knows nothing of.
 pub fn register(number: usize) -> u32 {
@@ -53,6 +54,12 @@ impl embassy_time_driver::Driver for Clock {
 #[unsafe(export_name = "__pender")]
 fn wake(_: *mut ()) {
     set(4, 1);
+}
+
+/// What TCP reads into and writes from.
+pub fn tcp() -> &'static mut ([u8; 2_048], [u8; 1_024]) {
+    static BUFFERS: ConstStaticCell<([u8; 2_048], [u8; 1_024])> = ConstStaticCell::new(([0; 2_048], [0; 1_024]));
+    BUFFERS.take()
 }
 
 /// A network card.
