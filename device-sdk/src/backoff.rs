@@ -14,8 +14,7 @@ pub struct Backoff {
 impl Backoff {
     /// With a seed of its own for each board and start.
     pub const fn new(seed: u64) -> Self {
-        // Both halves count, and 0 would stay 0.
-        Self { failures: 0, seed: ((seed >> 32) as u32 ^ (seed & 0xFFFF_FFFF) as u32) | 1 }
+        Self { failures: 0, seed: (seed >> 32) as u32 ^ (seed & 0xFFFF_FFFF) as u32 }
     }
 
     /// The next pause, between half and all of `min << failures`, at most `max`; milliseconds. `lasted`: how long the
@@ -36,15 +35,16 @@ impl Backoff {
         }
         let half = whole / 2;
         // The upper half of the product: evenly from 0 to `half`.
-        half + (u64::from(self.draw()) * (u64::from(half) + 1) >> 32) as u32
+        half + ((u64::from(self.draw()) * (u64::from(half) + 1)) >> 32) as u32
     }
 
-    /// A number that looks random (xorshift, Marsaglia 2003).
+    /// A number that looks random, whatever the seed (splitmix of 32 bits).
     fn draw(&mut self) -> u32 {
-        self.seed ^= self.seed << 13;
-        self.seed ^= self.seed >> 17;
-        self.seed ^= self.seed << 5;
-        self.seed
+        self.seed = self.seed.wrapping_add(0x9E37_79B9);
+        let mut z = self.seed;
+        z = (z ^ (z >> 16)).wrapping_mul(0x85EB_CA6B);
+        z = (z ^ (z >> 13)).wrapping_mul(0xC2B2_AE35);
+        z ^ (z >> 16)
     }
 }
 

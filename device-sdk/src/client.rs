@@ -3,7 +3,6 @@
 #[cfg(feature = "commands")]
 use crate::command::{Command, Commands};
 use crate::error::Outcome;
-#[cfg(any(feature = "topics", feature = "im"))]
 use crate::error::SendError;
 #[cfg(feature = "messages")]
 use crate::event::Event;

@@ -81,6 +81,7 @@ impl Config {
     }
 
     /// The policy for a topic.
+    #[cfg(any(feature = "topics", feature = "messages", feature = "state"))]
     pub(crate) fn policy(&self, topic: &str) -> Policy {
         let found = self.policies.iter().find(|policy| match policy.topic.strip_suffix('#') {
             Some(start) => topic.starts_with(start),
@@ -136,15 +137,13 @@ impl core::fmt::Debug for Login {
     }
 }
 
-#[cfg(feature = "describe")]
-macro_rules! update_args {
-    () => {
-        concat!(
-            "{\"args\":{\"blob\":{\"type\":\"text\"},\"version\":{\"type\":\"text\"},\"size\":{\"type\":\"int\"},",
-            "\"sha256\":{\"type\":\"text\"},\"signature\":{\"type\":\"text\"}}}"
-        )
-    };
-}
+/// The command that offers an update.
+#[cfg(feature = "update")]
+const UPDATE: &str = concat!(
+    "\"update\":{\"args\":{\"blob\":{\"type\":\"text\"},\"version\":{\"type\":\"text\"},\"size\":{\"type\":\"int\"},",
+    "\"sha256\":{\"type\":\"text\"},\"signature\":{\"type\":\"text\"}}}"
+);
+
 /// What a device can do: docs/protocol.md, section 7. `commands` and `state` come from the derives.
 #[cfg(feature = "describe")]
 #[derive(Clone, Copy, Debug)]
@@ -171,42 +170,40 @@ impl Describe {
         self.name.is_empty() && self.commands.is_empty() && self.state.is_empty() && !self.update
     }
 
-    /// The JSON in pieces.
-    pub(crate) fn pieces(&self) -> [&'static str; 13] {
-        let mut begun = false;
-        // What stands in front of a member.
-        let mut member = |there: bool, first: &'static str, later: &'static str| match (there, begun) {
-            (false, _) => "",
-            (true, false) => {
-                begun = true;
-                first
+    /// Gives the JSON to `put`, a piece at a time.
+    pub(crate) fn write(&self, put: &mut dyn FnMut(&str)) {
+        // What stands in front of the next member.
+        let mut comma = "";
+        put("{");
+        for (key, text) in [("\"name\":\"", self.name), ("\"model\":\"", self.model)] {
+            if !text.is_empty() {
+                put(comma);
+                put(key);
+                put(text);
+                put("\"");
+                comma = ",";
             }
-            (true, true) => later,
-        };
+        }
         let commands = self.commands.trim_ascii();
         let commands = commands.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')).unwrap_or("");
-        let any = !commands.is_empty() || self.update;
-        let behind = |text: &str, mark: &'static str| if text.is_empty() { "" } else { mark };
-        [
-            "{",
-            member(!self.name.is_empty(), "\"name\":\"", ",\"name\":\""),
-            self.name,
-            behind(self.name, "\""),
-            member(!self.model.is_empty(), "\"model\":\"", ",\"model\":\""),
-            self.model,
-            behind(self.model, "\""),
-            member(any, "\"commands\":{", ",\"commands\":{"),
-            commands,
-            match (commands.is_empty(), self.update) {
-                (true, false) => "",
-                (false, false) => "}",
-                (true, true) => concat!("\"update\":", update_args!(), "}"),
-                (false, true) => concat!(",\"update\":", update_args!(), "}"),
-            },
-            member(!self.state.is_empty(), "\"state\":", ",\"state\":"),
-            self.state,
-            "}",
-        ]
+        if !commands.is_empty() || self.update {
+            put(comma);
+            put("\"commands\":{");
+            put(commands);
+            #[cfg(feature = "update")]
+            if self.update {
+                put(if commands.is_empty() { "" } else { "," });
+                put(UPDATE);
+            }
+            put("}");
+            comma = ",";
+        }
+        if !self.state.is_empty() {
+            put(comma);
+            put("\"state\":");
+            put(self.state);
+        }
+        put("}");
     }
 }
 
@@ -304,7 +301,9 @@ mod tests {
 
     #[cfg(feature = "describe")]
     fn joined(describe: Describe) -> String {
-        describe.pieces().concat()
+        let mut all = String::new();
+        describe.write(&mut |piece| all.push_str(piece));
+        all
     }
 
     #[test]
@@ -327,6 +326,12 @@ mod tests {
         );
         check(Describe { state: "{}", ..Describe::NOTHING }, r#"{"state":{}}"#);
         check(Describe { commands: r#"{"on":{}}"#, ..Describe::NOTHING }, r#"{"commands":{"on":{}}}"#);
+        #[cfg(feature = "update")]
+        with_updates();
+    }
+
+    #[cfg(feature = "update")]
+    fn with_updates() {
         let text = joined(Describe { model: "L1", update: true, ..Describe::NOTHING });
         let value = Value::parse(&text).unwrap();
         assert!(value.get("commands").and_then(|c| c.get("update")).and_then(|u| u.get("args")).is_some(), "{text}");

@@ -44,6 +44,11 @@
 #[cfg(test)]
 extern crate std;
 
+#[cfg(not(any(feature = "topics", feature = "messages", feature = "commands", feature = "state")))]
+compile_error!("parlor-device has nothing to say: turn on `topics`, `messages`, `commands` or `state`, or `full`");
+#[cfg(not(any(feature = "mqtt", feature = "native")))]
+compile_error!("parlor-device has no language: turn on `mqtt` or `native`");
+
 pub mod backoff;
 mod bytes;
 mod client;

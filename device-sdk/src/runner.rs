@@ -127,10 +127,8 @@ impl<W: Wire> Road<W> {
         if self.step != Step::Talks && !over {
             deadline = self.until;
         }
-        if self.step != Step::Writes
-            && let Some(other) = self.session.poll_timeout(shared)
-        {
-            deadline = deadline.min(other);
+        if self.step != Step::Writes {
+            deadline = deadline.min(self.session.deadline(shared));
         }
         #[cfg(feature = "persist")]
         if self.flash_at > now {

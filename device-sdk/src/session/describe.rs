@@ -9,11 +9,8 @@ use crate::wire::Wire;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Wanted,
-    /// The next byte to send: of which piece, and where in it.
-    Sending {
-        piece: u8,
-        at: u16,
-    },
+    /// Bytes that were sent.
+    Sending(u16),
     Done,
 }
 
@@ -27,7 +24,7 @@ impl Stage {
 
     /// Whether the answer is the one to the description.
     pub(super) fn is_said(&mut self) -> bool {
-        let is_said = matches!(self, Self::Sending { .. });
+        let is_said = matches!(self, Self::Sending(_));
         if is_said {
             *self = Self::Done;
         }
@@ -36,25 +33,20 @@ impl Stage {
 
     /// Writes what has room of what is left; `None`: nothing is.
     pub(super) fn more(&mut self, config: &Config, out: &mut [u8]) -> Option<usize> {
-        let Self::Sending { piece, at } = self else { return None };
-        let pieces = config.describe.pieces();
-        let mut used = 0;
-        while let Some(text) = pieces.get(usize::from(*piece)) {
-            let rest = text.as_bytes().get(usize::from(*at)..).unwrap_or(&[]);
-            let room = out.get_mut(used..).unwrap_or(&mut []);
-            let len = rest.len().min(room.len());
-            if let (Some(to), Some(from)) = (room.get_mut(..len), rest.get(..len)) {
-                to.copy_from_slice(from);
+        let Self::Sending(at) = self else { return None };
+        let (from, room) = (usize::from(*at), out.len());
+        let mut passed = 0usize;
+        config.describe.write(&mut |piece| {
+            for byte in piece.bytes() {
+                if let Some(place) = out.get_mut(passed.wrapping_sub(from)) {
+                    *place = byte;
+                }
+                passed += 1;
             }
-            used += len;
-            if len < rest.len() {
-                *at += u16::try_from(len).unwrap_or(u16::MAX);
-                return Some(used);
-            }
-            *piece += 1;
-            *at = 0;
-        }
-        if used == 0 { None } else { Some(used) }
+        });
+        let len = (passed - from).min(room);
+        *at += u16::try_from(len).unwrap_or(u16::MAX);
+        if len == 0 { None } else { Some(len) }
     }
 }
 
@@ -65,15 +57,16 @@ impl<W: Wire> Session<W> {
         if self.describe != Stage::Wanted || !config.listen.im() || config.describe.is_empty() {
             return None;
         }
-        let len = config.describe.pieces().iter().map(|piece| piece.len()).sum();
+        let mut len = 0;
+        config.describe.write(&mut |piece| len += piece.len());
         let pid = self.pid(shared);
         let Some(head) = self.wire.describe(pid, len, out) else { return Some(0) };
-        if head + len > self.welcome.frame_max {
+        if head + len > self.welcome.frame_max || len > usize::from(u16::MAX) {
             self.describe = Stage::Done;
             return None;
         }
         self.own = pid;
-        self.describe = Stage::Sending { piece: 0, at: 0 };
+        self.describe = Stage::Sending(0);
         Some(head)
     }
 }

@@ -19,7 +19,6 @@ use crate::error::{LinkError, Outcome, Refusal, Why};
 #[cfg(feature = "sleep")]
 use crate::shared::Sleep;
 use crate::shared::{RECEIVE_MAX, Room, Shared, Status};
-#[cfg(any(feature = "topics", feature = "im"))]
 use crate::wire::Subscribe;
 use crate::wire::{Hello, Incoming, Welcome, Wire};
 
@@ -27,7 +26,7 @@ use crate::wire::{Hello, Incoming, Welcome, Wire};
 const OPEN_MS: u64 = 20_000;
 
 /// How long the broker may take to answer a ping: half of the keep alive, within these bounds.
-const PONG_MS: core::ops::RangeInclusive<u32> = 3_000..=20_000;
+const PONG_MS: (u32, u32) = (3_000, 20_000);
 
 /// How long what is left may take to be sent before the device sleeps.
 #[cfg(feature = "sleep")]
@@ -65,10 +64,12 @@ pub struct Session<W> {
     backoff: Backoff,
     /// When this phase began: the connection, or its opening.
     since: u64,
-    last_in: u64,
-    last_out: u64,
-    /// When the ping was sent whose answer is waited for; 0: there is none.
-    pinged: u64,
+    /// When something has to be heard at the latest,
+    hear_by: u64,
+    /// and something be said.
+    say_by: u64,
+    /// Something was said, and when there is no answer in time the connection is over.
+    pinged: bool,
     ping_wanted: bool,
     /// Reading waits for the application.
     stalled: bool,
@@ -78,9 +79,7 @@ pub struct Session<W> {
     /// Something of the session's own that waits for an answer: a subscription, the description, how it sleeps. 0: there is none.
     own: u16,
     /// The next subscription; 0: what is Parlor's.
-    #[cfg(any(feature = "topics", feature = "im"))]
     step: u16,
-    #[cfg(any(feature = "topics", feature = "im"))]
     subscribed: bool,
     #[cfg(feature = "describe")]
     describe: describe::Stage,
@@ -104,18 +103,16 @@ impl<W: Wire> Session<W> {
             phase: Phase::Down,
             backoff: Backoff::new(seed),
             since: 0,
-            last_in: 0,
-            last_out: 0,
-            pinged: 0,
+            hear_by: 0,
+            say_by: 0,
+            pinged: false,
             ping_wanted: false,
             stalled: false,
             keep_alive_ms: 0,
             welcome: Welcome { session_present: false, keep_alive_s: None, receive_max: 1, frame_max: 0 },
             next_pid: 1,
             own: 0,
-            #[cfg(any(feature = "topics", feature = "im"))]
             step: 0,
-            #[cfg(any(feature = "topics", feature = "im"))]
             subscribed: false,
             #[cfg(feature = "describe")]
             describe: describe::Stage::Wanted,
@@ -132,14 +129,12 @@ impl<W: Wire> Session<W> {
     /// The transport is there.
     pub fn handle_connected(&mut self, shared: &mut Shared, now: u64) {
         self.phase = Phase::Hello;
-        self.since = now;
-        self.last_in = now;
-        self.last_out = now;
-        self.pinged = 0;
+        self.hear_by = now + OPEN_MS;
+        self.pinged = true;
+        self.keep_alive_ms = 0;
         self.ping_wanted = false;
         self.stalled = false;
         self.own = 0;
-        #[cfg(any(feature = "topics", feature = "im"))]
         {
             self.step = 0;
         }
@@ -190,7 +185,6 @@ impl<W: Wire> Session<W> {
     }
 
     /// Whether an answer is one to something of the session's own.
-    #[cfg(any(feature = "topics", feature = "im", feature = "sleep"))]
     fn is_own(&self, pid: u16) -> bool {
         pid != 0 && pid == self.own
     }
@@ -200,15 +194,17 @@ impl<W: Wire> Session<W> {
     /// Bytes have arrived: as many of them as are returned were used, and need not be given again. 0: more have to
     /// come, or the application has to take something first ([`Self::is_stalled`]). An error ends the connection.
     pub fn handle_bytes(&mut self, shared: &mut Shared, now: u64, bytes: &[u8]) -> Result<usize, LinkError> {
-        if !self.stalled {
-            self.last_in = now;
-            self.pinged = 0;
+        if !self.stalled && self.keep_alive_ms > 0 {
+            self.hear_by = now + u64::from(self.keep_alive_ms);
+            self.pinged = false;
         }
         self.stalled = false;
         let mut used = 0;
         while let Some(rest) = bytes.get(used..) {
-            let Some((incoming, len)) = self.wire.decode(rest)? else { break };
-            if !self.handle(shared, now, incoming)? {
+            let len = self.wire.whole(rest)?;
+            let Some(packet) = rest.get(..len).filter(|packet| !packet.is_empty()) else { break };
+            let Some(incoming) = self.wire.read(packet) else { return Err(LinkError::Protocol) };
+            if !self.handle(shared, now, &incoming)? {
                 self.stalled = true;
                 break;
             }
@@ -228,16 +224,15 @@ impl<W: Wire> Session<W> {
     }
 
     /// Whether it could be used; `false`: there is no room for it yet.
-    fn handle(&mut self, shared: &mut Shared, now: u64, incoming: Incoming<'_>) -> Result<bool, LinkError> {
-        match incoming {
+    fn handle(&mut self, shared: &mut Shared, now: u64, incoming: &Incoming<'_>) -> Result<bool, LinkError> {
+        match *incoming {
             #[cfg(feature = "pairing")]
             Incoming::Closed(LinkError::CredentialsRefused) if self.pairs() => return Err(LinkError::PairingCode),
             Incoming::Closed(why) => return Err(why),
-            Incoming::Welcome(welcome) if self.phase == Phase::Opening => self.welcome(shared, now, welcome),
+            Incoming::Welcome(ref welcome) if self.phase == Phase::Opening => self.welcome(shared, now, welcome),
             Incoming::Welcome(_) => return Err(LinkError::Protocol),
             _ if self.phase == Phase::Opening => return Err(LinkError::Protocol),
             Incoming::Nothing => {}
-            #[cfg(any(feature = "topics", feature = "im"))]
             Incoming::Subscribed { pid, ok: _ } => {
                 if self.is_own(pid) {
                     self.own = 0;
@@ -253,24 +248,28 @@ impl<W: Wire> Session<W> {
                 shared.answered(pid, result, self.wire.news_follow());
             }
             #[cfg(feature = "pairing")]
-            Incoming::Delivery { pid, what: crate::wire::What::Paired(paired) } if self.pairs() => {
-                self.pairing.paired(shared, pid, &paired)?;
+            Incoming::Delivery { pid, what: crate::wire::What::Paired(ref paired) } if self.pairs() => {
+                self.pairing.paired(shared, pid, paired)?;
             }
-            Incoming::Delivery { pid, what } => return Ok(shared.deliver(now, pid, &what) == Room::Kept),
+            Incoming::Delivery { pid, ref what } => return Ok(shared.deliver(now, pid, what) == Room::Kept),
         }
         Ok(true)
     }
 
-    fn welcome(&mut self, shared: &mut Shared, now: u64, welcome: Welcome) {
+    fn welcome(&mut self, shared: &mut Shared, now: u64, welcome: &Welcome) {
         self.phase = Phase::Open;
         self.since = now;
-        self.welcome = welcome;
-        self.keep_alive_ms = u32::from(welcome.keep_alive_s.unwrap_or(shared.config().keep_alive_s)) * 1_000;
+        self.welcome = *welcome;
         if self.pairs() {
+            self.hear_by = now + OPEN_MS;
             return;
         }
+        let keep_alive_ms = u32::from(welcome.keep_alive_s.unwrap_or(shared.config().keep_alive_s)) * 1_000;
+        self.keep_alive_ms = keep_alive_ms;
+        self.pinged = false;
+        self.hear_by = if keep_alive_ms > 0 { now + u64::from(keep_alive_ms) } else { u64::MAX };
+        self.said(now);
         // What was subscribed in this start of the device is remembered with the session.
-        #[cfg(any(feature = "topics", feature = "im"))]
         {
             self.subscribed &= welcome.session_present;
             if self.subscribed {
@@ -305,14 +304,19 @@ impl<W: Wire> Session<W> {
 
     /// When [`Self::handle_timeout`] is to be called at the latest.
     pub fn poll_timeout(&self, shared: &Shared) -> Option<u64> {
+        let deadline = self.deadline(shared);
+        if deadline == u64::MAX { None } else { Some(deadline) }
+    }
+
+    /// The same; the largest number: never.
+    pub(crate) fn deadline(&self, shared: &Shared) -> u64 {
         let mut first = self.silence_at();
-        let mut other = |time: u64| first = Some(first.map_or(time, |first| first.min(time)));
         if self.hold_until > 0 {
-            other(self.hold_until);
+            first = first.min(self.hold_until);
         }
         #[cfg(feature = "sleep")]
         if let Sleep::Wanted { .. } = shared.sleep {
-            other(self.sleep_since.map_or(0, |since| since + DRAIN_MS));
+            first = first.min(self.sleep_since.map_or(0, |since| since + DRAIN_MS));
         }
         #[cfg(not(feature = "sleep"))]
         let _ = shared;
@@ -320,22 +324,20 @@ impl<W: Wire> Session<W> {
     }
 
     /// When something has to be done because nothing was said or heard.
-    fn silence_at(&self) -> Option<u64> {
+    fn silence_at(&self) -> u64 {
         match self.phase {
-            Phase::Hello | Phase::Opening => Some(self.since + OPEN_MS),
-            Phase::Open if self.pairs() => Some(self.since + OPEN_MS),
             // The answer to a ping may lie behind what the application does not take.
-            Phase::Open if self.keep_alive_ms > 0 && !(self.pinged > 0 && self.stalled) => {
-                let keep_alive = self.keep_alive_ms;
-                Some(if self.pinged > 0 {
-                    self.pinged + u64::from((keep_alive / 2).clamp(*PONG_MS.start(), *PONG_MS.end()))
-                } else {
-                    // Something is said in three quarters of the keep alive, and something is heard in all of it.
-                    (self.last_out + u64::from(keep_alive / 4 * 3)).min(self.last_in + u64::from(keep_alive))
-                })
-            }
-            _ => None,
+            Phase::Open if self.pinged && self.stalled => u64::MAX,
+            Phase::Hello | Phase::Opening | Phase::Open if self.pinged => self.hear_by,
+            Phase::Open => self.hear_by.min(self.say_by),
+            _ => u64::MAX,
         }
+    }
+
+    /// Something is said in three quarters of the keep alive, and something is heard in all of it.
+    fn said(&mut self, now: u64) {
+        let wait = self.keep_alive_ms / 4 * 3;
+        self.say_by = if wait > 0 { now + u64::from(wait) } else { u64::MAX };
     }
 
     /// Time has passed. An error ends the connection.
@@ -347,8 +349,8 @@ impl<W: Wire> Session<W> {
         self.drain(shared, now);
         #[cfg(not(feature = "sleep"))]
         let _ = shared;
-        if self.silence_at().is_some_and(|at| now >= at) {
-            if self.phase != Phase::Open || self.pairs() || self.pinged > 0 {
+        if now >= self.silence_at() {
+            if self.pinged {
                 return Err(LinkError::Timeout);
             }
             self.ping_wanted = true;
@@ -368,7 +370,7 @@ impl<W: Wire> Session<W> {
             }
         }
         if used > 0 {
-            self.last_out = now;
+            self.said(now);
         }
         used
     }
@@ -402,12 +404,12 @@ impl<W: Wire> Session<W> {
         if self.ping_wanted {
             let len = self.wire.ping(out)?;
             self.ping_wanted = false;
-            self.pinged = now.max(1);
+            self.pinged = true;
+            self.hear_by = now + u64::from((self.keep_alive_ms / 2).clamp(PONG_MS.0, PONG_MS.1));
             // Who waits in the application for something that may be lost looks at the clock.
             shared.wake_app();
             return Some(len);
         }
-        #[cfg(any(feature = "topics", feature = "im", feature = "sleep"))]
         if self.own == 0
             && let Some(len) = self.own_next(shared, out)
         {
@@ -457,9 +459,7 @@ impl<W: Wire> Session<W> {
 
     /// The next thing of the session's own: subscriptions, then the description, then that it sleeps. `None`: nothing;
     /// 0: it has no room now.
-    #[cfg(any(feature = "topics", feature = "im", feature = "sleep"))]
     fn own_next(&mut self, shared: &mut Shared, out: &mut [u8]) -> Option<usize> {
-        #[cfg(any(feature = "topics", feature = "im"))]
         {
             let topics = shared.config().topics();
             #[cfg(feature = "im")]

@@ -5,7 +5,9 @@ use super::inbox::kind;
 use super::outbox::Part;
 use super::persist::Flashed;
 use super::{RECEIVE_MAX, Shared};
-use crate::bytes::{Put, Take, text};
+#[cfg(feature = "persist")]
+use crate::bytes::Put;
+use crate::bytes::{Take, text};
 use crate::error::SendError;
 use crate::json::{ToJson, Value, Writer};
 use crate::rows::{Head, Rows};
@@ -33,6 +35,7 @@ enum Stage {
     Free,
     /// Is being written to flash, before it begins.
     Recording,
+    #[cfg(feature = "persist")]
     Recorded,
     /// The application is at it.
     Running,

@@ -13,7 +13,9 @@ use crate::bytes::text;
 use crate::error::{Outcome, Why};
 #[cfg(any(feature = "messages", feature = "state"))]
 use crate::json::Value;
-use crate::rows::{At, Head, Rows};
+#[cfg(any(feature = "messages", feature = "topics", feature = "state"))]
+use crate::rows::Rows;
+use crate::rows::{At, Head};
 #[cfg(feature = "messages")]
 use crate::wire::Message;
 use crate::wire::What;

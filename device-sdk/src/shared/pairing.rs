@@ -3,6 +3,7 @@
 use super::Shared;
 #[cfg(feature = "persist")]
 use super::persist::key;
+#[cfg(feature = "persist")]
 use crate::bytes::{Put, Take};
 use crate::config::Login;
 use heapless::String;

@@ -95,6 +95,7 @@ impl Flashed {
     }
 
     /// Whether there is flash to keep anything in.
+    #[cfg(any(feature = "commands", feature = "pairing"))]
     pub(crate) fn keeps(&self) -> bool {
         self.keeps
     }

@@ -11,15 +11,24 @@ use crate::error::{LinkError, Refusal};
 use crate::json::Text;
 #[cfg(feature = "pairing")]
 use crate::json::Value;
-#[cfg(any(feature = "topics", feature = "im"))]
 use parlor_protocol::mqtt::QoS;
 
 /// A language. Bytes go to the front of `out`; `None`: they do not fit.
 pub trait Wire {
     /// The first packet.
     fn hello(&self, hello: &Hello<'_>, out: &mut [u8]) -> Option<usize>;
+    /// How long the first packet of `bytes` is; 0: it is not all there yet.
+    fn whole(&self, bytes: &[u8]) -> Result<usize, LinkError>;
+    /// What a packet says; `None`: it is none that a broker sends to a device.
+    fn read<'a>(&self, packet: &'a [u8]) -> Option<Incoming<'a>>;
     /// What has arrived, and how many bytes of `bytes` it took; `None`: it is not all there yet.
-    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Incoming<'a>, usize)>, LinkError>;
+    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Incoming<'a>, usize)>, LinkError> {
+        let len = self.whole(bytes)?;
+        match bytes.get(..len) {
+            Some(packet) if len > 0 => Ok(Some((self.read(packet).ok_or(LinkError::Protocol)?, len))),
+            _ => Ok(None),
+        }
+    }
     /// The device has what came with this identifier.
     fn ack(&self, pid: u16, out: &mut [u8]) -> Option<usize>;
     /// Is the broker there?
@@ -27,7 +36,6 @@ pub trait Wire {
     /// The device goes.
     fn bye(&self, out: &mut [u8]) -> Option<usize>;
     /// Subscribes; 0 bytes: there is nothing to do, and no answer comes.
-    #[cfg(any(feature = "topics", feature = "im"))]
     fn subscribe(&self, pid: u16, what: Subscribe<'_>, out: &mut [u8]) -> Option<usize>;
     /// Something that was queued.
     fn item(&self, item: &Item<'_>, pid: u16, dup: bool, out: &mut [u8]) -> Option<usize>;
@@ -77,7 +85,6 @@ pub struct Hello<'a> {
 
 /// What to subscribe to.
 #[derive(Clone, Copy, Debug)]
-#[cfg(any(feature = "topics", feature = "im"))]
 pub enum Subscribe<'a> {
     /// What `Listen` says.
     #[cfg(feature = "im")]
@@ -202,7 +209,6 @@ pub enum Incoming<'a> {
         result: Result<u64, Refusal>,
     },
     /// A subscription was made or refused.
-    #[cfg(any(feature = "topics", feature = "im"))]
     Subscribed {
         /// Packet identifier.
         pid: u16,

@@ -6,7 +6,6 @@ mod read;
 use super::What;
 #[cfg(feature = "messages")]
 use super::Message;
-#[cfg(any(feature = "topics", feature = "im"))]
 use super::Subscribe;
 use super::{Hello, Incoming, Item, Wire};
 use crate::bytes::Put;
@@ -68,7 +67,6 @@ impl Mqtt {
     }
 
     /// A PUBLISH; `payload` writes it.
-    #[cfg(any(feature = "topics", feature = "im", feature = "sleep"))]
     fn publish(
         self,
         topic: &[&str],
@@ -107,7 +105,6 @@ impl Mqtt {
     }
 }
 
-#[cfg(any(feature = "topics", feature = "im", feature = "sleep"))]
 fn put_topic(pieces: &[&str], put: &mut Put<'_>) {
     let len: usize = pieces.iter().map(|piece| piece.len()).sum();
     put.u16(u16::try_from(len).unwrap_or(u16::MAX));
@@ -179,15 +176,17 @@ impl Wire for Mqtt {
         })
     }
 
-    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Incoming<'a>, usize)>, LinkError> {
-        match read::packet(bytes) {
-            Some((first, body, len)) => {
-                let incoming = read::incoming(first, body, self.is_v5()).ok_or(LinkError::Protocol)?;
-                Ok(Some((incoming, len)))
-            }
-            None if bytes.len() < 5 || read::length(bytes).is_some() => Ok(None),
+    fn whole(&self, bytes: &[u8]) -> Result<usize, LinkError> {
+        match read::length(bytes) {
+            Some((_, whole)) => Ok(if whole <= bytes.len() { whole } else { 0 }),
+            None if bytes.len() < 5 => Ok(0),
             None => Err(LinkError::Protocol),
         }
+    }
+
+    fn read<'a>(&self, packet: &'a [u8]) -> Option<Incoming<'a>> {
+        let (header, _) = read::length(packet)?;
+        read::incoming(*packet.first()?, packet.get(header..)?, self.is_v5())
     }
 
     fn ack(&self, pid: u16, out: &mut [u8]) -> Option<usize> {
@@ -203,7 +202,6 @@ impl Wire for Mqtt {
         copied(&[0xE0, 0], out)
     }
 
-    #[cfg(any(feature = "topics", feature = "im"))]
     fn subscribe(&self, pid: u16, what: Subscribe<'_>, out: &mut [u8]) -> Option<usize> {
         #[cfg(feature = "im")]
         if let Subscribe::Listen(listen) = what

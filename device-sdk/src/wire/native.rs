@@ -8,7 +8,6 @@ use super::{Hello, Incoming, Item, Welcome, Wire, closed};
 use super::Message;
 #[cfg(feature = "commands")]
 use super::State;
-#[cfg(any(feature = "topics", feature = "im"))]
 use super::Subscribe;
 use super::What;
 use crate::bytes::Put;
@@ -69,7 +68,6 @@ mod down {
     #[cfg(any(feature = "update", feature = "pairing"))]
     pub(super) const ANSWER: u32 = 25;
     pub(super) const PUBLISH: u32 = 26;
-    #[cfg(any(feature = "topics", feature = "im"))]
     pub(super) const SUBSCRIBED: u32 = 27;
     pub(super) const COMMAND_CANCELED: u32 = 30;
 }
@@ -136,17 +134,18 @@ impl Wire for Native {
         })
     }
 
-    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Incoming<'a>, usize)>, LinkError> {
-        let Some((length, rest)) = bytes.split_first_chunk::<2>() else { return Ok(None) };
-        let len = usize::from(u16::from_be_bytes(*length));
-        let Some(frame) = rest.get(..len) else { return Ok(None) };
-        match frame.split_first() {
-            Some((&VERSION, fields)) => {
-                let incoming = incoming(fields).ok_or(LinkError::Protocol)?;
-                Ok(Some((incoming, len + 2)))
-            }
-            _ => Err(LinkError::Version),
+    fn whole(&self, bytes: &[u8]) -> Result<usize, LinkError> {
+        let Some(length) = bytes.first_chunk::<2>() else { return Ok(0) };
+        let len = usize::from(u16::from_be_bytes(*length)) + 2;
+        if bytes.len() < len {
+            return Ok(0);
         }
+        // A frame has a version.
+        if len > 2 && bytes.get(2) == Some(&VERSION) { Ok(len) } else { Err(LinkError::Version) }
+    }
+
+    fn read<'a>(&self, packet: &'a [u8]) -> Option<Incoming<'a>> {
+        incoming(packet.get(3..)?)
     }
 
     fn ack(&self, pid: u16, out: &mut [u8]) -> Option<usize> {
@@ -161,7 +160,6 @@ impl Wire for Native {
         framed(up::BYE, 0, out, &|to| to.flag(false))
     }
 
-    #[cfg(any(feature = "topics", feature = "im"))]
     fn subscribe(&self, pid: u16, what: Subscribe<'_>, out: &mut [u8]) -> Option<usize> {
         // The first frame has subscribed to all that is Parlor's.
         match what {
@@ -377,7 +375,6 @@ fn incoming(fields: &[u8]) -> Option<Incoming<'_>> {
         }
         down::ACCEPTED => Incoming::Done { pid: from.short(), result: Ok(from.number()) },
         down::REFUSED => Incoming::Done { pid: from.short(), result: Err(refusal(from.byte())) },
-        #[cfg(any(feature = "topics", feature = "im"))]
         down::SUBSCRIBED => Incoming::Subscribed { pid: from.short(), ok: from.byte() < 0x80 },
         // All that may want an acknowledgement has the packet identifier in front.
         down::DELIVER..=down::CONTACT | down::BOUNCE..=down::PUBLISH | down::COMMAND_CANCELED => {

@@ -1,6 +1,6 @@
 //! This SDK: the application uses what the features give it.
 
-use crate::world::{self, register, set};
+use crate::world::{HOST, heard, port, register, tcp};
 use embassy_futures::select::{Either, select};
 use embassy_net::Stack;
 use embassy_time::Timer;
@@ -19,10 +19,11 @@ use parlor_device::transport::embassy_net::TcpConnector;
 use parlor_device::{Config, Login, Parts, Resources};
 use static_cell::ConstStaticCell;
 
-/// Buffers: to receive, to send, what waits to be sent, what waits to be taken. What has only topics or messages needs less.
-#[cfg(not(any(feature = "commands", feature = "state")))]
+/// Buffers: to receive, to send, what waits to be sent, what waits to be taken. As they come for an application that does everything;
+/// this one has short things to say.
+#[cfg(not(feature = "full"))]
 type Memory = Resources<512, 256, 384, 256>;
-#[cfg(any(feature = "commands", feature = "state"))]
+#[cfg(feature = "full")]
 type Memory = Resources;
 
 #[cfg(feature = "commands")]
@@ -39,7 +40,7 @@ struct Lamp {
 
 #[cfg(feature = "flash")]
 mod chip {
-    use crate::world::{register, set};
+    use crate::world::{flash_erase, flash_read, flash_write};
     use embedded_storage_async::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
 
     pub struct Chip;
@@ -61,13 +62,12 @@ mod chip {
         const READ_SIZE: usize = 1;
 
         async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Broken> {
-            set(11, offset);
-            bytes.iter_mut().for_each(|byte| *byte = register(12) as u8);
+            flash_read(offset, bytes);
             Ok(())
         }
 
         fn capacity(&self) -> usize {
-            65_536
+            8_192
         }
     }
 
@@ -76,14 +76,12 @@ mod chip {
         const ERASE_SIZE: usize = 4_096;
 
         async fn erase(&mut self, from: u32, to: u32) -> Result<(), Broken> {
-            set(13, from);
-            set(14, to);
+            flash_erase(from, to);
             Ok(())
         }
 
         async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Broken> {
-            set(11, offset);
-            bytes.iter().for_each(|byte| set(12, u32::from(*byte)));
+            flash_write(offset, bytes);
             Ok(())
         }
     }
@@ -91,21 +89,21 @@ mod chip {
 
 pub async fn run(net: Stack<'static>) {
     static RESOURCES: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
-    let (rx, tx) = world::tcp();
+    let (rx, tx) = tcp();
     #[cfg(any(feature = "messages", feature = "topics"))]
     let mut room = [0; 64];
-    let connector = TcpConnector::new(net, "broker.lan", 1_883, rx, tx);
+    let connector = TcpConnector::new(net, HOST, port(), rx, tx);
     #[cfg(feature = "tls")]
     let connector = {
         use parlor_device::transport::tls::{Config, Pin, TlsBuffers, TlsConnector, Trust};
         static TLS: ConstStaticCell<TlsBuffers<1_046, 512>> = ConstStaticCell::new(TlsBuffers::new());
-        let trust = Trust::Pins { current: Pin([7; 32]), next: None };
+        let trust = Trust::Pins { current: Pin(crate::world::pin()), next: None };
         let config = Config { trust, server_name: None, protocol: Some(b"mqtt"), identity: None };
         let entropy = |bytes: &mut [u8]| bytes.iter_mut().for_each(|byte| *byte = register(15) as u8);
         TlsConnector::new(connector, config, TLS.take(), entropy)
     };
     #[cfg(feature = "flash")]
-    let flash = parlor_device::flash::FlashMap::<_, 768>::new(chip::Chip, 0..65_536).expect("whole pages");
+    let flash = parlor_device::flash::FlashMap::<_, 768>::new(chip::Chip, 0..8_192).expect("whole pages");
     #[cfg(not(feature = "flash"))]
     let flash = parlor_device::flash::NoFlash;
     #[cfg(feature = "mqtt")]
@@ -113,7 +111,7 @@ pub async fn run(net: Stack<'static>) {
     #[cfg(feature = "native")]
     let wire = parlor_device::Native;
     let config = Config {
-        login: Login::Account { name: "lamp", secret: b"secret" },
+        login: Login::Account { name: "lamp", secret: b"sesame-sesame" },
         #[cfg(any(feature = "commands", feature = "state"))]
         describe: Describe {
             #[cfg(feature = "commands")]
@@ -144,13 +142,13 @@ pub async fn run(net: Stack<'static>) {
             {
                 let _ = device.report(&lamp).await;
                 if let Either::First(true) = select(device.next_desired(&mut lamp), Timer::after_secs(1)).await {
-                    set(10, u32::from(lamp.on));
+                    heard(2, u32::from(lamp.on));
                 }
             }
             #[cfg(feature = "commands")]
             if let Either::First(command) = select(device.next_command::<Order>(), Timer::after_secs(1)).await {
                 let Order::Set { on } = command.what;
-                set(10, u32::from(on));
+                heard(3, u32::from(on));
                 command.done(()).await;
             }
         }
@@ -165,17 +163,17 @@ async fn topics(device: Device<'_>, room: &mut [u8]) {
         receipt.acked().await;
     }
     if let Either::First((_, payload)) = select(device.next_publish(room), Timer::after_secs(1)).await {
-        set(10, u32::from(payload == b"on"));
+        heard(0, u32::from(payload == b"on"));
     }
 }
 
 /// The same in a conversation.
 #[cfg(feature = "messages")]
 async fn messages(device: Device<'_>, room: &mut [u8]) {
-    if let Ok(receipt) = device.send("home", "it is on").await {
+    if let Ok(receipt) = device.send("alice", "it is on").await {
         receipt.acked().await;
     }
     if let Either::First(message) = select(device.next_message(room), Timer::after_secs(1)).await {
-        set(10, u32::from(message.text == "on"));
+        heard(1, u32::from(message.text == "on"));
     }
 }

@@ -7,23 +7,14 @@ use crate::error::Refusal;
 use crate::wire::{Incoming, Welcome, What, closed};
 use parlor_protocol::mqtt::ReasonCode;
 
-/// The length of a packet without and with its fixed header; `None`: that is not there yet, or is none.
+/// How long the fixed header of a packet is, and the whole packet; `None`: that is not there yet, or is none.
+#[inline(never)]
 pub(super) fn length(bytes: &[u8]) -> Option<(usize, usize)> {
-    let mut length = 0;
-    for (at, byte) in bytes.iter().enumerate().skip(1).take(4) {
-        length |= usize::from(byte & 0x7F) << (7 * (at - 1));
-        if byte & 0x80 == 0 {
-            return Some((length, at + 1 + length));
-        }
-    }
-    None
-}
-
-/// The first packet: its first byte, what is behind its fixed header, and how long all of it is.
-pub(super) fn packet(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
-    let (length, whole) = length(bytes)?;
-    let body = bytes.get(whole - length..whole)?;
-    Some((*bytes.first()?, body, whole))
+    let mut from = Reader(bytes);
+    from.byte()?;
+    let length = from.varint()?;
+    let header = bytes.len() - from.0.len();
+    Some((header, header + length))
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -124,9 +115,8 @@ impl<'a> Properties<'a> {
                 }
                 BYTES => rest.bytes()?,
                 PAIR => {
-                    let (_name, value) = (rest.bytes()?, rest.bytes()?);
-                    #[cfg(feature = "messages")]
-                    if _name == b"im-seq" {
+                    let (name, value) = (rest.bytes()?, rest.bytes()?);
+                    if cfg!(feature = "messages") && name == b"im-seq" {
                         all.seq = value.iter().fold(0, |seq, digit| {
                             seq.wrapping_mul(10).wrapping_add(u64::from(digit.wrapping_sub(b'0')))
                         });
@@ -196,7 +186,6 @@ pub(super) fn incoming(first: u8, body: &[u8], is_v5: bool) -> Option<Incoming<'
             Incoming::Done { pid, result }
         }
         // SUBACK
-        #[cfg(any(feature = "topics", feature = "im"))]
         0x90 => {
             let pid = from.pid()?;
             Properties::read(&mut from, is_v5)?;
