@@ -48,12 +48,17 @@ async fn talk<'c, 'b>(
     loop {
         let options = PublicationOptions::new(topic.as_borrowed()).at_least_once();
         client.publish(&options, "{\"on\":true}".into()).await.ok()?;
-        match select(client.poll(), Timer::after_secs(1)).await {
-            Either::First(Ok(Event::Publish(publish))) => heard(0, u32::from(publish.message.as_bytes() == b"on")),
-            Either::First(Ok(_)) => {}
-            Either::First(Err(_)) => return None,
-            Either::Second(()) => client.ping().await.ok()?,
+        // One second for the acknowledgement and what else comes.
+        let mut second = Timer::after_secs(1);
+        loop {
+            match select(client.poll(), &mut second).await {
+                Either::First(Ok(Event::Publish(publish))) => heard(0, u32::from(publish.message.as_bytes() == b"on")),
+                Either::First(Ok(_)) => {}
+                Either::First(Err(_)) => return None,
+                Either::Second(()) => break,
+            }
         }
+        client.ping().await.ok()?;
         // SAFETY: nothing of what was received is held any more.
         unsafe { client.buffer_mut().reset() };
     }

@@ -98,7 +98,8 @@ pub async fn run(net: Stack<'static>) {
         use parlor_device::transport::tls::{Config, Pin, TlsBuffers, TlsConnector, Trust};
         static TLS: ConstStaticCell<TlsBuffers<1_046, 512>> = ConstStaticCell::new(TlsBuffers::new());
         let trust = Trust::Pins { current: Pin(crate::world::pin()), next: None };
-        let config = Config { trust, server_name: None, protocol: Some(b"mqtt"), identity: None };
+        let protocol: Option<&[u8]> = Some(if cfg!(feature = "native") { b"parlor/1" } else { b"mqtt" });
+        let config = Config { trust, server_name: None, protocol, identity: None };
         let entropy = |bytes: &mut [u8]| bytes.iter_mut().for_each(|byte| *byte = register(15) as u8);
         TlsConnector::new(connector, config, TLS.take(), entropy)
     };

@@ -19,17 +19,6 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const TURN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    let site = Site::with(
-        &["mqtts://127.0.0.1:0", "parlor+tcp://127.0.0.1:0", "parlor+tls://127.0.0.1:0"],
-        &["alice"],
-        &["--set", "tls.fragment_bytes=1024"],
-    )
-    .expect("it has a broker of its own");
-    site.house.add("lamp", "device");
-    site.house.befriend("alice", "lamp");
-    let key = std::fs::read_to_string(site.dir.path("server.key")).expect("the broker's key");
-    let key = KeyPair::from_pem(&key).expect("a key");
-    let pin: String = Pin::of(&key.subject_public_key_info()).0.iter().map(|byte| format!("{byte:02x}")).collect();
     let echo = echo();
     let mut failed = false;
     for argument in std::env::args().skip(1) {
@@ -41,8 +30,10 @@ fn main() -> ExitCode {
             (false, true) => "mqtts",
             (false, false) => "mqtt",
         };
+        // Each has a broker of its own, in which nothing waits for it.
+        let site = site();
         let to = if has("none") { echo } else { site.at(road) };
-        match deepest(&site, program, to, &pin) {
+        match deepest(&site, program, to) {
             Ok(bytes) => println!("{name} {bytes}"),
             Err(why) => {
                 eprintln!("{name}: {why}");
@@ -53,12 +44,32 @@ fn main() -> ExitCode {
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+/// A broker with Alice and her lamp.
+fn site() -> Site {
+    let site = Site::with(
+        &["mqtts://127.0.0.1:0", "parlor+tcp://127.0.0.1:0", "parlor+tls://127.0.0.1:0"],
+        &["alice"],
+        &["--set", "tls.fragment_bytes=1024"],
+    )
+    .expect("it has a broker of its own");
+    site.house.add("lamp", "device");
+    site.house.befriend("alice", "lamp");
+    site
+}
+
+/// The pin of a broker.
+fn pin(site: &Site) -> String {
+    let key = std::fs::read_to_string(site.dir.path("server.key")).expect("the broker's key");
+    let key = KeyPair::from_pem(&key).expect("a key");
+    Pin::of(&key.subject_public_key_info()).0.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Runs a program while Alice says everything that it may want to hear: the bytes of stack that it has used.
-fn deepest(site: &Site, program: &str, to: SocketAddr, pin: &str) -> Result<u32, String> {
+fn deepest(site: &Site, program: &str, to: SocketAddr) -> Result<u32, String> {
     let mut alice = site.house.client(Version::V5, "alice", "alice-phone");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware-examples/qemu.sh");
     let mut child = Command::new(script)
-        .args(["an385", program, &format!("port={}", to.port()), &format!("pin={pin}")])
+        .args(["an385", program, &format!("port={}", to.port()), &format!("pin={}", pin(site))])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
