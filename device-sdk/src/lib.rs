@@ -78,11 +78,11 @@ pub use client::Content;
 pub use client::{Device, Receipt};
 #[cfg(feature = "commands")]
 pub use command::{Command, Commands};
-pub use config::{Config, Keep, Listen, Login, Place, Policy};
 #[cfg(feature = "describe")]
 pub use config::Describe;
 #[cfg(feature = "topics")]
 pub use config::Subscription;
+pub use config::{Config, Keep, Listen, Login, Place, Policy};
 pub use error::{LinkError, Outcome, Refusal, SendError, Why};
 #[cfg(feature = "messages")]
 pub use event::Event;

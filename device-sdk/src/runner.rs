@@ -162,7 +162,7 @@ impl<W: Wire, C: Connector, F: Flash, K: Clock> Runner<'_, W, C, F, K> {
         {
             load(self.shared, &mut self.flash, self.seed).await;
             // Neither ever ends, and so neither gives the other up.
-            match select(drive.keep(&mut self.flash), drive.connect(&mut ends)).await {
+            match select(drive.connect(&mut ends), drive.keep(&mut self.flash)).await {
                 Either::First(never) | Either::Second(never) => match never {},
             }
         }
@@ -202,7 +202,10 @@ async fn load<F: Flash>(shared: &dyn Locked, flash: &mut F, seed: u64) {
     with(shared, Shared::started);
 }
 
-#[allow(clippy::manual_async_fn, reason = "an async fn keeps each of its arguments twice, and every byte of this lies in RAM")]
+#[allow(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps each of its arguments twice, and every byte of this lies in RAM"
+)]
 impl<W: Wire, K: Clock> Drive<'_, W, K> {
     fn with<R>(&self, f: impl FnOnce(&mut Road<W>, &mut Shared, u64) -> R) -> R {
         let now = K::now_ms();
@@ -274,77 +277,81 @@ impl<W: Wire, K: Clock> Drive<'_, W, K> {
 
     /// Waits until the time for something is over.
     fn watch(&self) -> impl Future<Output = LinkError> {
-        async move { loop {
-            let deadline = match poll_fn(|context| Poll::Ready(self.look(context))).await {
-                Ok(deadline) => deadline,
-                Err(why) => return why,
-            };
-            let changed =
-                poll_fn(|context| if self.look(context) == Ok(deadline) { Poll::Pending } else { Poll::Ready(()) });
-            let now = K::now_ms();
-            // Always behind now: this lets everything else look first.
-            select(changed, K::sleep_until(deadline.clamp(now + 1, now + LONGEST_MS))).await;
-        } }
+        async move {
+            loop {
+                let deadline = match poll_fn(|context| Poll::Ready(self.look(context))).await {
+                    Ok(deadline) => deadline,
+                    Err(why) => return why,
+                };
+                let changed =
+                    poll_fn(|context| if self.look(context) == Ok(deadline) { Poll::Pending } else { Poll::Ready(()) });
+                let now = K::now_ms();
+                // Always behind now: this lets everything else look first.
+                select(changed, K::sleep_until(deadline.clamp(now + 1, now + LONGEST_MS))).await;
+            }
+        }
     }
 
     fn read(&self, mut reader: impl Read, rx: &mut [u8]) -> impl Future<Output = LinkError> {
         async move {
-        let mut filled = 0;
-        loop {
-            match reader.read(rx.get_mut(filled..).unwrap_or(&mut [])).await {
-                Ok(0) | Err(_) => return LinkError::Closed,
-                Ok(len) => filled += len,
+            let mut filled = 0;
+            loop {
+                match reader.read(rx.get_mut(filled..).unwrap_or(&mut [])).await {
+                    Ok(0) | Err(_) => return LinkError::Closed,
+                    Ok(len) => filled += len,
+                }
+                // More is not read before the application has taken what there is no room for.
+                let heard = poll_fn(|_| {
+                    self.with(|road, shared, now| {
+                        let used = road.session.handle_bytes(shared, now, rx.get(..filled).unwrap_or(&[]))?;
+                        rx.copy_within(used..filled, 0);
+                        filled -= used;
+                        Ok(road.session.is_stalled())
+                    })
+                    .map_or_else(
+                        |why| Poll::Ready(Some(why)),
+                        |stalled| if stalled { Poll::Pending } else { Poll::Ready(None) },
+                    )
+                });
+                if let Some(why) = heard.await {
+                    return why;
+                }
             }
-            // More is not read before the application has taken what there is no room for.
-            let heard = poll_fn(|_| {
-                self.with(|road, shared, now| {
-                    let used = road.session.handle_bytes(shared, now, rx.get(..filled).unwrap_or(&[]))?;
-                    rx.copy_within(used..filled, 0);
-                    filled -= used;
-                    Ok(road.session.is_stalled())
-                })
-                .map_or_else(
-                    |why| Poll::Ready(Some(why)),
-                    |stalled| if stalled { Poll::Pending } else { Poll::Ready(None) },
-                )
-            });
-            if let Some(why) = heard.await {
-                return why;
-            }
-        }
         }
     }
 
     fn write(&self, mut writer: impl Write, tx: &mut [u8]) -> impl Future<Output = LinkError> {
-        async move { loop {
-            let next = poll_fn(|_| {
-                self.with(|road, shared, now| {
-                    if let Err(why) = road.session.handle_timeout(shared, now) {
-                        return Poll::Ready(Err(why));
+        async move {
+            loop {
+                let next = poll_fn(|_| {
+                    self.with(|road, shared, now| {
+                        if let Err(why) = road.session.handle_timeout(shared, now) {
+                            return Poll::Ready(Err(why));
+                        }
+                        let len = road.session.poll_transmit(shared, now, tx);
+                        if len > 0 {
+                            road.step(Step::Writes, now + WRITE_MS);
+                            return Poll::Ready(Ok(len));
+                        }
+                        road.session.is_over().map_or(Poll::Pending, |why| Poll::Ready(Err(why)))
+                    })
+                });
+                let len = match next.await {
+                    Ok(len) => len,
+                    Err(why) => return why,
+                };
+                let mut rest = tx.get(..len).unwrap_or(&[]);
+                while !rest.is_empty() {
+                    match writer.write(rest).await {
+                        Ok(0) | Err(_) => return LinkError::Closed,
+                        Ok(len) => rest = rest.get(len..).unwrap_or(&[]),
                     }
-                    let len = road.session.poll_transmit(shared, now, tx);
-                    if len > 0 {
-                        road.step(Step::Writes, now + WRITE_MS);
-                        return Poll::Ready(Ok(len));
-                    }
-                    road.session.is_over().map_or(Poll::Pending, |why| Poll::Ready(Err(why)))
-                })
-            });
-            let len = match next.await {
-                Ok(len) => len,
-                Err(why) => return why,
-            };
-            let mut rest = tx.get(..len).unwrap_or(&[]);
-            while !rest.is_empty() {
-                match writer.write(rest).await {
-                    Ok(0) | Err(_) => return LinkError::Closed,
-                    Ok(len) => rest = rest.get(len..).unwrap_or(&[]),
                 }
+                if writer.flush().await.is_err() {
+                    return LinkError::Closed;
+                }
+                self.road.borrow_mut().step(Step::Talks, 0);
             }
-            if writer.flush().await.is_err() {
-                return LinkError::Closed;
-            }
-            self.road.borrow_mut().step(Step::Talks, 0);
-        } }
+        }
     }
 }

@@ -11,7 +11,8 @@ mod describe;
 mod pairing;
 #[cfg(feature = "sleep")]
 mod sleep;
-#[cfg(all(test, feature = "mqtt", feature = "full"))]
+#[cfg(test)]
+#[cfg(all(feature = "mqtt", feature = "full"))]
 mod tests;
 
 use crate::backoff::Backoff;

@@ -26,12 +26,7 @@ impl Pairing {
     }
 
     /// The account has come.
-    pub(super) fn paired(
-        &mut self,
-        shared: &mut Shared,
-        pid: u16,
-        paired: &wire::Paired<'_>,
-    ) -> Result<(), LinkError> {
+    pub(super) fn paired(&mut self, shared: &mut Shared, pid: u16, paired: &wire::Paired<'_>) -> Result<(), LinkError> {
         let paired = Paired {
             account: string(paired.account)?,
             password: string(paired.password)?,

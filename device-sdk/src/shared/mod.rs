@@ -301,6 +301,8 @@ impl Shared {
     pub(crate) fn disconnected(&mut self, why: LinkError) {
         self.rows_unsent();
         self.drop_untaken();
+        // Whoever was in a hurry while there was a connection had one.
+        self.hurry &= self.status != Status::Online;
         self.set_status(if self.is_asleep() { Status::Asleep } else { Status::Offline(why) });
         self.wake_app();
     }

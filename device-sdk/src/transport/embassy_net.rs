@@ -2,9 +2,9 @@
 
 use crate::error::LinkError;
 use crate::transport::{Connector, Link};
+use embassy_net::Stack;
 use embassy_net::dns::DnsQueryType;
 use embassy_net::tcp::{ConnectError, TcpReader, TcpSocket, TcpWriter};
-use embassy_net::Stack;
 use embassy_time::Duration;
 
 /// The other side of TCP has to acknowledge what was sent in this time.

@@ -2,15 +2,15 @@
 
 mod read;
 
-#[cfg(feature = "im")]
-use super::What;
 #[cfg(feature = "messages")]
 use super::Message;
 use super::Subscribe;
+#[cfg(feature = "im")]
+use super::What;
 use super::{Hello, Incoming, Item, Wire};
-use crate::bytes::Put;
 #[cfg(feature = "im")]
 use crate::bytes::Digits;
+use crate::bytes::Put;
 use crate::error::LinkError;
 #[cfg(all(feature = "messages", feature = "mqtt311"))]
 use crate::error::Refusal;
@@ -281,9 +281,7 @@ impl Wire for Mqtt {
                 self.publish(&[topic], first, pid, out, &|put| put.bytes(payload))
             }
             #[cfg(feature = "state")]
-            Item::Reported { patch } => {
-                self.publish_json(&[IM, "me/reported"], pid, dup, out, &|json| json.raw(patch))
-            }
+            Item::Reported { patch } => self.publish_json(&[IM, "me/reported"], pid, dup, out, &|json| json.raw(patch)),
             #[cfg(feature = "commands")]
             Item::Result { id, state, text, result } => {
                 self.publish_json(&[IM, "me/cmdres/", id], pid, dup, out, &|json| {
@@ -432,7 +430,8 @@ fn message<'a>(address: &'a str, value: Value<'a>) -> Option<Message<'a>> {
     Some(message)
 }
 
-#[cfg(all(test, feature = "full", feature = "update"))]
+#[cfg(test)]
+#[cfg(all(feature = "full", feature = "update"))]
 mod tests {
     use super::*;
     use crate::config::Listen;

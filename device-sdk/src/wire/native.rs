@@ -3,13 +3,13 @@
 //! Frames are written and read here by hand, and only those that a device uses: the types of `parlor_protocol::link` know
 //! all of them, and cost a board three times as much flash. Tests hold the two against each other.
 
-use super::{Hello, Incoming, Item, Welcome, Wire, closed};
 #[cfg(feature = "messages")]
 use super::Message;
 #[cfg(feature = "commands")]
 use super::State;
 use super::Subscribe;
 use super::What;
+use super::{Hello, Incoming, Item, Welcome, Wire, closed};
 use crate::bytes::Put;
 use crate::error::{LinkError, Refusal};
 #[cfg(feature = "messages")]
@@ -18,9 +18,9 @@ use crate::json::Text;
 use crate::json::{Value, Writer};
 #[cfg(feature = "messages")]
 use parlor_protocol::link::flags;
-use parlor_protocol::link::{LEVEL, SCHEMA, VERSION};
 #[cfg(feature = "im")]
 use parlor_protocol::link::wants;
+use parlor_protocol::link::{LEVEL, SCHEMA, VERSION};
 #[cfg(feature = "topics")]
 use parlor_protocol::mqtt::QoS;
 
@@ -387,6 +387,7 @@ fn incoming(fields: &[u8]) -> Option<Incoming<'_>> {
 }
 
 fn what<'a>(tag: u32, from: &mut Reader<'a>) -> What<'a> {
+    let bad = from.bad;
     let dup = from.flag();
     match tag {
         #[cfg(feature = "messages")]
@@ -427,7 +428,7 @@ fn what<'a>(tag: u32, from: &mut Reader<'a>) -> What<'a> {
         // Whatever it says.
         _ => {
             let _ = dup;
-            from.bad = false;
+            from.bad = bad;
             What::Other
         }
     }
@@ -501,7 +502,8 @@ fn refusal(code: u8) -> Refusal {
     }
 }
 
-#[cfg(all(test, feature = "full", feature = "update"))]
+#[cfg(test)]
+#[cfg(all(feature = "full", feature = "update"))]
 mod tests {
     use super::*;
     use crate::config::Listen;

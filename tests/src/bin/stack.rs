@@ -76,7 +76,9 @@ fn deepest(site: &Site, program: &str, to: SocketAddr) -> Result<u32, String> {
         .map_err(|error| format!("qemu.sh does not start: {error}"))?;
     let (said, lines) = channel();
     let console = child.stdout.take().ok_or("stdout is piped")?;
-    std::thread::spawn(move || BufReader::new(console).lines().map_while(Result::ok).try_for_each(|line| said.send(line)));
+    std::thread::spawn(move || {
+        BufReader::new(console).lines().map_while(Result::ok).try_for_each(|line| said.send(line))
+    });
     let deadline = Instant::now() + PATIENCE;
     let mut turn = 0;
     let outcome = loop {

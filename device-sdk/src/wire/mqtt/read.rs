@@ -178,11 +178,7 @@ pub(super) fn incoming(first: u8, body: &[u8], is_v5: bool) -> Option<Incoming<'
             let pid = from.pid()?;
             let code = if from.0.is_empty() { 0 } else { from.byte()? };
             let properties = Properties::read(&mut from, is_v5)?;
-            let result = if code < 0x80 {
-                Ok(properties.seq)
-            } else {
-                Err(refusal(code, properties.reason))
-            };
+            let result = if code < 0x80 { Ok(properties.seq) } else { Err(refusal(code, properties.reason)) };
             Incoming::Done { pid, result }
         }
         // SUBACK
@@ -219,7 +215,8 @@ fn refusal(code: u8, reason: &[u8]) -> Refusal {
     }
 }
 
-#[cfg(all(test, feature = "full", feature = "update"))]
+#[cfg(test)]
+#[cfg(all(feature = "full", feature = "update"))]
 mod tests {
     use super::*;
     use crate::error::LinkError;
