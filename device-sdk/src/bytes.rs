@@ -96,6 +96,7 @@ pub(crate) struct Take<'a>(pub(crate) &'a [u8]);
 
 #[allow(dead_code, reason = "features decide which of these are used")]
 impl<'a> Take<'a> {
+    #[inline(never)]
     pub(crate) fn bytes(&mut self, len: usize) -> &'a [u8] {
         match self.0.split_at_checked(len) {
             Some((taken, rest)) => {

@@ -194,6 +194,7 @@ impl<W: Wire> Session<W> {
 
     /// Bytes have arrived: as many of them as are returned were used, and need not be given again. 0: more have to
     /// come, or the application has to take something first ([`Self::is_stalled`]). An error ends the connection.
+    #[inline(never)]
     pub fn handle_bytes(&mut self, shared: &mut Shared, now: u64, bytes: &[u8]) -> Result<usize, LinkError> {
         if !self.stalled && self.keep_alive_ms > 0 {
             self.hear_by = now + u64::from(self.keep_alive_ms);
@@ -362,6 +363,7 @@ impl<W: Wire> Session<W> {
     // ---- Out ---------------------------------------------------------------------------------------------------
 
     /// Writes what is to be sent now to the front of `out`; 0: nothing.
+    #[inline(never)]
     pub fn poll_transmit(&mut self, shared: &mut Shared, now: u64, out: &mut [u8]) -> usize {
         let mut used = 0;
         while let Some(room) = out.get_mut(used..) {

@@ -226,6 +226,7 @@ impl Shared {
         self.app.wake();
     }
 
+    #[inline(never)]
     pub(crate) fn wake_runner(&mut self) {
         if let Some(waker) = &self.runner {
             waker.wake_by_ref();
