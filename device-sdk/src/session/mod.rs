@@ -196,11 +196,7 @@ impl<W: Wire> Session<W> {
     /// come, or the application has to take something first ([`Self::is_stalled`]). An error ends the connection.
     #[inline(never)]
     pub fn handle_bytes(&mut self, shared: &mut Shared, now: u64, bytes: &[u8]) -> Result<usize, LinkError> {
-        if !self.stalled && self.keep_alive_ms > 0 {
-            self.hear_by = now + u64::from(self.keep_alive_ms);
-            self.pinged = false;
-        }
-        self.stalled = false;
+        let was_stalled = core::mem::take(&mut self.stalled);
         let mut used = 0;
         while let Some(rest) = bytes.get(used..) {
             let len = self.wire.whole(rest)?;
@@ -211,6 +207,11 @@ impl<W: Wire> Session<W> {
                 break;
             }
             used += len;
+        }
+        // What waited for the application says nothing of the broker, until all of it is taken.
+        if self.keep_alive_ms > 0 && !(was_stalled && self.stalled) {
+            self.hear_by = now + u64::from(self.keep_alive_ms);
+            self.pinged = false;
         }
         if used > 0 {
             shared.wake_runner();
