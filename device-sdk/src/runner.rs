@@ -168,6 +168,7 @@ impl<W: Wire, C: Connector, F: Flash, K: Clock> Runner<'_, W, C, F, K> {
         }
         #[cfg(not(feature = "persist"))]
         {
+            const { assert!(!F::KEEPS, "parlor-device keeps nothing without its feature `persist`") };
             drive.with(|_, shared, _| {
                 shared.start(self.seed, false);
                 shared.started();
