@@ -86,6 +86,8 @@ impl Write for Writing<'_> {
     }
 }
 
+const POLICIES: &[Policy] = &[Policy { topic: "kept", keep: Keep::All, place: Place::Flash }];
+
 /// Runs a device and `test`, until that ends; an hour of virtual time is too long.
 fn run<T: Future>(pipes: &Pipes, test: impl FnOnce(Device<'static>) -> T) -> T::Output {
     run_with(pipes, NoFlash, test)
@@ -98,7 +100,6 @@ fn run_with<T: Future>(pipes: &Pipes, flash: impl Flash, test: impl FnOnce(Devic
     runtime.block_on(async {
         START.with(|start| *start.borrow_mut() = Some(Instant::now()));
         let resources: &'static mut Resources<256, 256, 512, 512> = Box::leak(Box::default());
-        const POLICIES: &[Policy] = &[Policy { topic: "kept", keep: Keep::All, place: Place::Flash }];
         let config =
             Config { login: Login::Anonymous, listen: Listen::OTHER_BROKER, policies: POLICIES, ..Config::new("lamp") };
         let parts = Parts { connector: pipes.clone(), flash, clock: VirtualClock, seed: 7 };
