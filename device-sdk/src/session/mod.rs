@@ -284,6 +284,7 @@ impl<W: Wire> Session<W> {
 
     /// An answer to something of the session's own.
     #[cfg(any(feature = "pairing", feature = "describe", feature = "sleep"))]
+    #[cfg_attr(not(feature = "pairing"), allow(clippy::unnecessary_wraps, reason = "only pairing ends with a refusal"))]
     fn own_done(&mut self, shared: &mut Shared, result: Result<u64, Refusal>) -> Result<(), LinkError> {
         self.own = 0;
         #[cfg(feature = "pairing")]

@@ -264,6 +264,7 @@ impl Shared {
         }
     }
 
+    #[cfg_attr(not(feature = "sleep"), allow(clippy::unused_self, reason = "it never is"))]
     pub(crate) fn is_asleep(&self) -> bool {
         #[cfg(feature = "sleep")]
         return matches!(self.sleep, Sleep::Asleep { .. });

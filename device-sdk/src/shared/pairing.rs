@@ -108,6 +108,7 @@ impl Shared {
     }
 
     /// Whether the account is where it has to be.
+    #[cfg_attr(not(feature = "persist"), allow(clippy::unused_self, reason = "RAM is where it has to be"))]
     pub(crate) fn paired_is_kept(&self) -> bool {
         #[cfg(feature = "persist")]
         return !self.pairing.dirty && !self.flash.writes(key::PAIRED);
