@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the firmware and runs it on both emulated boards, with either wire, against a real broker; tries updates through the boot loaders on a flash
-# in memory and on an emulated board; links every other board that can be linked here, and its boot loader; measures.
+# in memory and on an emulated board; links every other board that can be linked here, and its boot loader; builds the SDK with many combinations of
+# features; measures.
 # Needs Rust. What else is missing it installs when it may, or names. Options: --boards all|few|none (default few: see README.md),
 # --no-sizes.
 set -u -o pipefail
@@ -140,6 +141,13 @@ if [ "$boards" != none ]; then
     tail -30 "$log"
     report FAIL "a device from the template links"
   fi
+fi
+
+if firmware-examples/features.sh >"$log" 2>&1; then
+  report PASS "the SDK builds with every combination of features that is tried"
+else
+  tail -60 "$log"
+  report FAIL "the SDK builds with every combination of features"
 fi
 
 if [ "$sizes" = 1 ]; then

@@ -1,4 +1,4 @@
-"""Reads the sizes of the programs that sizes.sh has linked, and compares them with sizes.csv."""
+"""Reads the sizes of the programs that sizes.sh has linked, and how deep their stacks were, and compares them with sizes.csv."""
 
 import csv
 import struct
@@ -11,7 +11,10 @@ TABLE = HERE / "SIZES.md"
 GROWTH = 1.03
 # What lies within this many bytes is the linker's business.
 NOISE = 64
-FLASH, RAM = (".text", ".rodata"), (".data", ".bss")
+# An interrupt may come at the deepest place, or not.
+INTERRUPT = 256
+# What static memory begins with lies in flash as well.
+FLASH, RAM = (".text", ".rodata", ".data"), (".data", ".bss")
 BEGIN, END = "<!-- sizes begin -->", "<!-- sizes end -->"
 
 
@@ -31,25 +34,32 @@ def sections(path):
 
 
 def main():
-    folder, made_with, write = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "1"
-    whole = {}
+    board, made_with, write = sys.argv[1], sys.argv[2], sys.argv[3] == "1"
+    whole, stack = {}, {}
     for line in sys.stdin:
-        target, variant, _ = line.split()
-        found = sections(folder / f"size-{target}-{variant}")
+        target, variant, what = line.split(maxsplit=2)
+        if target == "stack":
+            stack[variant] = int(what)
+            continue
+        found = sections(Path(what.strip()))
         whole[target, variant] = tuple(sum(found.get(name, 0) for name in kind) for kind in (FLASH, RAM))
     costs = {}
     for (target, variant), (flash, ram) in whole.items():
         if variant != "none":
             base = whole[target, "none"]
-            costs[target, variant] = (flash - base[0], ram - base[1])
-    lines = ["| target | client | flash (.text + .rodata) | RAM (.data + .bss) |", "|---|---|---:|---:|"]
-    lines += [f"| {t} | {name(v)} | {flash:,} | {ram:,} |" for (t, v), (flash, ram) in costs.items()]
+            deeper = max(0, stack[variant] - stack["none"]) if target == board else None
+            costs[target, variant] = {"flash": flash - base[0], "ram": ram - base[1], "stack": deeper}
+    lines = ["| target | client | flash | static RAM | stack | RAM |", "|---|---|---:|---:|---:|---:|"]
+    for (target, variant), cost in costs.items():
+        deeper = cost["stack"]
+        ram = ("", "") if deeper is None else (f"{deeper:,}", f"{cost['ram'] + deeper:,}")
+        lines.append(f"| {target} | {name(variant)} | {cost['flash']:,} | {cost['ram']:,} | {ram[0]} | {ram[1]} |")
     print("\n".join(lines))
     if write:
         with BASELINE.open("w", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(["target", "client", "flash", "ram"])
-            rows.writerows([t, v, *cost] for (t, v), cost in costs.items())
+            rows = csv.DictWriter(file, ["target", "client", "flash", "ram", "stack"], lineterminator="\n")
+            rows.writeheader()
+            rows.writerows({"target": t, "client": v, **cost} for (t, v), cost in costs.items())
         text = TABLE.read_text()
         before, rest = text.split(BEGIN)
         TABLE.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1])
@@ -61,10 +71,10 @@ def main():
     with BASELINE.open() as file:
         for row in csv.DictReader(file):
             cost = costs[row["target"], row["client"]]
-            for what, before, now in zip(("flash", "RAM"), (int(row["flash"]), int(row["ram"])), cost):
-                if now > before * GROWTH and now > before + NOISE:
+            for what, noise in (("flash", NOISE), ("ram", NOISE), ("stack", INTERRUPT)):
+                if row[what] and cost[what] > max(int(row[what]) * GROWTH, int(row[what]) + noise):
                     grown += 1
-                    print(f"{row['target']} {row['client']}: {what} has grown from {before:,} to {now:,} bytes")
+                    print(f"{row['target']} {row['client']}: {what} has grown from {row[what]} to {cost[what]} bytes")
     if grown:
         print("make it smaller, or say why in the commit and run firmware-examples/sizes.sh --write")
     return 1 if grown else 0

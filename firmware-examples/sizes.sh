@@ -1,25 +1,45 @@
 #!/usr/bin/env bash
-# Measures what the SDK costs: the same small program with it, minus the same without it. Compares with sizes.csv and fails when something
-# has grown by more than 3 %. With --write it writes sizes.csv anew, and the table in SIZES.md.
+# Measures what the SDK costs: the same small program with it, minus the same without it; and, on the emulated Cortex-M3 board against a
+# real broker, how much deeper its stack is. Compares with sizes.csv and fails when something has grown by more than 3 %. With --write
+# it writes sizes.csv anew, and the table in SIZES.md.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 write=0
 [ "${1:-}" = --write ] && write=1
 
 . firmware-examples/toolchain.sh
-targets=(thumbv7m-none-eabi riscv32imac-unknown-none-elf)
+board=thumbv7m-none-eabi
+targets=("$board" riscv32imac-unknown-none-elf)
 firmware_find "${targets[@]}" || exit 1
-variants=(none mqtt native mqtt,flash mqtt,tls native,tls mqtt,tls,flash rust-mqtt minimq)
+firmware_emulators || exit 1
+variants=(
+  none
+  mqtt,topics mqtt,topics,state mqtt,topics,state,commands mqtt,topics,messages mqtt,full mqtt,full,flash mqtt,topics,tls mqtt,full,tls,flash
+  native,messages native,topics native,messages,state,commands native,full native,full,flash native,messages,tls
+  rust-mqtt minimq
+)
 measured=$(mktemp)
 log=$(mktemp)
 trap 'rm -f "$measured" "$log"' EXIT
+# build TARGET VARIANT NAME [FEATURE]: the program is kept under the name.
+build() {
+  local features=$2
+  [ "$2" = none ] && features=
+  firmware_build firmware-examples/sizes "$1" --features "$features,${4:-}" >"$log" 2>&1 || { tail -30 "$log"; exit 1; }
+  cp "$(firmware_program sizes "$1")" "$firmware_target/$3"
+}
+cargo build --locked -p parlor -p parlor-tests --bins || exit 1
+runs=()
+for variant in "${variants[@]}"; do
+  build "$board" "$variant" "stack-$variant" run
+  runs+=("$variant=$firmware_target/stack-$variant")
+done
+PARLOR_BIN=$PWD/target/debug/parlor target/debug/stack "${runs[@]}" >"$log" || exit 1
+while read -r variant stack; do echo "stack $variant $stack" >>"$measured"; done <"$log"
 for target in "${targets[@]}"; do
   for variant in "${variants[@]}"; do
-    features=$variant
-    [ "$variant" = none ] && features=
-    firmware_build firmware-examples/sizes "$target" --features "$features" >"$log" 2>&1 || { tail -30 "$log"; exit 1; }
-    echo "$target $variant $(firmware_program sizes "$target")" >>"$measured"
-    cp "$(firmware_program sizes "$target")" "$firmware_target/size-$target-$variant"
+    build "$target" "$variant" "size-$target-$variant"
+    echo "$target $variant $firmware_target/size-$target-$variant" >>"$measured"
   done
 done
-python3 firmware-examples/sizes.py "$firmware_target" "$firmware_with" "$write" <"$measured"
+python3 firmware-examples/sizes.py "$board" "$firmware_with" "$write" <"$measured"

@@ -72,21 +72,35 @@ firmware_make_sysroot() {
   echo "$mark" >"$lib/made-by"
 }
 
-# Builds a board's workspace: firmware_build FOLDER TARGET [cargo options].
-firmware_build() {
-  local folder=$1 target=$2 upper
-  shift 2
-  local settings=(CARGO_TARGET_DIR="$firmware_target")
+# Sets the environment in which cargo builds for a target: firmware_settings TARGET.
+firmware_settings() {
+  local target=$1 upper
+  settings=(CARGO_TARGET_DIR="$firmware_target")
   if [ "$firmware_with" = debian ]; then
     upper=$(echo "$target" | tr 'a-z.-' 'A-Z__')
     settings+=(RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 "CARGO_TARGET_${upper}_LINKER=ld.lld"
       "CARGO_TARGET_${upper}_RUSTFLAGS=--sysroot $firmware_sysroot" "CARGO_TARGET_DIR=$firmware_target/debian")
   fi
+}
+
+# Builds a board's workspace: firmware_build FOLDER TARGET [cargo options].
+firmware_build() {
+  local folder=$1 target=$2 settings
+  shift 2
+  firmware_settings "$target"
   # What a template makes has no versions of its own yet.
   local locked=(--locked)
   [[ $folder = firmware-examples/* ]] || locked=()
   # From within: cargo reads .cargo/config.toml of the folder it is in.
   (cd "$folder" && env "${settings[@]}" cargo build --release ${locked[@]+"${locked[@]}"} --target "$target" "$@")
+}
+
+# Checks a crate of the repository without its default features, warnings denied: firmware_check FOLDER TARGET [cargo options].
+firmware_check() {
+  local folder=$1 target=$2 settings
+  shift 2
+  firmware_settings "$target"
+  (cd "$folder" && env "${settings[@]}" cargo rustc --lib --release --locked --no-default-features --target "$target" "$@" -- -D warnings)
 }
 
 # Where the program of a board is: firmware_program NAME TARGET.

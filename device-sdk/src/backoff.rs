@@ -8,13 +8,13 @@ const GOOD_MS: u64 = 30_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
     failures: u8,
-    seed: u64,
+    seed: u32,
 }
 
 impl Backoff {
     /// With a seed of its own for each board and start.
     pub const fn new(seed: u64) -> Self {
-        Self { failures: 0, seed }
+        Self { failures: 0, seed: (seed >> 32) as u32 ^ (seed & 0xFFFF_FFFF) as u32 }
     }
 
     /// The next pause, between half and all of `min << failures`, at most `max`; milliseconds. `lasted`: how long the
@@ -23,21 +23,28 @@ impl Backoff {
         if lasted_ms >= GOOD_MS {
             self.failures = 0;
         }
-        let whole = if hopeless { max } else { min.checked_shl(self.failures.into()).unwrap_or(max).clamp(min, max) };
+        let mut whole = min;
+        for _ in 0..self.failures {
+            whole = whole.saturating_mul(2);
+        }
+        if hopeless || whole > max {
+            whole = max;
+        }
         if whole < max {
-            self.failures = (self.failures + 1).min(24);
+            self.failures = (self.failures + 1).min(32);
         }
         let half = whole / 2;
-        half + u32::try_from(self.draw() % (u64::from(half) + 1)).unwrap_or(0)
+        // The upper half of the product: evenly from 0 to `half`.
+        half + ((u64::from(self.draw()) * (u64::from(half) + 1)) >> 32) as u32
     }
 
-    /// A number that looks random (splitmix64).
-    pub(crate) fn draw(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    /// A number that looks random, whatever the seed (splitmix of 32 bits).
+    fn draw(&mut self) -> u32 {
+        self.seed = self.seed.wrapping_add(0x9E37_79B9);
         let mut z = self.seed;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        z = (z ^ (z >> 16)).wrapping_mul(0x85EB_CA6B);
+        z = (z ^ (z >> 13)).wrapping_mul(0xC2B2_AE35);
+        z ^ (z >> 16)
     }
 }
 

@@ -1,24 +1,27 @@
 //! Writing into, and reading from, slices whose ends are always checked.
 
-/// Writes to the front of a slice; once something did not fit, nothing more is written.
+/// Longer than anything that is written.
+const ENDLESS: usize = 1 << 24;
+
+/// Writes to the front of a slice; from what did not fit on, it only counts.
+#[derive(Debug)]
 pub(crate) struct Put<'a> {
     out: &'a mut [u8],
     at: usize,
-    full: bool,
 }
 
+#[allow(dead_code, reason = "features decide which of these are used")]
 impl<'a> Put<'a> {
-    pub(crate) fn new(out: &'a mut [u8]) -> Self {
-        Self { out, at: 0, full: false }
+    pub(crate) const fn new(out: &'a mut [u8]) -> Self {
+        Self { out, at: 0 }
     }
 
+    #[inline(never)]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        match self.out.get_mut(self.at..self.at + bytes.len()) {
-            Some(place) if !self.full => {
-                place.copy_from_slice(bytes);
-                self.at += bytes.len();
-            }
-            _ => self.full = true,
+        let from = self.at;
+        self.at += bytes.len();
+        if let Some(place) = self.out.get_mut(from..self.at) {
+            place.copy_from_slice(bytes);
         }
     }
 
@@ -42,7 +45,7 @@ impl<'a> Put<'a> {
     pub(crate) fn short(&mut self, bytes: &[u8]) {
         match u8::try_from(bytes.len()) {
             Ok(len) => self.u8(len),
-            Err(_) => self.full = true,
+            Err(_) => self.at = ENDLESS,
         }
         self.bytes(bytes);
     }
@@ -51,47 +54,39 @@ impl<'a> Put<'a> {
     pub(crate) fn long(&mut self, bytes: &[u8]) {
         match u16::try_from(bytes.len()) {
             Ok(len) => self.u16(len),
-            Err(_) => self.full = true,
+            Err(_) => self.at = ENDLESS,
         }
         self.bytes(bytes);
     }
 
-    /// How far it has written.
-    pub(crate) fn at(&self) -> usize {
+    /// How far it has written, or would have.
+    pub(crate) const fn at(&self) -> usize {
         self.at
     }
 
-    /// Lets `fill` write behind what is there; it says how much it wrote, `None` if it did not fit.
+    /// Lets `fill` write behind what is there; it says how much it wrote or would have, `None` if it did not fit.
     pub(crate) fn fill(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) {
-        let wrote = if self.full { None } else { self.out.get_mut(self.at..).and_then(fill) };
-        match wrote {
-            Some(len) => self.at += len,
-            None => self.full = true,
-        }
+        let wrote = fill(self.out.get_mut(self.at..).unwrap_or(&mut []));
+        self.at += wrote.unwrap_or(ENDLESS);
     }
 
-    /// Writes a Variable Byte Integer of MQTT, below 16,384, where two bytes were left free for it at `at`.
-    pub(crate) fn varint_at(&mut self, at: usize, value: usize) {
-        if self.full || value >= 0x4000 {
-            self.full = true;
-        } else if value < 0x80 {
-            self.out.copy_within(at + 2..self.at, at + 1);
-            self.at -= 1;
-            self.overwrite(at, &[low7(value)]);
-        } else {
-            self.overwrite(at, &[low7(value) | 0x80, low7(value >> 7)]);
+    /// A Variable Byte Integer of MQTT, which is also how numbers of the native link are written.
+    pub(crate) fn varint(&mut self, mut value: u64) {
+        while value > 0x7F {
+            self.u8(low7(value) | 0x80);
+            value >>= 7;
         }
-    }
-
-    fn overwrite(&mut self, at: usize, bytes: &[u8]) {
-        if let Some(place) = self.out.get_mut(at..at + bytes.len()) {
-            place.copy_from_slice(bytes);
-        }
+        self.u8(low7(value));
     }
 
     /// Bytes that were written, if all of them fitted.
-    pub(crate) fn done(self) -> Option<usize> {
-        if self.full { None } else { Some(self.at) }
+    pub(crate) fn done(&self) -> Option<usize> {
+        if self.at > self.out.len() { None } else { Some(self.at) }
+    }
+
+    /// What was written.
+    pub(crate) fn into_written(self) -> Option<&'a [u8]> {
+        self.out.get(..self.at)
     }
 }
 
@@ -99,7 +94,9 @@ impl<'a> Put<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Take<'a>(pub(crate) &'a [u8]);
 
+#[allow(dead_code, reason = "features decide which of these are used")]
 impl<'a> Take<'a> {
+    #[inline(never)]
     pub(crate) fn bytes(&mut self, len: usize) -> &'a [u8] {
         match self.0.split_at_checked(len) {
             Some((taken, rest)) => {
@@ -126,9 +123,13 @@ impl<'a> Take<'a> {
         self.bytes(8).first_chunk().map_or(0, |b| u64::from_be_bytes(*b))
     }
 
-    pub(crate) fn short(&mut self) -> &'a str {
+    pub(crate) fn short_bytes(&mut self) -> &'a [u8] {
         let len = self.u8();
-        text(self.bytes(usize::from(len)))
+        self.bytes(usize::from(len))
+    }
+
+    pub(crate) fn short(&mut self) -> &'a str {
+        text(self.short_bytes())
     }
 
     pub(crate) fn long(&mut self) -> &'a [u8] {
@@ -142,8 +143,8 @@ impl<'a> Take<'a> {
 }
 
 /// The lowest seven bits.
-pub(crate) fn low7(value: usize) -> u8 {
-    u8::try_from(value & 0x7F).unwrap_or(0)
+const fn low7(value: u64) -> u8 {
+    (value & 0x7F) as u8
 }
 
 /// Bytes that were a text when they were written.
@@ -157,24 +158,16 @@ pub(crate) struct Digits {
     from: u8,
 }
 
+#[allow(dead_code, reason = "features decide which of these are used")]
 impl Digits {
-    pub(crate) fn decimal(value: u64) -> Self {
-        Self::of(value, 10)
-    }
-
-    pub(crate) fn hex(value: u64) -> Self {
-        Self::of(value, 16)
-    }
-
-    fn of(mut value: u64, base: u64) -> Self {
-        let mut digits = Self { bytes: [b'0'; 20], from: 20 };
+    pub(crate) fn decimal(mut value: u64) -> Self {
+        let mut digits = Self { bytes: [0; 20], from: 20 };
         loop {
             digits.from -= 1;
-            let digit = u8::try_from(value % base).unwrap_or(0);
             if let Some(place) = digits.bytes.get_mut(usize::from(digits.from)) {
-                *place = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
+                *place = b'0' + (value % 10) as u8;
             }
-            value /= base;
+            value /= 10;
             if value == 0 {
                 return digits;
             }
@@ -190,6 +183,12 @@ impl Digits {
     }
 }
 
+/// A hexadecimal digit, below 16.
+pub(crate) const fn nibble(value: u32) -> u8 {
+    let value = (value & 15) as u8;
+    if value < 10 { b'0' + value } else { b'a' - 10 + value }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,7 +199,7 @@ mod tests {
         check(0, "0");
         check(1_790_000, "1790000");
         check(u64::MAX, "18446744073709551615");
-        assert_eq!(Digits::hex(0xBEEF_0012).as_str(), "beef0012");
+        assert_eq!([nibble(0), nibble(9), nibble(10), nibble(0xBEEF)], *b"09af");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a device is, how it logs in, what it wants to hear, and what it keeps.
 
+#[cfg(feature = "topics")]
 use parlor_protocol::mqtt::QoS;
 
 /// Settings of a device. `..Config::new("lamp-7f3a")` fills in the rest.
@@ -19,6 +20,7 @@ pub struct Config {
     /// How it logs in.
     pub login: Login,
     /// What it can do, for people's apps.
+    #[cfg(feature = "describe")]
     pub describe: Describe,
     /// Name and version of the firmware.
     pub app: &'static str,
@@ -33,6 +35,7 @@ pub struct Config {
     /// What it listens to, and whether this is a Parlor broker at all.
     pub listen: Listen,
     /// Ordinary topics it listens to, read with `Device::next_publish`.
+    #[cfg(feature = "topics")]
     pub subscribe: &'static [Subscription],
     /// What is kept of what is sent; the first that matches is used, and [`Policy::DEFAULT`] if none does.
     pub policies: &'static [Policy],
@@ -47,7 +50,8 @@ impl Config {
     pub const fn new(terminal: &'static str) -> Self {
         Self {
             terminal,
-            login: Login::Stored,
+            login: Login::UNSET,
+            #[cfg(feature = "describe")]
             describe: Describe::NOTHING,
             app: "",
             platform: "",
@@ -55,6 +59,7 @@ impl Config {
             keep_alive_s: 30,
             session_expiry_s: 86_400,
             listen: Listen::COMMANDS,
+            #[cfg(feature = "topics")]
             subscribe: &[],
             policies: &[],
             pause_min_ms: 1_000,
@@ -62,7 +67,21 @@ impl Config {
         }
     }
 
+    /// Ordinary topics it listens to.
+    #[cfg(feature = "topics")]
+    pub(crate) const fn topics(&self) -> &'static [Subscription] {
+        self.subscribe
+    }
+
+    /// Ordinary topics it listens to: none.
+    #[cfg(all(feature = "im", not(feature = "topics")))]
+    #[allow(clippy::unused_self, reason = "the other of the two has something to look at")]
+    pub(crate) const fn topics(&self) -> &'static [core::convert::Infallible] {
+        &[]
+    }
+
     /// The policy for a topic.
+    #[cfg(any(feature = "topics", feature = "messages", feature = "state"))]
     pub(crate) fn policy(&self, topic: &str) -> Policy {
         let found = self.policies.iter().find(|policy| match policy.topic.strip_suffix('#') {
             Some(start) => topic.starts_with(start),
@@ -76,6 +95,7 @@ impl Config {
 #[derive(Clone, Copy)]
 pub enum Login {
     /// With what pairing has put into flash; until then it waits for `Device::pair`.
+    #[cfg(feature = "pairing")]
     Stored,
     /// As an account.
     Account {
@@ -85,6 +105,7 @@ pub enum Login {
         secret: &'static [u8],
     },
     /// With a one-time code (docs/protocol.md, section 8), once: what the broker answers is put into flash.
+    #[cfg(feature = "pairing")]
     Pair {
         /// The code.
         code: &'static str,
@@ -95,26 +116,36 @@ pub enum Login {
     Anonymous,
 }
 
+impl Login {
+    /// Until the application says something else.
+    #[cfg(feature = "pairing")]
+    const UNSET: Self = Self::Stored;
+    #[cfg(not(feature = "pairing"))]
+    const UNSET: Self = Self::Anonymous;
+}
+
 impl core::fmt::Debug for Login {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
+            #[cfg(feature = "pairing")]
             Self::Stored => "Stored",
             Self::Account { name, .. } => name,
+            #[cfg(feature = "pairing")]
             Self::Pair { .. } => "Pair",
             Self::Anonymous => "Anonymous",
         })
     }
 }
 
-macro_rules! update_args {
-    () => {
-        concat!(
-            "{\"args\":{\"blob\":{\"type\":\"text\"},\"version\":{\"type\":\"text\"},\"size\":{\"type\":\"int\"},",
-            "\"sha256\":{\"type\":\"text\"},\"signature\":{\"type\":\"text\"}}}"
-        )
-    };
-}
+/// The command that offers an update.
+#[cfg(feature = "update")]
+const UPDATE: &str = concat!(
+    "\"update\":{\"args\":{\"blob\":{\"type\":\"text\"},\"version\":{\"type\":\"text\"},\"size\":{\"type\":\"int\"},",
+    "\"sha256\":{\"type\":\"text\"},\"signature\":{\"type\":\"text\"}}}"
+);
+
 /// What a device can do: docs/protocol.md, section 7. `commands` and `state` come from the derives.
+#[cfg(feature = "describe")]
 #[derive(Clone, Copy, Debug)]
 pub struct Describe {
     /// For people.
@@ -129,6 +160,7 @@ pub struct Describe {
     pub update: bool,
 }
 
+#[cfg(feature = "describe")]
 impl Describe {
     /// Nothing is said.
     pub const NOTHING: Self = Self { name: "", model: "", commands: "", state: "", update: false };
@@ -138,42 +170,40 @@ impl Describe {
         self.name.is_empty() && self.commands.is_empty() && self.state.is_empty() && !self.update
     }
 
-    /// The JSON in pieces.
-    pub(crate) fn pieces(&self) -> [&'static str; 13] {
-        let mut begun = false;
-        // What stands in front of a member.
-        let mut member = |there: bool, first: &'static str, later: &'static str| match (there, begun) {
-            (false, _) => "",
-            (true, false) => {
-                begun = true;
-                first
+    /// Gives the JSON to `put`, a piece at a time.
+    pub(crate) fn write(&self, put: &mut dyn FnMut(&str)) {
+        // What stands in front of the next member.
+        let mut comma = "";
+        put("{");
+        for (key, text) in [("\"name\":\"", self.name), ("\"model\":\"", self.model)] {
+            if !text.is_empty() {
+                put(comma);
+                put(key);
+                put(text);
+                put("\"");
+                comma = ",";
             }
-            (true, true) => later,
-        };
+        }
         let commands = self.commands.trim_ascii();
         let commands = commands.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')).unwrap_or("");
-        let any = !commands.is_empty() || self.update;
-        let behind = |text: &str, mark: &'static str| if text.is_empty() { "" } else { mark };
-        [
-            "{",
-            member(!self.name.is_empty(), "\"name\":\"", ",\"name\":\""),
-            self.name,
-            behind(self.name, "\""),
-            member(!self.model.is_empty(), "\"model\":\"", ",\"model\":\""),
-            self.model,
-            behind(self.model, "\""),
-            member(any, "\"commands\":{", ",\"commands\":{"),
-            commands,
-            match (commands.is_empty(), self.update) {
-                (true, false) => "",
-                (false, false) => "}",
-                (true, true) => concat!("\"update\":", update_args!(), "}"),
-                (false, true) => concat!(",\"update\":", update_args!(), "}"),
-            },
-            member(!self.state.is_empty(), "\"state\":", ",\"state\":"),
-            self.state,
-            "}",
-        ]
+        if !commands.is_empty() || self.update {
+            put(comma);
+            put("\"commands\":{");
+            put(commands);
+            #[cfg(feature = "update")]
+            if self.update {
+                put(if commands.is_empty() { "" } else { "," });
+                put(UPDATE);
+            }
+            put("}");
+            comma = ",";
+        }
+        if !self.state.is_empty() {
+            put(comma);
+            put("\"state\":");
+            put(self.state);
+        }
+        put("}");
     }
 }
 
@@ -193,24 +223,29 @@ impl Listen {
     /// As before, and a new board is also told the last messages that were written before it was there.
     pub const BACKFILL: Self = Self(1 | 2 | 4 | 8);
 
+    #[cfg(any(feature = "im", feature = "sleep"))]
     pub(crate) const fn im(self) -> bool {
         self.0 & 1 != 0
     }
 
+    #[cfg(feature = "im")]
     pub(crate) const fn commands(self) -> bool {
         self.0 & 2 != 0
     }
 
+    #[cfg(feature = "im")]
     pub(crate) const fn messages(self) -> bool {
         self.0 & 4 != 0
     }
 
+    #[cfg(feature = "messages")]
     pub(crate) const fn backfill(self) -> bool {
         self.0 & 8 != 0
     }
 }
 
 /// An ordinary topic that a device listens to.
+#[cfg(feature = "topics")]
 #[derive(Clone, Copy, Debug)]
 pub struct Subscription {
     /// Topic filter.
@@ -259,14 +294,20 @@ pub enum Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "describe")]
     use crate::json::Value;
+    #[cfg(feature = "describe")]
     use std::string::String;
 
+    #[cfg(feature = "describe")]
     fn joined(describe: Describe) -> String {
-        describe.pieces().concat()
+        let mut all = String::new();
+        describe.write(&mut |piece| all.push_str(piece));
+        all
     }
 
     #[test]
+    #[cfg(feature = "describe")]
     fn descriptions_are_json() {
         let check = |describe: Describe, expect: &str| {
             assert_eq!(joined(describe), expect);
@@ -285,6 +326,12 @@ mod tests {
         );
         check(Describe { state: "{}", ..Describe::NOTHING }, r#"{"state":{}}"#);
         check(Describe { commands: r#"{"on":{}}"#, ..Describe::NOTHING }, r#"{"commands":{"on":{}}}"#);
+        #[cfg(feature = "update")]
+        with_updates();
+    }
+
+    #[cfg(feature = "update")]
+    fn with_updates() {
         let text = joined(Describe { model: "L1", update: true, ..Describe::NOTHING });
         let value = Value::parse(&text).unwrap();
         assert!(value.get("commands").and_then(|c| c.get("update")).and_then(|u| u.get("args")).is_some(), "{text}");

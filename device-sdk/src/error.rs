@@ -214,23 +214,24 @@ pub enum Refusal {
 
 impl Refusal {
     /// From the word of section 10.
-    pub(crate) fn parse(word: &str) -> Option<Self> {
-        Some(match word {
-            "bad_request" => Self::BadRequest,
-            "bad_topic" => Self::BadTopic,
-            "no_account" => Self::NoAccount,
-            "not_found" => Self::NotFound,
-            "no_consent" => Self::NoConsent,
-            "blocked" => Self::Blocked,
-            "forbidden" => Self::Forbidden,
-            "id_reused" => Self::IdReused,
-            "too_late" => Self::TooLate,
-            "exists" => Self::Exists,
-            "too_large" => Self::TooLarge,
-            "quota" => Self::Quota,
-            "low_space" => Self::LowSpace,
-            _ => return None,
-        })
+    #[cfg(all(feature = "mqtt", feature = "im"))]
+    pub(crate) fn parse(word: &[u8]) -> Option<Self> {
+        const WORDS: [(&[u8], Refusal); 13] = [
+            (b"bad_request", Refusal::BadRequest),
+            (b"bad_topic", Refusal::BadTopic),
+            (b"no_account", Refusal::NoAccount),
+            (b"not_found", Refusal::NotFound),
+            (b"no_consent", Refusal::NoConsent),
+            (b"blocked", Refusal::Blocked),
+            (b"forbidden", Refusal::Forbidden),
+            (b"id_reused", Refusal::IdReused),
+            (b"too_late", Refusal::TooLate),
+            (b"exists", Refusal::Exists),
+            (b"too_large", Refusal::TooLarge),
+            (b"quota", Refusal::Quota),
+            (b"low_space", Refusal::LowSpace),
+        ];
+        WORDS.iter().find(|(known, _)| *known == word).map(|(_, refusal)| *refusal)
     }
 
     /// Whether the same again, later, may be accepted: the row is kept and sent once more a little later.

@@ -16,7 +16,7 @@
 
 mod number;
 
-use crate::bytes::Digits;
+use crate::bytes::{Digits, Put, nibble};
 
 /// Arrays and objects inside each other.
 const DEPTH_MAX: u8 = 16;
@@ -34,6 +34,12 @@ impl<'a> Value<'a> {
     pub fn parse(text: &'a str) -> Option<Self> {
         let (value, rest) = Self::split(text)?;
         if rest.trim_ascii_start().is_empty() { Some(value) } else { None }
+    }
+
+    /// The value that a whole text is, which the broker has looked at; `None`: it is empty.
+    #[cfg(feature = "messages")]
+    pub(crate) const fn checked(text: &'a str) -> Option<Self> {
+        if text.is_empty() { None } else { Some(Self(text)) }
     }
 
     /// The value at the front of a text, and what is behind it.
@@ -158,11 +164,6 @@ impl<'a> Text<'a> {
         Self { raw: text, escaped: false }
     }
 
-    /// Bytes that it has at most.
-    pub(crate) const fn len_max(self) -> usize {
-        self.raw.len()
-    }
-
     /// The text, if it has no escapes.
     pub const fn as_plain(self) -> Option<&'a str> {
         if self.escaped { None } else { Some(self.raw) }
@@ -278,6 +279,7 @@ impl<T: ToJson> ToJson for Option<T> {
 }
 
 /// An argument of a command.
+#[cfg(feature = "commands")]
 pub fn argument<T: FromJson>(args: Value<'_>, name: &'static str) -> Result<T, crate::Reject> {
     match args.get(name) {
         Some(value) => T::from_json(value),
@@ -326,31 +328,23 @@ impl<T: ToJson + ?Sized> ToJson for &T {
 /// Writes JSON to the front of a slice. Commas come by themselves; that brackets match is up to the caller.
 #[derive(Debug)]
 pub struct Writer<'a> {
-    out: &'a mut [u8],
-    len: usize,
-    full: bool,
+    out: Put<'a>,
     comma: bool,
 }
 
 impl<'a> Writer<'a> {
     /// Into this slice.
-    pub fn new(out: &'a mut [u8]) -> Self {
-        Self { out, len: 0, full: false, comma: false }
+    pub const fn new(out: &'a mut [u8]) -> Self {
+        Self { out: Put::new(out), comma: false }
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        match self.out.get_mut(self.len..self.len + bytes.len()) {
-            Some(place) => place.copy_from_slice(bytes),
-            None => self.full = true,
-        }
-        self.len += bytes.len();
+        self.out.bytes(bytes);
     }
 
-    /// Bytes that a value has.
-    pub(crate) fn measure(value: &dyn ToJson) -> usize {
-        let mut json = Writer::new(&mut []);
-        value.to_json(&mut json);
-        json.len
+    /// Bytes written so far, or for which there was no room.
+    pub(crate) const fn wanted(&self) -> usize {
+        self.out.at()
     }
 
     /// A comma, if a value was in front; the next value will want one.
@@ -414,10 +408,7 @@ impl<'a> Writer<'a> {
                 b'\n' => self.put(b"\\n"),
                 _ => {
                     self.put(b"\\u00");
-                    if byte < 16 {
-                        self.put(b"0");
-                    }
-                    self.put(Digits::hex(byte.into()).as_bytes());
+                    self.put(&[nibble(u32::from(byte >> 4)), nibble(byte.into())]);
                 }
             }
             rest = behind;
@@ -454,20 +445,17 @@ impl<'a> Writer<'a> {
 
     /// Bytes written so far, if all of them fitted.
     pub fn len(&self) -> Option<usize> {
-        if self.full { None } else { Some(self.len) }
+        self.out.done()
     }
 
     /// Whether nothing was written.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.wanted() == 0
     }
 
     /// What was written, if all of it fitted.
     pub fn finish(self) -> Option<&'a str> {
-        if self.full {
-            return None;
-        }
-        core::str::from_utf8(self.out.get(..self.len)?).ok()
+        core::str::from_utf8(self.out.into_written()?).ok()
     }
 }
 

@@ -5,6 +5,7 @@
 //! and no future of [`Device`] does harm when it is dropped.
 //!
 //! ```
+//! # #[cfg(feature = "commands")] mod example {
 //! use parlor_device::{Commands, Device, Reject, json::Value};
 //!
 //! /// What a lamp can be told.
@@ -34,21 +35,31 @@
 //!         }
 //!     }
 //! }
+//! # }
 //! ```
+//!
+//! Features decide what there is: all of it by default. README.md says what each costs.
 #![no_std]
-#![cfg_attr(all(doctest, feature = "derive"), doc = include_str!("../README.md"))]
+#![cfg_attr(all(doctest, feature = "derive", feature = "full"), doc = include_str!("../README.md"))]
 #[cfg(test)]
 extern crate std;
 
 #[macro_use]
 mod fmt;
 
+#[cfg(not(any(feature = "topics", feature = "messages", feature = "commands", feature = "state")))]
+compile_error!("parlor-device has nothing to say: turn on `topics`, `messages`, `commands` or `state`, or `full`");
+#[cfg(not(any(feature = "mqtt", feature = "native")))]
+compile_error!("parlor-device has no language: turn on `mqtt` or `native`");
+
 pub mod backoff;
 mod bytes;
 mod client;
+#[cfg(feature = "commands")]
 mod command;
 mod config;
 mod error;
+#[cfg(feature = "messages")]
 mod event;
 pub mod field;
 pub mod flash;
@@ -58,21 +69,35 @@ mod rows;
 mod runner;
 pub mod session;
 pub mod shared;
+#[cfg(feature = "state")]
 mod state;
 pub mod transport;
 #[cfg(feature = "update")]
 pub mod update;
 pub mod wire;
 
-pub use client::{Content, Device, Receipt};
+#[cfg(feature = "messages")]
+pub use client::Content;
+pub use client::{Device, Receipt};
+#[cfg(feature = "commands")]
 pub use command::{Command, Commands};
-pub use config::{Config, Describe, Keep, Listen, Login, Place, Policy, Subscription};
+#[cfg(feature = "describe")]
+pub use config::Describe;
+#[cfg(feature = "topics")]
+pub use config::Subscription;
+pub use config::{Config, Keep, Listen, Login, Place, Policy};
 pub use error::{LinkError, Outcome, Refusal, SendError, Why};
+#[cfg(feature = "messages")]
 pub use event::Event;
 pub use parlor_protocol::mqtt::QoS;
 pub use resources::{Parts, Resources, new};
 pub use runner::Runner;
-pub use shared::{Received, Reject, SentId, Status};
+#[cfg(feature = "messages")]
+pub use shared::Received;
+#[cfg(feature = "commands")]
+pub use shared::Reject;
+pub use shared::{SentId, Status};
+#[cfg(feature = "state")]
 pub use state::State;
 #[cfg(feature = "mqtt")]
 pub use wire::mqtt::Mqtt;

@@ -3,13 +3,14 @@
 use crate::client::Device;
 use crate::config::Config;
 use crate::flash::Flash;
-use crate::runner::Runner;
+use crate::runner::{Road, Runner};
 use crate::session::Session;
 use crate::shared::{Arrays, Shared};
 use crate::transport::{Clock, Connector};
 use crate::wire::Wire;
 use core::cell::RefCell;
 use core::marker::PhantomData;
+use critical_section::CriticalSection;
 use embassy_sync::blocking_mutex::CriticalSectionMutex;
 
 /// The memory of a device, in bytes: `RX` the longest packet it can receive, `TX` the longest it can send, `OUTBOX` what
@@ -41,22 +42,18 @@ impl<const RX: usize, const TX: usize, const OUTBOX: usize, const INBOX: usize> 
 
 /// The shared state behind its lock, whatever the size of its buffers.
 pub(crate) trait Locked: Sync {
-    fn with(&self, f: &mut dyn FnMut(&mut Shared));
+    fn cell<'c>(&'c self, alone: CriticalSection<'c>) -> &'c RefCell<Shared>;
 }
 
 impl<const OUTBOX: usize, const INBOX: usize> Locked for CriticalSectionMutex<RefCell<Shared<Arrays<OUTBOX, INBOX>>>> {
-    fn with(&self, f: &mut dyn FnMut(&mut Shared)) {
-        self.lock(|shared| f(&mut *shared.borrow_mut()));
+    fn cell<'c>(&'c self, alone: CriticalSection<'c>) -> &'c RefCell<Shared> {
+        self.borrow(alone)
     }
 }
 
-/// Lets `f` have the shared state, once.
+/// Lets `f` have the shared state.
 pub(crate) fn with<R>(locked: &dyn Locked, f: impl FnOnce(&mut Shared) -> R) -> R {
-    let mut f = Some(f);
-    let mut result = None;
-    locked.with(&mut |shared| result = f.take().map(|f| f(shared)));
-    // It is called once, before this.
-    result.unwrap_or_else(|| unreachable!())
+    critical_section::with(|alone| f(&mut locked.cell(alone).borrow_mut()))
 }
 
 /// What a device runs on.
@@ -93,7 +90,7 @@ where
         shared,
         rx,
         tx,
-        session: RefCell::new(session),
+        road: RefCell::new(Road::new(session)),
         connector: parts.connector,
         flash: parts.flash,
         seed: parts.seed,

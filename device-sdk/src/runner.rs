@@ -1,18 +1,22 @@
 //! The runner: owns the connection and the flash, and turns what the session says into reads, writes and pauses.
+//!
+//! All that it waits for is in one future, so that whatever wakes it has everything looked at again. There is one timer, set to the
+//! earliest of all deadlines.
 
 use crate::error::LinkError;
 use crate::flash::Flash;
 use crate::fmt::LOGS;
 use crate::resources::{Locked, with};
 use crate::session::Session;
-use crate::shared::{Job, Shared, Sleep, Status};
+#[cfg(feature = "pairing")]
+use crate::shared::Job;
+use crate::shared::{Shared, Status};
 use crate::transport::{Clock, Connector, Link};
 use crate::wire::Wire;
 use core::cell::RefCell;
-use core::future::poll_fn;
+use core::future::{Future, poll_fn};
 use core::marker::PhantomData;
-use core::task::Poll;
-use embassy_futures::join::join;
+use core::task::{Context, Poll};
 use embassy_futures::select::{Either, select};
 use embedded_io_async::{Read, Write};
 
@@ -23,7 +27,11 @@ const CONNECT_MS: u64 = 30_000;
 const WRITE_MS: u64 = 20_000;
 
 /// Pause after flash has failed.
+#[cfg(feature = "persist")]
 const FLASH_PAUSE_MS: u64 = 1_000;
+
+/// The longest sleep where nothing has a deadline.
+const LONGEST_MS: u64 = 3_600_000;
 
 /// See the module. Made by [`crate::new`].
 #[derive(Debug)]
@@ -31,8 +39,9 @@ pub struct Runner<'a, W, C, F, K> {
     pub(crate) shared: &'a dyn Locked,
     pub(crate) rx: &'a mut [u8],
     pub(crate) tx: &'a mut [u8],
-    pub(crate) session: RefCell<Session<W>>,
+    pub(crate) road: RefCell<Road<W>>,
     pub(crate) connector: C,
+    #[cfg_attr(not(feature = "persist"), allow(dead_code, reason = "nothing is kept"))]
     pub(crate) flash: F,
     pub(crate) seed: u64,
     pub(crate) clock: PhantomData<K>,
@@ -44,19 +53,136 @@ impl core::fmt::Debug for dyn Locked + '_ {
     }
 }
 
+/// How far the runner is with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The next attempt is made at the deadline.
+    Waits,
+    /// It is given up at the deadline.
+    Connects,
+    /// What is written has to be taken until the deadline.
+    Writes,
+    /// The session says what the deadline is.
+    Talks,
+}
+
+/// The session, and what the runner does for it.
+#[derive(Debug)]
+pub(crate) struct Road<W> {
+    session: Session<W>,
+    step: Step,
+    until: u64,
+    /// Flash is not written before.
+    #[cfg(feature = "persist")]
+    flash_at: u64,
+}
+
+impl<W> Road<W> {
+    pub(crate) const fn new(session: Session<W>) -> Self {
+        Self {
+            session,
+            step: Step::Waits,
+            until: 0,
+            #[cfg(feature = "persist")]
+            flash_at: 0,
+        }
+    }
+
+    fn step(&mut self, step: Step, until: u64) {
+        self.step = step;
+        self.until = until;
+    }
+}
+
+impl<W: Wire> Road<W> {
+    /// Whether the next attempt is made now.
+    fn connects(&mut self, shared: &mut Shared, now: u64) -> bool {
+        if shared.is_asleep() {
+            shared.set_status(Status::Asleep);
+            return false;
+        }
+        if now < self.until && !shared.hurry {
+            return false;
+        }
+        if shared.login().is_none() {
+            shared.set_status(Status::Offline(LinkError::NoCredentials));
+            return false;
+        }
+        shared.set_status(Status::Connecting);
+        shared.hurry = false;
+        self.step(Step::Connects, now + CONNECT_MS);
+        true
+    }
+
+    /// The next deadline; or why the connection, or the attempt to make one, is over.
+    fn deadline(&mut self, shared: &mut Shared, now: u64) -> Result<u64, LinkError> {
+        if matches!(self.step, Step::Waits | Step::Connects) {
+            // Nothing can fail where there is no connection.
+            let _ = self.session.handle_timeout(shared, now);
+        }
+        let over = now >= self.until;
+        match self.step {
+            Step::Connects if shared.is_asleep() || shared.hurry => return Err(LinkError::Closed),
+            Step::Connects | Step::Writes if over => return Err(LinkError::Timeout),
+            _ => {}
+        }
+        let mut deadline = u64::MAX;
+        if self.step != Step::Talks && !over {
+            deadline = self.until;
+        }
+        if self.step != Step::Writes {
+            deadline = deadline.min(self.session.deadline(shared));
+        }
+        #[cfg(feature = "persist")]
+        if self.flash_at > now {
+            deadline = deadline.min(self.flash_at);
+        }
+        Ok(deadline)
+    }
+}
+
+/// Where bytes come from and go to.
+struct Ends<'r, C> {
+    connector: &'r mut C,
+    rx: &'r mut [u8],
+    tx: &'r mut [u8],
+}
+
+/// What the futures of the runner have in common.
+struct Drive<'r, W, K> {
+    shared: &'r dyn Locked,
+    road: &'r RefCell<Road<W>>,
+    clock: PhantomData<K>,
+}
+
 impl<W: Wire, C: Connector, F: Flash, K: Clock> Runner<'_, W, C, F, K> {
     /// Runs for ever. It has to be polled by one task, and must not be dropped while the device has power: a write to
     /// flash that is given up is found and repaired at the next start, but what it was to keep is not there.
     pub async fn run(&mut self) -> ! {
-        let Self { shared, rx, tx, session, connector, flash, seed, clock: _ } = self;
-        let shared = *shared;
-        load(shared, flash, *seed).await;
-        // Neither ever ends, and so neither gives the other up.
-        join(keep::<F, K>(shared, flash), connect::<W, C, K>(shared, session, connector, rx, tx)).await.1
+        let drive = Drive { shared: self.shared, road: &self.road, clock: PhantomData::<K> };
+        let mut ends = Ends { connector: &mut self.connector, rx: self.rx, tx: self.tx };
+        #[cfg(feature = "persist")]
+        {
+            load(self.shared, &mut self.flash, self.seed).await;
+            // Neither ever ends, and so neither gives the other up.
+            match select(drive.connect(&mut ends), drive.keep(&mut self.flash)).await {
+                Either::First(never) | Either::Second(never) => match never {},
+            }
+        }
+        #[cfg(not(feature = "persist"))]
+        {
+            const { assert!(!F::KEEPS, "parlor-device keeps nothing without its feature `persist`") };
+            drive.with(|_, shared, _| {
+                shared.start(self.seed, false);
+                shared.started();
+            });
+            match drive.connect(&mut ends).await {}
+        }
     }
 }
 
 /// Reads what is in flash, and counts the start.
+#[cfg(feature = "persist")]
 async fn load<F: Flash>(shared: &dyn Locked, flash: &mut F, seed: u64) {
     if F::KEEPS {
         for key in Shared::keys() {
@@ -82,226 +208,184 @@ async fn load<F: Flash>(shared: &dyn Locked, flash: &mut F, seed: u64) {
     with(shared, Shared::started);
 }
 
-/// Writes to flash what has to be there.
-async fn keep<F: Flash, K: Clock>(shared: &dyn Locked, flash: &mut F) -> ! {
-    if !F::KEEPS {
-        core::future::pending::<()>().await;
+#[allow(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps each of its arguments twice, and every byte of this lies in RAM"
+)]
+impl<W: Wire, K: Clock> Drive<'_, W, K> {
+    fn with<R>(&self, f: impl FnOnce(&mut Road<W>, &mut Shared, u64) -> R) -> R {
+        let now = K::now_ms();
+        with(self.shared, |shared| f(&mut self.road.borrow_mut(), shared, now))
     }
-    loop {
-        let (job, seen) = with(shared, |shared| (shared.poll_flash(), shared.turn()));
-        let Some(job) = job else {
-            changed(shared, seen).await;
-            continue;
-        };
-        let written = flash.store(job.key(), &|out| with(shared, |shared| shared.flash_fill(job, out))).await;
-        with(shared, |shared| shared.flash_done(job, written.is_ok()));
-        if written.is_ok() && job == Job::Paired {
-            info!("the account is in flash");
-        }
-        if written.is_err() {
-            warn!("flash does not take what belongs under key {}", job.key());
-            K::sleep_until(K::now_ms() + FLASH_PAUSE_MS).await;
-        }
-    }
-}
 
-/// Waits until something has changed since `seen`.
-async fn changed(shared: &dyn Locked, seen: u32) {
-    poll_fn(|context| {
-        with(shared, |shared| {
-            if shared.turn() != seen {
-                return Poll::Ready(());
+    /// Writes to flash what has to be there.
+    #[cfg(feature = "persist")]
+    async fn keep<F: Flash>(&self, flash: &mut F) -> core::convert::Infallible {
+        loop {
+            let next = |road: &mut Road<W>, shared: &mut Shared, now| {
+                let job = if now < road.flash_at { None } else { shared.poll_flash() };
+                job.map_or(Poll::Pending, Poll::Ready)
+            };
+            let job = poll_fn(|_| self.with(next)).await;
+            let shared = self.shared;
+            let written = flash.store(job.key(), &|out| with(shared, |shared| shared.flash_fill(job, out))).await;
+            #[cfg(feature = "pairing")]
+            if written.is_ok() && job == Job::Paired {
+                info!("the account is in flash");
             }
-            shared.wait_runner(context.waker());
-            Poll::Pending
-        })
-    })
-    .await;
-}
-
-/// Waits until something has changed, or until a time.
-async fn changed_or<K: Clock>(shared: &dyn Locked, seen: u32, until: Option<u64>) {
-    match until {
-        Some(until) => {
-            select(changed(shared, seen), K::sleep_until(until)).await;
+            if written.is_err() {
+                warn!("flash does not take what belongs under key {}", job.key());
+            }
+            self.with(|road, shared, now| {
+                if written.is_err() {
+                    road.flash_at = now + FLASH_PAUSE_MS;
+                }
+                shared.flash_done(job, written.is_ok());
+            });
         }
-        None => changed(shared, seen).await,
     }
-}
 
-/// Connects, again and again.
-async fn connect<W: Wire, C: Connector, K: Clock>(
-    shared: &dyn Locked,
-    session: &RefCell<Session<W>>,
-    connector: &mut C,
-    rx: &mut [u8],
-    tx: &mut [u8],
-) -> ! {
-    loop {
-        ready_to_connect(shared).await;
-        debug!("connecting");
-        let connecting = async {
+    /// Connects, again and again.
+    fn connect<C: Connector>(&self, ends: &mut Ends<'_, C>) -> impl Future<Output = core::convert::Infallible> {
+        async move {
+            // Who changes something before all is looked at for the first time wakes this already.
+            let _ = poll_fn(|context| Poll::Ready(self.look(context))).await;
+            loop {
+                let why = match select(self.attempt(ends), self.watch()).await {
+                    Either::First(Ok(why) | Err(why)) | Either::Second(why) => why,
+                };
+                let (pause, status) = self.with(|road, shared, now| {
+                    let pause = road.session.handle_disconnected(shared, now, why);
+                    road.step(Step::Waits, now + u64::from(pause));
+                    (pause, shared.status())
+                });
+                if status == Status::Asleep {
+                    info!("asleep");
+                } else {
+                    warn!("offline: {}; the next attempt is in {} ms", why.text(), pause);
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to log in with and the pause is over, connects, and talks until the connection ends.
+    fn attempt<C: Connector>(&self, ends: &mut Ends<'_, C>) -> impl Future<Output = Result<LinkError, LinkError>> {
+        async move {
+            let Ends { connector, rx, tx } = ends;
+            poll_fn(|_| if self.with(Road::connects) { Poll::Ready(()) } else { Poll::Pending }).await;
+            debug!("connecting");
             let mut link = connector.connect().await?;
             debug!("connected, logging in");
-            with(shared, |shared| session.borrow_mut().handle_connected(shared, K::now_ms()));
-            Ok(talk::<W, K, _>(shared, session, &mut link, rx, tx).await)
-        };
-        let patience = async {
-            let over = idle::<W, K>(shared, session, K::now_ms() + CONNECT_MS).await;
-            if !session.borrow().is_down() {
-                // It was made meanwhile: the session itself watches over it.
-                core::future::pending::<()>().await;
-            }
-            over
-        };
-        let why = match select(connecting, patience).await {
-            Either::First(Ok(why) | Err(why)) | Either::Second(why) => why,
-        };
-        let pause = with(shared, |shared| session.borrow_mut().handle_disconnected(shared, K::now_ms(), why));
-        if LOGS && with(shared, |shared| shared.status()) == Status::Asleep {
-            info!("asleep");
-        } else {
-            warn!("offline: {}; the next attempt is in {} ms", why.text(), pause);
-        }
-        idle::<W, K>(shared, session, K::now_ms() + u64::from(pause)).await;
-    }
-}
-
-/// Waits until the device has something to log in with, and does not sleep.
-async fn ready_to_connect(shared: &dyn Locked) {
-    loop {
-        let (ready, seen) = with(shared, |shared| {
-            let asleep = matches!(shared.sleep, Sleep::Asleep { .. });
-            let login = shared.login().is_some();
-            if asleep {
-                shared.set_status(Status::Asleep);
-            } else if login {
-                shared.set_status(Status::Connecting);
-            } else {
-                shared.set_status(Status::Offline(LinkError::NoCredentials));
-            }
-            (login && !asleep, shared.turn())
-        });
-        if ready {
-            return;
-        }
-        changed(shared, seen).await;
-    }
-}
-
-/// Waits while there is no connection, until a time, or until the device sleeps or has another login.
-async fn idle<W: Wire, K: Clock>(shared: &dyn Locked, session: &RefCell<Session<W>>, until: u64) -> LinkError {
-    let hurry = with(shared, |shared| shared.hurry());
-    loop {
-        let now = K::now_ms();
-        let (over, seen, timeout) = with(shared, |shared| {
-            let mut session = session.borrow_mut();
-            if session.is_down() {
-                // Nothing can fail where there is no connection.
-                let _ = session.handle_timeout(shared, now);
-            }
-            let over = matches!(shared.sleep, Sleep::Asleep { .. }) || shared.hurry() != hurry;
-            (over, shared.turn(), if session.is_down() { session.poll_timeout(shared) } else { None })
-        });
-        if over {
-            return LinkError::Closed;
-        }
-        if now >= until {
-            return LinkError::Timeout;
-        }
-        changed_or::<K>(shared, seen, Some(timeout.map_or(until, |timeout| timeout.min(until)))).await;
-    }
-}
-
-/// A connection, until it ends.
-async fn talk<W: Wire, K: Clock, L: Link>(
-    shared: &dyn Locked,
-    session: &RefCell<Session<W>>,
-    link: &mut L,
-    rx: &mut [u8],
-    tx: &mut [u8],
-) -> LinkError {
-    let (reader, writer) = link.split();
-    let read = read::<W, K, _>(shared, session, reader, |error| L::why(error), rx);
-    match select(read, write::<W, K>(shared, session, writer, tx)).await {
-        Either::First(why) | Either::Second(why) => why,
-    }
-}
-
-async fn read<W: Wire, K: Clock, R: Read>(
-    shared: &dyn Locked,
-    session: &RefCell<Session<W>>,
-    mut reader: R,
-    why: impl Fn(&R::Error) -> LinkError,
-    rx: &mut [u8],
-) -> LinkError {
-    let mut filled = 0;
-    loop {
-        let room = rx.get_mut(filled..).unwrap_or(&mut []);
-        match reader.read(room).await {
-            Ok(0) => return LinkError::Closed,
-            Err(error) => return why(&error),
-            Ok(len) => filled += len,
-        }
-        loop {
-            let bytes = rx.get(..filled).unwrap_or(&[]);
-            let was = LOGS.then(|| with(shared, |shared| shared.status()));
-            let (used, stalled, seen) = with(shared, |shared| {
-                let mut session = session.borrow_mut();
-                let used = session.handle_bytes(shared, K::now_ms(), bytes);
-                (used, session.is_stalled(), shared.turn())
+            self.with(|road, shared, now| {
+                road.step(Step::Talks, 0);
+                road.session.handle_connected(shared, now);
             });
-            if was.is_some_and(|was| was != Status::Online) && with(shared, |shared| shared.status()) == Status::Online
-            {
-                info!("online");
+            let (reader, writer) = link.split();
+            let why = |error: &_| <C::Link<'_> as Link>::why(error);
+            match select(self.read(reader, why, rx), self.write(writer, tx)).await {
+                Either::First(why) | Either::Second(why) => Ok(why),
             }
-            match used {
-                Ok(used) => {
-                    rx.copy_within(used..filled, 0);
-                    filled -= used;
-                }
-                Err(why) => return why,
-            }
-            if !stalled {
-                break;
-            }
-            changed(shared, seen).await;
         }
     }
-}
 
-async fn write<W: Wire, K: Clock>(
-    shared: &dyn Locked,
-    session: &RefCell<Session<W>>,
-    mut writer: impl Write,
-    tx: &mut [u8],
-) -> LinkError {
-    loop {
-        let now = K::now_ms();
-        let (len, seen, timeout) = with(shared, |shared| {
-            let mut session = session.borrow_mut();
-            let len = session.handle_timeout(shared, now).map(|()| session.poll_transmit(shared, now, tx));
-            (len, shared.turn(), session.poll_timeout(shared))
-        });
-        match len {
-            Err(why) => return why,
-            Ok(0) => {
-                if let Some(why) = session.borrow().is_over() {
+    /// The next deadline; and whatever changes from now on wakes the runner.
+    #[inline(never)]
+    fn look(&self, context: &Context<'_>) -> Result<u64, LinkError> {
+        self.with(|road, shared, now| {
+            shared.wait_runner(context.waker());
+            road.deadline(shared, now)
+        })
+    }
+
+    /// Waits until the time for something is over.
+    fn watch(&self) -> impl Future<Output = LinkError> {
+        async move {
+            loop {
+                let deadline = match poll_fn(|context| Poll::Ready(self.look(context))).await {
+                    Ok(deadline) => deadline,
+                    Err(why) => return why,
+                };
+                let changed =
+                    poll_fn(|context| if self.look(context) == Ok(deadline) { Poll::Pending } else { Poll::Ready(()) });
+                let now = K::now_ms();
+                // Always behind now: this lets everything else look first.
+                select(changed, K::sleep_until(deadline.clamp(now + 1, now + LONGEST_MS))).await;
+            }
+        }
+    }
+
+    fn read<R: Read>(
+        &self,
+        mut reader: R,
+        why: impl Fn(&R::Error) -> LinkError,
+        rx: &mut [u8],
+    ) -> impl Future<Output = LinkError> {
+        async move {
+            let mut filled = 0;
+            loop {
+                match reader.read(rx.get_mut(filled..).unwrap_or(&mut [])).await {
+                    Ok(0) => return LinkError::Closed,
+                    Err(error) => return why(&error),
+                    Ok(len) => filled += len,
+                }
+                let mut is_new = false;
+                // More is not read before the application has taken what there is no room for.
+                let heard = poll_fn(|_| {
+                    self.with(|road, shared, now| {
+                        let was = shared.status();
+                        let used = road.session.handle_bytes(shared, now, rx.get(..filled).unwrap_or(&[]))?;
+                        rx.copy_within(used..filled, 0);
+                        filled -= used;
+                        is_new |= LOGS && was != Status::Online && shared.status() == Status::Online;
+                        Ok(road.session.is_stalled())
+                    })
+                    .map_or_else(
+                        |why| Poll::Ready(Some(why)),
+                        |stalled| if stalled { Poll::Pending } else { Poll::Ready(None) },
+                    )
+                });
+                let heard = heard.await;
+                if is_new {
+                    info!("online");
+                }
+                if let Some(why) = heard {
                     return why;
                 }
-                changed_or::<K>(shared, seen, timeout).await;
             }
-            Ok(len) => {
-                let bytes = tx.get(..len).unwrap_or(&[]);
-                let written = async {
-                    writer.write_all(bytes).await?;
-                    writer.flush().await
+        }
+    }
+
+    fn write(&self, mut writer: impl Write, tx: &mut [u8]) -> impl Future<Output = LinkError> {
+        async move {
+            loop {
+                let next = poll_fn(|_| {
+                    self.with(|road, shared, now| {
+                        if let Err(why) = road.session.handle_timeout(shared, now) {
+                            return Poll::Ready(Err(why));
+                        }
+                        let len = road.session.poll_transmit(shared, now, tx);
+                        if len > 0 {
+                            road.step(Step::Writes, now + WRITE_MS);
+                            return Poll::Ready(Ok(len));
+                        }
+                        road.session.is_over().map_or(Poll::Pending, |why| Poll::Ready(Err(why)))
+                    })
+                });
+                let len = match next.await {
+                    Ok(len) => len,
+                    Err(why) => return why,
                 };
-                match select(written, K::sleep_until(now + WRITE_MS)).await {
-                    Either::First(Ok(())) => {}
-                    Either::First(Err(_)) => return LinkError::Closed,
-                    Either::Second(()) => return LinkError::Timeout,
+                let mut rest = tx.get(..len).unwrap_or(&[]);
+                while !rest.is_empty() {
+                    match writer.write(rest).await {
+                        Ok(0) | Err(_) => return LinkError::Closed,
+                        Ok(len) => rest = rest.get(len..).unwrap_or(&[]),
+                    }
                 }
+                if writer.flush().await.is_err() {
+                    return LinkError::Closed;
+                }
+                self.road.borrow_mut().step(Step::Talks, 0);
             }
         }
     }

@@ -110,21 +110,25 @@ impl Flash for WornOut {
     }
 }
 
+const POLICIES: &[Policy] = &[
+    Policy { topic: "kept", keep: Keep::All, place: Place::Flash },
+    Policy { topic: "kept/#", keep: Keep::All, place: Place::Flash },
+];
+
 /// Runs a device and `test`, until that ends; an hour of virtual time is too long.
 fn run<T: Future>(pipes: &Pipes, test: impl FnOnce(Device<'static>) -> T) -> T::Output {
     run_with(pipes, NoFlash, test)
 }
 
-/// The same with flash, in which everything is to be kept.
+/// The same with flash.
 fn run_with<T: Future>(pipes: &Pipes, flash: impl Flash, test: impl FnOnce(Device<'static>) -> T) -> T::Output {
-    const IN_FLASH: &[Policy] = &[Policy { topic: "kept/#", keep: Keep::All, place: Place::Flash }];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime can be built");
     runtime.block_on(async {
         START.with(|start| *start.borrow_mut() = Some(Instant::now()));
         let resources: &'static mut Resources<256, 256, 512, 512> = Box::leak(Box::default());
         let config =
-            Config { login: Login::Anonymous, listen: Listen::OTHER_BROKER, policies: IN_FLASH, ..Config::new("lamp") };
+            Config { login: Login::Anonymous, listen: Listen::OTHER_BROKER, policies: POLICIES, ..Config::new("lamp") };
         let parts = Parts { connector: pipes.clone(), flash, clock: VirtualClock, seed: 7 };
         let (device, mut runner) = new(resources, config, Mqtt::V5, parts);
         tokio::select! {
@@ -298,4 +302,70 @@ fn it_tries_again_with_pauses() {
     let attempts = pipes.1.borrow();
     let pauses: Vec<u64> = attempts.windows(2).map(|two| two[1] - two[0]).collect();
     assert!(pauses[0] <= 1_001 && pauses[10] >= 30_000 && pauses.iter().all(|pause| *pause <= 60_001), "{pauses:?}");
+}
+
+/// Whoever is in a hurry waits for no pause; whoever was while there was a connection does.
+#[test]
+fn a_hurry_ends_one_pause() {
+    let pipes = Pipes::default();
+    run(&pipes, |device| async move {
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        device.connect_now();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    });
+    {
+        let attempts = pipes.1.borrow();
+        let &[.., before, last] = attempts.as_slice() else { panic!("{attempts:?}") };
+        assert!((600_000..600_010).contains(&last) && last - before < 60_000, "{attempts:?}");
+    }
+    let pipes = Pipes::default();
+    let mut broker = pipe(&pipes);
+    let again = pipes.1.clone();
+    run(&pipes, |device| async move {
+        welcome(&mut broker).await;
+        device.online().await;
+        device.connect_now();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(broker);
+        offline(device).await;
+        let cut = VirtualClock::now_ms();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let next = again.borrow()[1];
+        assert!(next >= cut + 500, "it waits at least half of the shortest pause: {}", next - cut);
+    });
+}
+
+/// Flash that fails at whatever it is to keep, but for the number of the start.
+#[derive(Clone, Default)]
+struct Broken(Rc<RefCell<Vec<u64>>>);
+
+impl Flash for Broken {
+    async fn load(&mut self, _: u8) -> Result<Option<&[u8]>, FlashError> {
+        Ok(None)
+    }
+
+    async fn store(&mut self, key: u8, _: &dyn Fn(&mut [u8]) -> Option<usize>) -> Result<(), FlashError> {
+        if key == 0 {
+            return Ok(());
+        }
+        self.0.borrow_mut().push(VirtualClock::now_ms());
+        Err(FlashError)
+    }
+}
+
+/// Writing is tried again after a pause; and as long as nobody knows what a reboot would find, nobody hears that it is lost.
+#[test]
+fn flash_that_fails_is_tried_again_with_pauses() {
+    let pipes = Pipes::default();
+    let flash = Broken::default();
+    run_with(&pipes, flash.clone(), |device| async move {
+        let queued = VirtualClock::now_ms();
+        let receipt = device.publish("kept", b"1").await.expect("it is given up after three tries");
+        assert!((2_000..2_100).contains(&(VirtualClock::now_ms() - queued)));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(receipt.outcome(), None);
+    });
+    let tries = flash.0.borrow();
+    assert!((10..=14).contains(&tries.len()), "{tries:?}");
+    assert!(tries.windows(2).all(|two| (1_000..1_010).contains(&(two[1] - two[0]))), "{tries:?}");
 }

@@ -1,7 +1,14 @@
-//! The linker script is the same for every target.
+//! The linker script is the same for every target; where the program runs it is that of the board.
 
 fn main() {
-    println!("cargo:rustc-link-search={}", env!("CARGO_MANIFEST_DIR"));
-    println!("cargo:rustc-link-arg-bins=-Tlink.x");
-    println!("cargo:rerun-if-changed=link.x");
+    let here = env!("CARGO_MANIFEST_DIR");
+    if std::env::var_os("CARGO_FEATURE_RUN").is_some() {
+        println!("cargo:rustc-link-search={here}/../boards/qemu-mps2-an385");
+        println!("cargo:rustc-link-arg-bins=-Tlink.x");
+        println!("cargo:rustc-link-arg-bins=--nmagic");
+    } else {
+        println!("cargo:rustc-link-search={here}");
+        println!("cargo:rustc-link-arg-bins=-Tsizes.x");
+    }
+    println!("cargo:rerun-if-changed=sizes.x");
 }

@@ -5,22 +5,32 @@
 //! has arrived, [`Session::handle_timeout`] when [`Session::poll_timeout`] is over, and after each of them
 //! [`Session::poll_transmit`] until it gives 0; at the end [`Session::handle_disconnected`].
 
+#[cfg(feature = "describe")]
+mod describe;
+#[cfg(feature = "pairing")]
+mod pairing;
+#[cfg(feature = "sleep")]
+mod sleep;
 #[cfg(test)]
+#[cfg(all(feature = "mqtt", feature = "full"))]
 mod tests;
 
 use crate::backoff::Backoff;
 use crate::error::{LinkError, Outcome, Refusal, Why};
-use crate::shared::{Paired, RECEIVE_MAX, Room, Shared, Sleep, Status};
-use crate::wire::{Hello, Incoming, Subscribe, Welcome, What, Wire};
-use heapless::String;
+#[cfg(feature = "sleep")]
+use crate::shared::Sleep;
+use crate::shared::{RECEIVE_MAX, Room, Shared, Status};
+use crate::wire::Subscribe;
+use crate::wire::{Hello, Incoming, Welcome, Wire};
 
 /// How long the broker may take to let the device in, and to pair it.
 const OPEN_MS: u64 = 20_000;
 
 /// How long the broker may take to answer a ping: half of the keep alive, within these bounds.
-const PONG_MS: core::ops::RangeInclusive<u64> = 3_000..=20_000;
+const PONG_MS: (u32, u32) = (3_000, 20_000);
 
 /// How long what is left may take to be sent before the device sleeps.
+#[cfg(feature = "sleep")]
 const DRAIN_MS: u64 = 10_000;
 
 /// Things that are sent without waiting for the answer to the first of them, where the broker takes more.
@@ -39,21 +49,10 @@ enum Phase {
     Opening,
     Open,
     /// The last packet is to be sent.
-    Bye(LinkError),
+    #[cfg(any(feature = "sleep", feature = "pairing"))]
+    Bye,
     /// It was sent.
     Over(LinkError),
-}
-
-/// How far the description is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Describe {
-    Wanted,
-    /// The next byte to send: of which piece, and where in it.
-    Sending {
-        piece: usize,
-        at: usize,
-    },
-    Done,
 }
 
 /// See the module.
@@ -66,26 +65,30 @@ pub struct Session<W> {
     backoff: Backoff,
     /// When this phase began: the connection, or its opening.
     since: u64,
-    last_in: u64,
-    last_out: u64,
-    pinged: Option<u64>,
+    /// When something has to be heard at the latest,
+    hear_by: u64,
+    /// and something be said.
+    say_by: u64,
+    /// Something was said, and when there is no answer in time the connection is over.
+    pinged: bool,
     ping_wanted: bool,
     /// Reading waits for the application.
     stalled: bool,
-    keep_alive_ms: u64,
+    keep_alive_ms: u32,
     welcome: Welcome,
     next_pid: u16,
-    /// Something of the session's own that waits for an answer: a subscription, the description, how it sleeps.
-    own: Option<u16>,
+    /// Something of the session's own that waits for an answer: a subscription, the description, how it sleeps. 0: there is none.
+    own: u16,
     /// The next subscription; 0: what is Parlor's.
-    step: usize,
+    step: u16,
     subscribed: bool,
-    describe: Describe,
-    pairing: bool,
-    /// The packet with the credentials: acknowledged when they are kept.
-    paired_pid: Option<u16>,
-    pair_asked: bool,
+    #[cfg(feature = "describe")]
+    describe: describe::Stage,
+    #[cfg(feature = "pairing")]
+    pairing: pairing::Pairing,
+    #[cfg(feature = "sleep")]
     sleep_since: Option<u64>,
+    #[cfg(feature = "sleep")]
     sleep_told: bool,
     /// Nothing is sent before.
     hold_until: u64,
@@ -93,6 +96,7 @@ pub struct Session<W> {
 
 impl<W: Wire> Session<W> {
     /// `rx`: longest packet that can be received; `seed`: a random number.
+    #[inline(never)]
     pub const fn new(wire: W, rx: usize, seed: u64) -> Self {
         Self {
             wire,
@@ -100,22 +104,24 @@ impl<W: Wire> Session<W> {
             phase: Phase::Down,
             backoff: Backoff::new(seed),
             since: 0,
-            last_in: 0,
-            last_out: 0,
-            pinged: None,
+            hear_by: 0,
+            say_by: 0,
+            pinged: false,
             ping_wanted: false,
             stalled: false,
             keep_alive_ms: 0,
             welcome: Welcome { session_present: false, keep_alive_s: None, receive_max: 1, frame_max: 0 },
             next_pid: 1,
-            own: None,
+            own: 0,
             step: 0,
             subscribed: false,
-            describe: Describe::Wanted,
-            pairing: false,
-            paired_pid: None,
-            pair_asked: false,
+            #[cfg(feature = "describe")]
+            describe: describe::Stage::Wanted,
+            #[cfg(feature = "pairing")]
+            pairing: pairing::Pairing::NONE,
+            #[cfg(feature = "sleep")]
             sleep_since: None,
+            #[cfg(feature = "sleep")]
             sleep_told: false,
             hold_until: 0,
         }
@@ -124,40 +130,42 @@ impl<W: Wire> Session<W> {
     /// The transport is there.
     pub fn handle_connected(&mut self, shared: &mut Shared, now: u64) {
         self.phase = Phase::Hello;
-        self.since = now;
-        self.last_in = now;
-        self.last_out = now;
-        self.pinged = None;
+        self.hear_by = now + OPEN_MS;
+        self.pinged = true;
+        self.keep_alive_ms = 0;
         self.ping_wanted = false;
         self.stalled = false;
-        self.own = None;
-        self.step = 0;
-        self.paired_pid = None;
-        self.pair_asked = false;
-        self.sleep_told = false;
-        // A description that was half sent is sent once more.
-        if self.describe != Describe::Done {
-            self.describe = Describe::Wanted;
+        self.own = 0;
+        {
+            self.step = 0;
         }
+        #[cfg(feature = "pairing")]
+        self.pairing.begin();
+        #[cfg(feature = "sleep")]
+        {
+            self.sleep_told = false;
+        }
+        // A description that was half sent is sent once more.
+        #[cfg(feature = "describe")]
+        self.describe.begin();
         shared.set_status(Status::Connecting);
     }
 
     /// The transport is gone, or could not be made; returns how long to wait before the next attempt, milliseconds.
     pub fn handle_disconnected(&mut self, shared: &mut Shared, now: u64, why: LinkError) -> u32 {
-        let was = self.phase;
-        self.phase = Phase::Down;
-        let lasted = if matches!(was, Phase::Open | Phase::Bye(_) | Phase::Over(_)) {
-            now.saturating_sub(self.since)
-        } else {
-            0
+        let lasted = match self.phase {
+            Phase::Down | Phase::Hello | Phase::Opening => 0,
+            _ => now.saturating_sub(self.since),
         };
+        self.phase = Phase::Down;
         shared.disconnected(why);
-        let config = *shared.config();
-        if self.pairing && why == LinkError::Closed && shared.paired.is_some() {
+        #[cfg(feature = "pairing")]
+        if self.pairs() && why == LinkError::Closed && shared.pairing.paired.is_some() {
             // It goes on at once with what pairing has given.
             return 0;
         }
-        self.backoff.pause_ms(config.pause_min_ms, config.pause_max_ms, lasted, why.is_final())
+        let (min, max) = (shared.config().pause_min_ms, shared.config().pause_max_ms);
+        self.backoff.pause_ms(min, max, lasted, why.is_final())
     }
 
     /// What the device says has to end the connection now, because everything was said.
@@ -168,34 +176,48 @@ impl<W: Wire> Session<W> {
         }
     }
 
-    /// Whether there is a connection.
-    pub fn is_down(&self) -> bool {
-        self.phase == Phase::Down
+    /// Whether this connection is only for pairing.
+    #[cfg_attr(not(feature = "pairing"), allow(clippy::unused_self, reason = "it never is"))]
+    const fn pairs(&self) -> bool {
+        #[cfg(feature = "pairing")]
+        return self.pairing.active;
+        #[cfg(not(feature = "pairing"))]
+        false
+    }
+
+    /// Whether an answer is one to something of the session's own.
+    fn is_own(&self, pid: u16) -> bool {
+        pid != 0 && pid == self.own
     }
 
     // ---- In ----------------------------------------------------------------------------------------------------
 
     /// Bytes have arrived: as many of them as are returned were used, and need not be given again. 0: more have to
     /// come, or the application has to take something first ([`Self::is_stalled`]). An error ends the connection.
+    #[inline(never)]
     pub fn handle_bytes(&mut self, shared: &mut Shared, now: u64, bytes: &[u8]) -> Result<usize, LinkError> {
-        if !self.stalled {
-            self.last_in = now;
-            self.pinged = None;
-        }
-        self.stalled = false;
+        let was_stalled = core::mem::take(&mut self.stalled);
         let mut used = 0;
         while let Some(rest) = bytes.get(used..) {
-            let Some((incoming, len)) = self.wire.decode(rest)? else { break };
-            if !self.handle(shared, now, incoming)? {
+            let len = self.wire.whole(rest)?;
+            let Some(packet) = rest.get(..len).filter(|packet| !packet.is_empty()) else { break };
+            let Some(incoming) = self.wire.read(packet) else { return Err(LinkError::Protocol) };
+            if !self.handle(shared, now, &incoming)? {
                 self.stalled = true;
                 break;
             }
             used += len;
         }
-        if used == 0 && !self.stalled && bytes.len() >= self.rx {
+        // What waited for the application says nothing of the broker, until all of it is taken.
+        if self.keep_alive_ms > 0 && !(was_stalled && self.stalled) {
+            self.hear_by = now + u64::from(self.keep_alive_ms);
+            self.pinged = false;
+        }
+        if used > 0 {
+            shared.wake_runner();
+        } else if !self.stalled && bytes.len() >= self.rx {
             return Err(LinkError::TooLarge);
         }
-        shared.wake_runner();
         Ok(used)
     }
 
@@ -205,71 +227,79 @@ impl<W: Wire> Session<W> {
     }
 
     /// Whether it could be used; `false`: there is no room for it yet.
-    fn handle(&mut self, shared: &mut Shared, now: u64, incoming: Incoming<'_>) -> Result<bool, LinkError> {
-        match (self.phase, incoming) {
-            (Phase::Opening, Incoming::Welcome(welcome)) => self.welcome(shared, now, welcome),
-            (_, Incoming::Closed(LinkError::CredentialsRefused)) if self.pairing => return Err(LinkError::PairingCode),
-            (_, Incoming::Closed(why)) => return Err(why),
-            (Phase::Opening, _) | (_, Incoming::Welcome(_)) => return Err(LinkError::Protocol),
-            (_, Incoming::Nothing) => {}
-            (_, Incoming::Subscribed { pid, ok: _ }) if self.own == Some(pid) => {
-                self.own = None;
-                self.step += 1;
+    fn handle(&mut self, shared: &mut Shared, now: u64, incoming: &Incoming<'_>) -> Result<bool, LinkError> {
+        match *incoming {
+            #[cfg(feature = "pairing")]
+            Incoming::Closed(LinkError::CredentialsRefused) if self.pairs() => return Err(LinkError::PairingCode),
+            Incoming::Closed(why) => return Err(why),
+            Incoming::Welcome(ref welcome) if self.phase == Phase::Opening => self.welcome(shared, now, welcome),
+            Incoming::Welcome(_) => return Err(LinkError::Protocol),
+            _ if self.phase == Phase::Opening => return Err(LinkError::Protocol),
+            Incoming::Nothing => {}
+            Incoming::Subscribed { pid, ok: _ } => {
+                if self.is_own(pid) {
+                    self.own = 0;
+                    self.step = self.step.saturating_add(1);
+                }
             }
-            (_, Incoming::Done { pid, result }) if self.own == Some(pid) => self.own_done(shared, result)?,
-            (_, Incoming::Done { pid, result }) => {
+            #[cfg(any(feature = "pairing", feature = "describe", feature = "sleep"))]
+            Incoming::Done { pid, result } if self.is_own(pid) => self.own_done(shared, result)?,
+            Incoming::Done { pid, result } => {
                 if result.is_err_and(Refusal::is_passing) {
                     self.hold_until = now + HOLD_MS;
                 }
                 shared.answered(pid, result, self.wire.news_follow());
             }
-            (_, Incoming::Delivery { pid, what: What::Paired { account, password, owner, household } })
-                if self.pairing =>
-            {
-                let paired = Paired {
-                    account: string(account)?,
-                    password: string(password)?,
-                    owner: string(owner)?,
-                    household: string(household)?,
-                };
-                self.paired_pid = Some(pid);
-                shared.set_paired(paired);
+            #[cfg(feature = "pairing")]
+            Incoming::Delivery { pid, what: crate::wire::What::Paired(ref paired) } if self.pairs() => {
+                self.pairing.paired(shared, pid, paired)?;
             }
-            (_, Incoming::Delivery { pid, what }) => return Ok(shared.deliver(now, pid, &what) == Room::Kept),
-            (_, Incoming::Subscribed { .. }) => {}
+            Incoming::Delivery { pid, ref what } => return Ok(shared.deliver(now, pid, what) == Room::Kept),
         }
         Ok(true)
     }
 
-    fn welcome(&mut self, shared: &mut Shared, now: u64, welcome: Welcome) {
+    fn welcome(&mut self, shared: &mut Shared, now: u64, welcome: &Welcome) {
         self.phase = Phase::Open;
         self.since = now;
-        self.welcome = welcome;
-        self.keep_alive_ms = u64::from(welcome.keep_alive_s.unwrap_or(shared.config().keep_alive_s)) * 1_000;
-        // What was subscribed in this start of the device is remembered with the session.
-        if welcome.session_present && self.subscribed && !self.pairing {
-            self.step = usize::MAX;
-        }
-        self.subscribed = !self.pairing && welcome.session_present && self.subscribed;
-        if self.pairing {
+        self.welcome = *welcome;
+        if self.pairs() {
+            self.hear_by = now + OPEN_MS;
             return;
+        }
+        let keep_alive_ms = u32::from(welcome.keep_alive_s.unwrap_or(shared.config().keep_alive_s)) * 1_000;
+        self.keep_alive_ms = keep_alive_ms;
+        self.pinged = false;
+        self.hear_by = if keep_alive_ms > 0 { now + u64::from(keep_alive_ms) } else { u64::MAX };
+        self.said(now);
+        // What was subscribed in this start of the device is remembered with the session.
+        {
+            self.subscribed &= welcome.session_present;
+            if self.subscribed {
+                self.step = u16::MAX;
+            }
         }
         shared.connected(welcome.session_present);
     }
 
     /// An answer to something of the session's own.
+    #[cfg(any(feature = "pairing", feature = "describe", feature = "sleep"))]
+    #[cfg_attr(not(feature = "pairing"), allow(clippy::unnecessary_wraps, reason = "only pairing ends with a refusal"))]
     fn own_done(&mut self, shared: &mut Shared, result: Result<u64, Refusal>) -> Result<(), LinkError> {
-        self.own = None;
-        if self.pairing {
+        self.own = 0;
+        #[cfg(feature = "pairing")]
+        if self.pairs() {
             return result.map(drop).map_err(|_| LinkError::PairingCode);
         }
-        match self.describe {
-            Describe::Sending { .. } => self.describe = Describe::Done,
-            _ if self.sleep_told => {
-                self.phase = Phase::Bye(LinkError::Closed);
-                shared.fell_asleep(true);
-            }
-            _ => {}
+        let (_, _) = (&shared, result);
+        #[cfg(feature = "describe")]
+        if self.describe.is_said() {
+            return Ok(());
+        }
+        #[cfg(feature = "sleep")]
+        if self.sleep_told {
+            self.phase = Phase::Bye;
+            shared.fell_asleep(true);
         }
         Ok(())
     }
@@ -278,31 +308,40 @@ impl<W: Wire> Session<W> {
 
     /// When [`Self::handle_timeout`] is to be called at the latest.
     pub fn poll_timeout(&self, shared: &Shared) -> Option<u64> {
-        let phase = match self.phase {
-            Phase::Hello | Phase::Opening => Some(self.since + OPEN_MS),
-            Phase::Open if self.pairing => Some(self.since + OPEN_MS),
-            Phase::Open if self.keep_alive_ms > 0 => Some(match self.pinged {
-                Some(pinged) => pinged + self.pong_ms(),
-                None => self.ping_at(),
-            }),
-            _ => None,
-        };
-        let sleep = match (shared.sleep, self.sleep_since) {
-            (Sleep::Wanted { .. }, Some(since)) => Some(since + DRAIN_MS),
-            (Sleep::Wanted { .. }, None) => Some(0),
-            _ => None,
-        };
-        let hold = (self.hold_until > 0).then_some(self.hold_until);
-        [phase, sleep, hold].into_iter().flatten().min()
+        let deadline = self.deadline(shared);
+        if deadline == u64::MAX { None } else { Some(deadline) }
     }
 
-    fn ping_at(&self) -> u64 {
-        // Something is said in three quarters of the keep alive, and something is heard in all of it.
-        (self.last_out + self.keep_alive_ms / 4 * 3).min(self.last_in + self.keep_alive_ms)
+    /// The same; the largest number: never.
+    pub(crate) fn deadline(&self, shared: &Shared) -> u64 {
+        let mut first = self.silence_at();
+        if self.hold_until > 0 {
+            first = first.min(self.hold_until);
+        }
+        #[cfg(feature = "sleep")]
+        if let Sleep::Wanted { .. } = shared.sleep {
+            first = first.min(self.sleep_since.map_or(0, |since| since + DRAIN_MS));
+        }
+        #[cfg(not(feature = "sleep"))]
+        let _ = shared;
+        first
     }
 
-    fn pong_ms(&self) -> u64 {
-        (self.keep_alive_ms / 2).clamp(*PONG_MS.start(), *PONG_MS.end())
+    /// When something has to be done because nothing was said or heard.
+    fn silence_at(&self) -> u64 {
+        match self.phase {
+            // The answer to a ping may lie behind what the application does not take.
+            Phase::Open if self.pinged && self.stalled => u64::MAX,
+            Phase::Hello | Phase::Opening | Phase::Open if self.pinged => self.hear_by,
+            Phase::Open => self.hear_by.min(self.say_by),
+            _ => u64::MAX,
+        }
+    }
+
+    /// Something is said in three quarters of the keep alive, and something is heard in all of it.
+    fn said(&mut self, now: u64) {
+        let wait = self.keep_alive_ms / 4 * 3;
+        self.say_by = if wait > 0 { now + u64::from(wait) } else { u64::MAX };
     }
 
     /// Time has passed. An error ends the connection.
@@ -310,27 +349,15 @@ impl<W: Wire> Session<W> {
         if self.hold_until <= now {
             self.hold_until = 0;
         }
-        if let Sleep::Wanted { .. } = shared.sleep {
-            let since = *self.sleep_since.get_or_insert(now);
-            if now >= since + DRAIN_MS {
-                shared.fell_asleep(false);
-                if self.phase == Phase::Open {
-                    self.phase = Phase::Bye(LinkError::Closed);
-                }
+        #[cfg(feature = "sleep")]
+        self.drain(shared, now);
+        #[cfg(not(feature = "sleep"))]
+        let _ = shared;
+        if now >= self.silence_at() {
+            if self.pinged {
+                return Err(LinkError::Timeout);
             }
-        } else {
-            self.sleep_since = None;
-        }
-        match self.phase {
-            Phase::Hello | Phase::Opening if now >= self.since + OPEN_MS => return Err(LinkError::Timeout),
-            Phase::Open if self.pairing && now >= self.since + OPEN_MS => return Err(LinkError::Timeout),
-            Phase::Open if self.keep_alive_ms > 0 => match self.pinged {
-                // The answer may lie behind what the application does not take.
-                Some(pinged) if now >= pinged + self.pong_ms() && !self.stalled => return Err(LinkError::Timeout),
-                Some(_) => {}
-                None => self.ping_wanted |= now >= self.ping_at(),
-            },
-            _ => {}
+            self.ping_wanted = true;
         }
         Ok(())
     }
@@ -338,6 +365,7 @@ impl<W: Wire> Session<W> {
     // ---- Out ---------------------------------------------------------------------------------------------------
 
     /// Writes what is to be sent now to the front of `out`; 0: nothing.
+    #[inline(never)]
     pub fn poll_transmit(&mut self, shared: &mut Shared, now: u64, out: &mut [u8]) -> usize {
         let mut used = 0;
         while let Some(room) = out.get_mut(used..) {
@@ -347,57 +375,57 @@ impl<W: Wire> Session<W> {
             }
         }
         if used > 0 {
-            self.last_out = now;
+            self.said(now);
         }
         used
     }
 
-    /// The next packet, or part of one. `None`: nothing is to be sent, or it has no room behind what is there.
+    /// The next packet, or part of one. `None` or 0: nothing is to be sent, or it has no room behind what is there.
     fn next(&mut self, shared: &mut Shared, now: u64, out: &mut [u8], alone: bool) -> Option<usize> {
         match self.phase {
             Phase::Hello => return self.hello(shared, out),
-            Phase::Bye(why) => {
+            #[cfg(any(feature = "sleep", feature = "pairing"))]
+            Phase::Bye => {
                 let len = self.wire.bye(out)?;
-                self.phase = Phase::Over(why);
+                self.phase = Phase::Over(LinkError::Closed);
                 return Some(len);
             }
             Phase::Open => {}
             _ => return None,
         }
-        if let Describe::Sending { piece, at } = self.describe
-            && piece < shared.config().describe.pieces().len()
-        {
-            return Some(self.describe_more(shared, piece, at, out));
+        #[cfg(feature = "describe")]
+        if let Some(len) = self.describe.more(shared.config(), out) {
+            return Some(len);
         }
-        if self.pairing {
+        #[cfg(feature = "pairing")]
+        if self.pairs() {
             return self.pair(shared, out);
         }
-        if let Some(pid) = shared.acks.front().copied() {
+        if let Some(pid) = shared.next_ack() {
             let len = self.wire.ack(pid, out)?;
-            shared.acks.pop_front();
-            shared.acknowledge();
+            shared.acked();
             return Some(len);
         }
         if self.ping_wanted {
             let len = self.wire.ping(out)?;
             self.ping_wanted = false;
-            self.pinged = Some(now);
+            self.pinged = true;
+            self.hear_by = now + u64::from((self.keep_alive_ms / 2).clamp(PONG_MS.0, PONG_MS.1));
             // Who waits in the application for something that may be lost looks at the clock.
             shared.wake_app();
             return Some(len);
         }
-        if self.own.is_none()
+        if self.own == 0
             && let Some(len) = self.own_next(shared, out)
         {
-            return (len > 0).then_some(len);
+            return Some(len);
         }
         self.row(shared, out, alone)
     }
 
     fn hello(&mut self, shared: &mut Shared, out: &mut [u8]) -> Option<usize> {
-        let config = *shared.config();
-        let frame_max = self.rx;
-        let Some((account, secret, pairing)) = shared.login() else {
+        let config = shared.config();
+        let Some((account, secret, pairs)) = shared.login() else {
             self.phase = Phase::Over(LinkError::NoCredentials);
             return None;
         };
@@ -407,16 +435,19 @@ impl<W: Wire> Session<W> {
             secret,
             keep_alive_s: config.keep_alive_s,
             expiry_s: config.session_expiry_s,
-            frame_max,
+            frame_max: self.rx,
             receive_max: RECEIVE_MAX,
-            clean: pairing,
-            listen: if pairing { crate::config::Listen::OTHER_BROKER } else { config.listen },
+            clean: pairs,
+            listen: if pairs { crate::config::Listen::OTHER_BROKER } else { config.listen },
             level: config.level,
             platform: config.platform,
             app: config.app,
         };
         let len = self.wire.hello(&hello, out);
-        self.pairing = pairing;
+        #[cfg(feature = "pairing")]
+        {
+            self.pairing.active = pairs;
+        }
         self.phase = if len.is_some() { Phase::Opening } else { Phase::Over(LinkError::TooLarge) };
         len
     }
@@ -425,129 +456,66 @@ impl<W: Wire> Session<W> {
         loop {
             let pid = self.next_pid.max(1);
             self.next_pid = pid.wrapping_add(1);
-            if self.own != Some(pid) && !shared.pid_in_use(pid) {
+            if self.own != pid && !shared.pid_in_use(pid) {
                 return pid;
             }
         }
     }
 
-    fn pair(&mut self, shared: &mut Shared, out: &mut [u8]) -> Option<usize> {
-        if let Some(pid) = self.paired_pid {
-            if !shared.paired_is_kept() {
-                return None;
-            }
-            let len = if pid == 0 { self.wire.ping(out)? } else { self.wire.ack(pid, out)? };
-            self.paired_pid = None;
-            self.phase = Phase::Bye(LinkError::Closed);
-            return Some(len);
-        }
-        if self.own.is_some() || self.pair_asked {
-            return None;
-        }
-        let pid = self.pid(shared);
-        if self.step == 0 {
-            match self.wire.subscribe(pid, Subscribe::Paired, out)? {
-                0 => self.step = 1,
-                len => {
-                    self.own = Some(pid);
-                    return Some(len);
-                }
-            }
-        }
-        let len = self.wire.pair(pid, shared.wanted_name(), out)?;
-        self.own = Some(pid);
-        self.pair_asked = true;
-        Some(len)
-    }
-
     /// The next thing of the session's own: subscriptions, then the description, then that it sleeps. `None`: nothing;
     /// 0: it has no room now.
     fn own_next(&mut self, shared: &mut Shared, out: &mut [u8]) -> Option<usize> {
-        let config = *shared.config();
-        while self.step <= config.subscribe.len() {
-            let what = match self.step.checked_sub(1).and_then(|at| config.subscribe.get(at)) {
-                Some(topic) => Subscribe::Topic(topic.filter, topic.qos),
-                None if config.listen.im() => Subscribe::Listen(config.listen),
-                None => {
-                    self.step += 1;
-                    continue;
+        {
+            let topics = shared.config().topics();
+            #[cfg(feature = "im")]
+            let listen = shared.config().listen;
+            while usize::from(self.step) <= topics.len() {
+                let what = match usize::from(self.step).checked_sub(1).and_then(|at| topics.get(at)) {
+                    #[cfg(feature = "topics")]
+                    Some(topic) => Some(Subscribe::Topic(topic.filter, topic.qos)),
+                    #[cfg(feature = "im")]
+                    None if listen.im() => Some(Subscribe::Listen(listen)),
+                    _ => None,
+                };
+                let len = match what {
+                    Some(what) => {
+                        let pid = self.pid(shared);
+                        self.own = pid;
+                        self.wire.subscribe(pid, what, out)
+                    }
+                    None => Some(0),
+                };
+                if len != Some(0) {
+                    if len.is_none() {
+                        self.own = 0;
+                    }
+                    return Some(len.unwrap_or(0));
                 }
-            };
-            let pid = self.pid(shared);
-            match self.wire.subscribe(pid, what, out) {
-                Some(0) => self.step += 1,
-                Some(len) => {
-                    self.own = Some(pid);
-                    return Some(len);
-                }
-                None => return Some(0),
+                self.own = 0;
+                self.step += 1;
             }
+            self.subscribed = true;
         }
-        self.subscribed = true;
-        if self.describe == Describe::Wanted && config.listen.im() && !config.describe.is_empty() {
-            let pid = self.pid(shared);
-            let len = config.describe.pieces().iter().map(|piece| piece.len()).sum();
-            let Some(head) = self.wire.describe(pid, len, out) else { return Some(0) };
-            if head + len > self.welcome.frame_max {
-                self.describe = Describe::Done;
-                return None;
-            }
-            self.own = Some(pid);
-            self.describe = Describe::Sending { piece: 0, at: 0 };
-            return Some(head);
+        #[cfg(feature = "describe")]
+        if let Some(len) = self.describe(shared, out) {
+            return Some(len);
         }
-        self.sleep(shared, out)
-    }
-
-    fn sleep(&mut self, shared: &mut Shared, out: &mut [u8]) -> Option<usize> {
-        let Sleep::Wanted { for_s } = shared.sleep else { return None };
-        if self.sleep_told || shared.unsent() > 0 || !shared.flash_is_idle() {
-            return None;
-        }
-        if !shared.config().listen.im() {
-            self.phase = Phase::Bye(LinkError::Closed);
-            shared.fell_asleep(true);
-            return self.wire.bye(out).inspect(|_| self.phase = Phase::Over(LinkError::Closed));
-        }
-        let pid = self.pid(shared);
-        let Some(len) = self.wire.asleep(pid, for_s, out) else { return Some(0) };
-        self.own = Some(pid);
-        self.sleep_told = true;
-        Some(len)
-    }
-
-    fn describe_more(&mut self, shared: &Shared, piece: usize, at: usize, out: &mut [u8]) -> usize {
-        let pieces = shared.config().describe.pieces();
-        let (mut piece, mut at) = (piece, at);
-        let mut used = 0;
-        while let Some(text) = pieces.get(piece) {
-            let rest = text.as_bytes().get(at..).unwrap_or(&[]);
-            let room = out.get_mut(used..).unwrap_or(&mut []);
-            let len = rest.len().min(room.len());
-            if let (Some(to), Some(from)) = (room.get_mut(..len), rest.get(..len)) {
-                to.copy_from_slice(from);
-            }
-            used += len;
-            at += len;
-            if len < rest.len() {
-                break;
-            }
-            piece += 1;
-            at = 0;
-        }
-        self.describe = Describe::Sending { piece, at };
-        used
+        #[cfg(feature = "sleep")]
+        return self.sleep(shared, out);
+        #[cfg(not(feature = "sleep"))]
+        None
     }
 
     fn row(&mut self, shared: &mut Shared, out: &mut [u8], alone: bool) -> Option<usize> {
         if self.hold_until > 0 {
             return None;
         }
+        #[cfg(feature = "commands")]
         shared.say_outcomes();
         loop {
-            let window = self.welcome.receive_max.min(WINDOW).saturating_sub(u16::from(self.own.is_some()));
+            let window = self.welcome.receive_max.min(WINDOW).saturating_sub(u16::from(self.own != 0)).max(1);
             let (at, head) = shared.next_ready()?;
-            if shared.in_flight() >= window.max(1) {
+            if shared.in_flight() >= window.into() {
                 return None;
             }
             let pid = if head.pid == 0 { self.pid(shared) } else { head.pid };
@@ -564,11 +532,4 @@ impl<W: Wire> Session<W> {
             }
         }
     }
-}
-
-fn string<const N: usize>(text: crate::json::Text<'_>) -> Result<String<N>, LinkError> {
-    let mut bytes = [0; 64];
-    let len = text.copy_to(&mut bytes).ok_or(LinkError::TooLarge)?;
-    let text = crate::bytes::text(bytes.get(..len).unwrap_or(&[]));
-    String::try_from(text).map_err(|_| LinkError::TooLarge)
 }

@@ -228,6 +228,61 @@ fn a_full_inbox_stops_reading_until_something_is_taken() {
     assert!(rest.is_empty() && !board.session.is_stalled());
 }
 
+/// What the application does not take may hide the answer to a ping: then nothing is waited for, and nothing spins.
+#[test]
+fn a_board_that_reads_no_more_waits_for_no_answer() {
+    let mut board = Board::online();
+    let bytes: Vec<u8> = (1..=6).flat_map(|seq| board.publish("im/v1/me/in/alice/msg", &said(seq))).collect();
+    let used = board.hear(&bytes);
+    assert!(board.session.is_stalled());
+    board.now = board.session.poll_timeout(&board.shared).expect("it will ping");
+    assert_eq!(board.session.handle_timeout(&mut board.shared, board.now), Ok(()));
+    assert_eq!(board.said(), ["12"], "PINGREQ");
+    assert_eq!(board.session.poll_timeout(&board.shared), None);
+    // Once it reads again, what has waited counts as heard, and a silent broker is found as ever.
+    board.now += 60_000;
+    while board.message().is_some() {}
+    board.hear(&bytes[used..]);
+    while board.message().is_some() {}
+    board.said();
+    assert!(!board.session.is_stalled());
+    let next = board.session.poll_timeout(&board.shared).expect("it will ping again");
+    assert!(next > board.now);
+    board.now = next;
+    board.session.handle_timeout(&mut board.shared, board.now).unwrap();
+    assert_eq!(board.said(), ["12"]);
+    board.now = board.session.poll_timeout(&board.shared).expect("an answer is waited for");
+    assert_eq!(board.session.handle_timeout(&mut board.shared, board.now), Err(LinkError::Timeout));
+}
+
+#[test]
+fn what_can_never_fit_is_too_large_also_in_a_full_outbox() {
+    let mut board = Board::offline();
+    board.shared.push_publish("a", b"1").unwrap();
+    assert_eq!(board.shared.push_publish("all", &[b'x'; 400]), Err(SendError::TooLarge));
+    assert_eq!(
+        board.shared.push_publish(&"t".repeat(256), b""),
+        Err(SendError::TooLarge),
+        "a topic's length is one byte"
+    );
+    assert_eq!(board.shared.unsent(), 1);
+}
+
+/// The account is written once more when it has changed while it was being written.
+#[test]
+fn what_changes_while_it_is_written_is_written_again() {
+    let mut board = Board::offline();
+    board.shared.start(7 << 33, true);
+    board.shared.unpair();
+    let job = board.shared.poll_flash().expect("it is to be written");
+    board.shared.unpair();
+    board.shared.flash_done(job, true);
+    assert!(!board.shared.paired_is_kept());
+    assert_eq!(board.shared.poll_flash(), Some(job));
+    board.shared.flash_done(job, true);
+    assert!(board.shared.paired_is_kept() && board.shared.poll_flash().is_none());
+}
+
 #[test]
 fn a_command_is_not_begun_after_its_deadline() {
     let mut board = Board::online();

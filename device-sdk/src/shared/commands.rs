@@ -5,7 +5,9 @@ use super::inbox::kind;
 use super::outbox::Part;
 use super::persist::Flashed;
 use super::{RECEIVE_MAX, Shared};
-use crate::bytes::{Put, Take, text};
+#[cfg(feature = "persist")]
+use crate::bytes::Put;
+use crate::bytes::{Take, text};
 use crate::error::SendError;
 use crate::json::{ToJson, Value, Writer};
 use crate::rows::{Head, Rows};
@@ -33,6 +35,7 @@ enum Stage {
     Free,
     /// Is being written to flash, before it begins.
     Recording,
+    #[cfg(feature = "persist")]
     Recorded,
     /// The application is at it.
     Running,
@@ -116,7 +119,7 @@ impl Ring {
     }
 
     /// The broker has the outcome.
-    pub(super) fn told(&mut self, id: &str, flash: &mut Flashed) {
+    pub(super) fn told(&mut self, id: &str, flash: &Flashed) {
         if let Some(entry) = self.find(id)
             && entry.stage == Stage::Answered
         {
@@ -126,12 +129,14 @@ impl Ring {
     }
 
     /// The first that flash does not have as it is.
+    #[cfg(feature = "persist")]
     pub(super) fn dirty(&self) -> Option<u8> {
         let at = self.entries.iter().position(|entry| entry.dirty)?;
         u8::try_from(at).ok()
     }
 
     /// As bytes for flash.
+    #[cfg(feature = "persist")]
     pub(super) fn save(&self, at: u8, out: &mut [u8]) -> Option<usize> {
         let entry = self.entries.get(usize::from(at))?;
         let mut put = Put::new(out);
@@ -143,6 +148,7 @@ impl Ring {
     }
 
     /// Flash has it, or not.
+    #[cfg(feature = "persist")]
     pub(super) fn saved(&mut self, at: u8, ok: bool) {
         let Some(entry) = self.entries.get_mut(usize::from(at)) else { return };
         if entry.dirty {
@@ -160,12 +166,14 @@ impl Ring {
     }
 
     /// It is written once more.
+    #[cfg(feature = "persist")]
     pub(super) fn redo(&mut self, at: u8) {
         if let Some(entry) = self.entries.get_mut(usize::from(at)) {
             entry.dirty = true;
         }
     }
 
+    #[cfg(feature = "persist")]
     pub(super) fn clean(&mut self, at: u8) {
         if let Some(entry) = self.entries.get_mut(usize::from(at)) {
             entry.dirty = false;
@@ -173,6 +181,7 @@ impl Ring {
     }
 
     /// From flash, at start: what had begun has an unknown outcome, what was answered and not heard is said again.
+    #[cfg(feature = "persist")]
     pub(super) fn load(&mut self, at: u8, bytes: &[u8]) {
         let age = self.age;
         let Some(entry) = self.entries.get_mut(usize::from(at)) else { return };
@@ -277,6 +286,7 @@ impl Shared {
                     Err(Reject::Argument(name)) => Some(name),
                 };
                 let Some(entry) = self.ring.enter(&taken.id, once && rejected.is_none()) else {
+                    #[cfg(feature = "persist")]
                     self.give_up_orphans();
                     return None;
                 };
@@ -309,6 +319,7 @@ impl Shared {
 
     /// There is no place for one more: commands that were recorded and did not begin, because they were canceled, their time
     /// was over, or the connection ended and they never came again, never will, and that is said.
+    #[cfg(feature = "persist")]
     fn give_up_orphans(&mut self) {
         for at in 0..RING {
             let Some(entry) = self.ring.entries.get(at).filter(|entry| entry.stage == Stage::Recorded) else {
@@ -332,7 +343,7 @@ impl Shared {
         if entry.stage != Stage::Running {
             return Ok(());
         }
-        let result = answer.result.map_or(Part::Rest(&[]), Part::Json);
+        let result = answer.result.map_or(Part::Bytes(&[]), Part::Json);
         self.push_result(id, answer.state, answer.text, result)?;
         if answer.state == State::Running {
             return Ok(());
@@ -349,8 +360,7 @@ impl Shared {
             }
             entry.result = json.finish().and_then(|json| Vec::from_slice(json.as_bytes()).ok()).unwrap_or_default();
         }
-        self.wake_app();
-        self.wake_runner();
+        self.wake_both();
         Ok(())
     }
 
@@ -360,7 +370,7 @@ impl Shared {
         if self.ring.find(id).is_some() {
             return self.answer(id, answer);
         }
-        let result = answer.result.map_or(Part::Rest(&[]), Part::Json);
+        let result = answer.result.map_or(Part::Bytes(&[]), Part::Json);
         self.push_result(id, answer.state, answer.text, result).map(drop)
     }
 
@@ -383,7 +393,7 @@ impl Shared {
             }
             let Entry { id, outcome, text, result, .. } = entry.clone();
             let outcome = outcome.unwrap_or(State::Failed);
-            if self.push_result(&id, outcome, text.unwrap_or(""), Part::Rest(&result)).is_ok()
+            if self.push_result(&id, outcome, text.unwrap_or(""), Part::Bytes(&result)).is_ok()
                 && let Some(entry) = self.ring.entries.get_mut(at)
             {
                 entry.say = false;

@@ -1,29 +1,51 @@
 //! What the application's handle and the runner share: outbox, inbox, commands, and how the connection is. Nothing here
 //! waits or looks at a clock; whoever waits leaves a waker.
 
+#[cfg(feature = "commands")]
 mod commands;
 mod inbox;
 mod outbox;
+#[cfg(feature = "pairing")]
+mod pairing;
+#[cfg(feature = "persist")]
+mod persist;
+#[cfg(not(feature = "persist"))]
+#[path = "forgets.rs"]
 mod persist;
 mod receipts;
-#[cfg(test)]
+#[cfg(feature = "sleep")]
+mod sleep;
+#[cfg(all(test, feature = "full"))]
 mod tests;
 
+#[cfg(feature = "commands")]
 pub use commands::{Answer, Reject, Taken};
+#[cfg(feature = "messages")]
 pub use inbox::Received;
 pub(crate) use inbox::Room;
+#[cfg(feature = "topics")]
+pub use inbox::read_topic;
+#[cfg(feature = "topics")]
 pub(crate) use outbox::Part;
+#[cfg(feature = "pairing")]
+pub(crate) use pairing::Paired;
+#[cfg(feature = "persist")]
 pub use persist::Job;
 pub use receipts::SentId;
+#[cfg(feature = "sleep")]
+pub(crate) use sleep::Sleep;
 
 use crate::config::{Config, Login};
 use crate::error::LinkError;
 use crate::rows::Rows;
+#[cfg(feature = "commands")]
 use commands::Ring;
 use core::task::Waker;
 use embassy_sync::waitqueue::MultiWakerRegistration;
-use heapless::{Deque, String};
 use persist::Flashed;
+
+/// Tasks of the application that may wait at the same time without waking each other now and then.
+const APP_WAKERS: usize = 4;
 
 /// Packets that the broker may have sent without an acknowledgement; also how many acknowledgements can wait.
 pub(crate) const RECEIVE_MAX: u16 = 8;
@@ -76,35 +98,13 @@ pub enum Status {
     Asleep,
 }
 
-/// What the application wants of sleep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sleep {
-    Awake,
-    /// It wants to sleep for so many seconds, as soon as everything was said.
-    Wanted {
-        for_s: u32,
-    },
-    /// It sleeps; whether the broker was told.
-    Asleep {
-        told: bool,
-    },
-}
-
 /// Like an `Option`, of which `None` is made of zeros.
 #[repr(u8)]
 #[allow(clippy::large_enum_variant, reason = "there is one of them, and it is given at start")]
 enum Settings {
     None,
+    #[cfg_attr(not(feature = "commands"), allow(dead_code, reason = "only commands have a deadline"))]
     Given(Config, fn() -> u64),
-}
-
-/// Account and what belongs to it, as pairing gave it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Paired {
-    pub(crate) account: String<32>,
-    pub(crate) password: String<64>,
-    pub(crate) owner: String<32>,
-    pub(crate) household: String<34>,
 }
 
 /// See the module.
@@ -112,9 +112,10 @@ pub struct Shared<M: ?Sized = dyn Memory + Send> {
     /// None until [`Self::start_with`]. Everything here begins as zeros, so that no image of it lies in the board's flash.
     settings: Settings,
     pub(crate) status: Status,
+    #[cfg(feature = "sleep")]
     pub(crate) sleep: Sleep,
-    pub(crate) paired: Option<Paired>,
-    pub(crate) code: String<16>,
+    #[cfg(feature = "pairing")]
+    pub(crate) pairing: pairing::Pairing,
     pub(crate) flash: Flashed,
     /// Number of this start; with `next_seq` it makes ids that no reboot repeats.
     boot: u32,
@@ -123,15 +124,14 @@ pub struct Shared<M: ?Sized = dyn Memory + Send> {
     conn: u32,
     pub(crate) outbox: Rows,
     pub(crate) inbox: Rows,
-    pub(crate) acks: Deque<u16, 16>,
+    #[cfg(feature = "messages")]
     last_pos: u64,
+    #[cfg(feature = "commands")]
     pub(crate) ring: Ring,
-    /// Counts what the runner may have to look at.
-    turn: u32,
-    /// Counts what makes a pause pointless.
-    hurry: u32,
-    app: MultiWakerRegistration<8>,
-    runner: MultiWakerRegistration<2>,
+    /// A connection should be tried at once.
+    pub(crate) hurry: bool,
+    app: MultiWakerRegistration<APP_WAKERS>,
+    runner: Option<Waker>,
     memory: M,
 }
 
@@ -147,22 +147,23 @@ impl<M> Shared<M> {
         Self {
             settings: Settings::None,
             status: Status::Starting,
+            #[cfg(feature = "sleep")]
             sleep: Sleep::Awake,
-            paired: None,
-            code: String::new(),
+            #[cfg(feature = "pairing")]
+            pairing: pairing::Pairing::new(),
             flash: Flashed::new(),
             boot: 0,
             next_seq: 0,
             conn: 0,
             outbox: Rows::new(),
             inbox: Rows::new(),
-            acks: Deque::new(),
+            #[cfg(feature = "messages")]
             last_pos: 0,
+            #[cfg(feature = "commands")]
             ring: Ring::new(),
-            turn: 0,
-            hurry: 0,
+            hurry: false,
             app: MultiWakerRegistration::new(),
-            runner: MultiWakerRegistration::new(),
+            runner: None,
             memory,
         }
     }
@@ -171,9 +172,12 @@ impl<M> Shared<M> {
 impl<M: ?Sized> Shared<M> {
     /// Takes the settings; before anything else.
     pub fn start_with(&mut self, config: Config, clock: fn() -> u64) {
-        self.settings = Settings::Given(config, clock);
+        // Not for the compiler to see: it would put settings that never change into the image of RAM that lies in the board's flash,
+        // and all the buffers beside them.
+        self.settings = Settings::Given(*core::hint::black_box(&config), clock);
+        #[cfg(feature = "pairing")]
         if let Login::Pair { code, .. } = config.login {
-            self.code = String::try_from(code).unwrap_or_default();
+            self.pairing.set_code(code);
         }
     }
 }
@@ -188,6 +192,7 @@ impl<M: ?Sized> Shared<M> {
     }
 
     /// The device's clock.
+    #[cfg(feature = "commands")]
     pub(crate) fn now(&self) -> u64 {
         match self.settings {
             Settings::Given(_, clock) => clock(),
@@ -214,22 +219,28 @@ impl Shared {
         self.app.register(waker);
     }
 
+    /// Whom to wake when the runner may have something to do; it is woken until it says another.
     pub(crate) fn wait_runner(&mut self, waker: &Waker) {
-        self.runner.register(waker);
+        if !self.runner.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.runner = Some(waker.clone());
+        }
     }
 
     pub(crate) fn wake_app(&mut self) {
         self.app.wake();
     }
 
+    #[inline(never)]
     pub(crate) fn wake_runner(&mut self) {
-        self.turn = self.turn.wrapping_add(1);
-        self.runner.wake();
+        if let Some(waker) = &self.runner {
+            waker.wake_by_ref();
+        }
     }
 
-    /// Changes when the runner may have something to do.
-    pub fn turn(&self) -> u32 {
-        self.turn
+    /// Something has changed for both.
+    pub(crate) fn wake_both(&mut self) {
+        self.wake_app();
+        self.wake_runner();
     }
 
     /// Number of the connection.
@@ -238,44 +249,43 @@ impl Shared {
         self.conn
     }
 
-    /// Changes when a connection should be tried at once.
-    pub(crate) fn hurry(&self) -> u32 {
-        self.hurry
-    }
-
     pub(crate) fn hurry_up(&mut self) {
-        self.hurry = self.hurry.wrapping_add(1);
+        self.hurry = true;
         self.wake_runner();
     }
 
-    /// With what the device logs in; `None`: it has nothing yet.
+    /// With what the device logs in, and whether that is a pairing code; `None`: it has nothing yet.
     pub fn login(&self) -> Option<(&str, &[u8], bool)> {
-        if let Some(paired) = &self.paired {
-            return Some((&paired.account, paired.password.as_bytes(), false));
-        }
-        if !self.code.is_empty() {
-            return Some(("pair", self.code.as_bytes(), true));
+        #[cfg(feature = "pairing")]
+        if let Some(login) = self.pairing.login() {
+            return Some(login);
         }
         match self.config().login {
             Login::Account { name, secret } => Some((name, secret, false)),
             Login::Anonymous => Some(("", &[], false)),
+            #[cfg(feature = "pairing")]
             Login::Stored | Login::Pair { .. } => None,
         }
     }
 
-    /// The name that the device asks for when it is paired.
-    pub(crate) fn wanted_name(&self) -> &'static str {
-        match self.config().login {
-            Login::Pair { name, .. } => name,
-            _ => self.config().terminal,
-        }
+    #[cfg_attr(not(feature = "sleep"), allow(clippy::unused_self, reason = "it never is"))]
+    pub(crate) fn is_asleep(&self) -> bool {
+        #[cfg(feature = "sleep")]
+        return matches!(self.sleep, Sleep::Asleep { .. });
+        #[cfg(not(feature = "sleep"))]
+        false
     }
 
-    /// Pairs with this code at the next opportunity.
-    pub(crate) fn pair(&mut self, code: &str) {
-        self.code = String::try_from(code.trim_ascii()).unwrap_or_default();
-        self.paired = None;
-        self.hurry_up();
+    /// Begins numbers at random, for there is nothing to count on; far from the end, so that counting on does not come round.
+    fn number(&mut self, fresh: u64) {
+        self.boot = ((fresh >> 33) as u32).max(1);
+        self.next_seq = ((fresh & 0x7FFF_FFFE) as u32) | 1;
+    }
+
+    /// What is queued before would have no number.
+    #[cfg(any(feature = "topics", feature = "messages", feature = "state", feature = "update"))]
+    pub(crate) fn is_started(&self) -> bool {
+        self.status != Status::Starting
     }
 
     // ---- The connection ----------------------------------------------------------------------------------------
@@ -283,9 +293,11 @@ impl Shared {
     /// The device is in; `resumed`: the broker still has what it knew of the session.
     pub(crate) fn connected(&mut self, resumed: bool) {
         self.conn = self.conn.wrapping_add(1);
-        self.acks.clear();
         if !resumed {
-            self.last_pos = 0;
+            #[cfg(feature = "messages")]
+            {
+                self.last_pos = 0;
+            }
             self.forget_packet_ids();
         }
         self.set_status(Status::Online);
@@ -293,34 +305,11 @@ impl Shared {
 
     /// The connection has ended: what was not acknowledged is sent again, on either side.
     pub(crate) fn disconnected(&mut self, why: LinkError) {
-        self.acks.clear();
         self.rows_unsent();
         self.drop_untaken();
-        if matches!(self.sleep, Sleep::Asleep { .. }) {
-            self.set_status(Status::Asleep);
-        } else {
-            self.set_status(Status::Offline(why));
-        }
+        // Whoever was in a hurry while there was a connection had one.
+        self.hurry &= self.status != Status::Online;
+        self.set_status(if self.is_asleep() { Status::Asleep } else { Status::Offline(why) });
         self.wake_app();
-    }
-
-    /// The device wants to sleep for so many seconds, as soon as everything was said.
-    pub fn go_to_sleep(&mut self, for_s: u32) {
-        self.sleep = Sleep::Wanted { for_s };
-        self.wake_runner();
-    }
-
-    pub(crate) fn fell_asleep(&mut self, told: bool) {
-        self.sleep = Sleep::Asleep { told };
-        self.wake_app();
-    }
-
-    /// The device sleeps no longer.
-    pub fn wake_up(&mut self) {
-        self.sleep = Sleep::Awake;
-        if self.status == Status::Asleep {
-            self.set_status(Status::Connecting);
-        }
-        self.hurry_up();
     }
 }

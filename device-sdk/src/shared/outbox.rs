@@ -1,13 +1,22 @@
 //! What is to be sent: rows in order, each with what is kept of it and where.
 
 use super::Shared;
-use super::receipts::{SentId, is_wanted, starts_ago};
-use crate::bytes::{Digits, Put, Take, text};
+#[cfg(feature = "persist")]
+use super::receipts::starts_ago;
+use super::receipts::{SentId, is_wanted};
+#[cfg(any(feature = "messages", feature = "persist"))]
+use crate::bytes::nibble;
+#[cfg(any(feature = "messages", feature = "commands", feature = "state", feature = "persist"))]
+use crate::bytes::text;
+use crate::bytes::{Put, Take};
 use crate::config::{Keep, Place, Policy};
 use crate::error::{Outcome, Refusal, SendError, Why};
 use crate::json::{ToJson, Writer};
 use crate::rows::{At, HEAD_BYTES, Head, Rows};
-use crate::wire::{Item, State};
+use crate::wire::Item;
+#[cfg(feature = "commands")]
+use crate::wire::State;
+#[cfg(feature = "commands")]
 use heapless::String;
 
 /// No place in flash.
@@ -15,11 +24,16 @@ pub(crate) const NO_SLOT: u8 = 0xFF;
 
 /// What a row is.
 pub(crate) mod kind {
+    #[cfg(feature = "messages")]
     pub(crate) const MESSAGE: u8 = 1;
+    #[cfg(feature = "topics")]
     pub(crate) const TOPIC: u8 = 2;
+    #[cfg(feature = "state")]
     pub(crate) const REPORTED: u8 = 3;
+    #[cfg(feature = "commands")]
     pub(crate) const RESULT: u8 = 4;
     /// In flash: what became of something that was there.
+    #[cfg(feature = "persist")]
     pub(crate) const OUTCOME: u8 = 5;
 }
 
@@ -39,14 +53,22 @@ pub(crate) mod state {
 pub(crate) mod flag {
     /// At QoS 1.
     pub(crate) const ACKED: u8 = 1;
+    #[cfg(feature = "topics")]
     pub(crate) const RETAIN: u8 = 2;
+    #[cfg(feature = "messages")]
     pub(crate) const QUIET: u8 = 4;
     pub(crate) const DROP_OLDEST: u8 = 8;
     pub(crate) const LATEST: u8 = 16;
     /// It is of an earlier start, and nobody has asked for it in this one.
+    #[cfg(feature = "persist")]
     pub(crate) const EARLIER: u8 = 64;
     /// Somebody holds the receipt.
     pub(crate) const WATCHED: u8 = 128;
+    /// Somebody may ask for the outcome.
+    #[cfg(feature = "persist")]
+    pub(crate) const WANTED: u8 = WATCHED | EARLIER;
+    #[cfg(not(feature = "persist"))]
+    pub(crate) const WANTED: u8 = WATCHED;
 }
 
 /// What a row is made of.
@@ -55,33 +77,32 @@ pub(crate) enum Part<'a> {
     /// Up to 255 bytes.
     Short(&'a [u8]),
     /// Up to 65,535 bytes.
+    #[cfg(any(feature = "messages", feature = "commands"))]
     Long(&'a [u8]),
-    U8(u8),
-    U32(u32),
-    U64(u64),
-    /// The last part.
-    Rest(&'a [u8]),
-    /// The last part, written as JSON; an error where this is longer than a text may be.
+    /// Without a length: numbers, or the last part.
+    Bytes(&'a [u8]),
+    /// The last part, written as JSON.
     Json(&'a dyn ToJson),
     /// A text whose escapes are resolved, with its length in two bytes.
+    #[cfg(all(feature = "messages", feature = "mqtt"))]
     Text(crate::json::Text<'a>),
 }
 
-pub(crate) fn write_parts(parts: &[Part<'_>], room: &mut [u8]) -> Option<usize> {
+/// Writes what has room; how long all of it is.
+pub(crate) fn write_parts(parts: &[Part<'_>], room: &mut [u8]) -> usize {
     let mut put = Put::new(room);
     for part in parts {
         match *part {
             Part::Short(bytes) => put.short(bytes),
+            #[cfg(any(feature = "messages", feature = "commands"))]
             Part::Long(bytes) => put.long(bytes),
-            Part::U8(value) => put.u8(value),
-            Part::U32(value) => put.u32(value),
-            Part::U64(value) => put.u64(value),
-            Part::Rest(bytes) => put.bytes(bytes),
+            Part::Bytes(bytes) => put.bytes(bytes),
             Part::Json(value) => put.fill(|room| {
                 let mut json = Writer::new(room);
                 value.to_json(&mut json);
-                json.len()
+                Some(json.wanted())
             }),
+            #[cfg(all(feature = "messages", feature = "mqtt"))]
             Part::Text(text) => put.fill(|room| {
                 let (len, room) = room.split_first_chunk_mut::<2>()?;
                 let copied = text.copy_to(room)?;
@@ -90,7 +111,7 @@ pub(crate) fn write_parts(parts: &[Part<'_>], room: &mut [u8]) -> Option<usize> 
             }),
         }
     }
-    put.done()
+    put.at()
 }
 
 /// Bytes that are free once a row has its outcome.
@@ -98,48 +119,63 @@ fn room_behind(head: Head) -> usize {
     usize::from(head.len) + if is_wanted(head) { 0 } else { HEAD_BYTES }
 }
 
-/// Bytes that [`write_parts`] writes.
-fn parts_len(parts: &[Part<'_>]) -> usize {
-    let len = |part: &Part<'_>| match *part {
-        Part::Short(bytes) => 1 + bytes.len(),
-        Part::Long(bytes) => 2 + bytes.len(),
-        Part::U8(_) => 1,
-        Part::U32(_) => 4,
-        Part::U64(_) => 8,
-        Part::Rest(bytes) => bytes.len(),
-        Part::Json(value) => Writer::measure(value),
-        Part::Text(text) => 2 + text.len_max(),
-    };
-    parts.iter().map(len).sum()
+/// The client id of a row: it names the start of the device and a number within it, so that no reboot repeats one.
+#[cfg(any(feature = "messages", feature = "persist"))]
+pub(crate) struct ClientId {
+    bytes: [u8; 18],
+    from: u8,
 }
 
-/// The client id of a row: it names the start of the device and a number within it, so that no reboot repeats one.
-pub(crate) fn client_id(boot: u32, seq: u32) -> String<20> {
-    let mut id = String::new();
-    let _ = id.push_str(Digits::hex(boot.into()).as_str());
-    let _ = id.push('-');
-    let _ = id.push_str(Digits::hex(seq.into()).as_str());
-    id
+#[cfg(any(feature = "messages", feature = "persist"))]
+impl ClientId {
+    pub(crate) fn of(head: Head) -> Self {
+        let mut id = Self { bytes: [0; 18], from: 18 };
+        for mut number in [head.a, head.b] {
+            loop {
+                id.from -= 1;
+                if let Some(place) = id.bytes.get_mut(usize::from(id.from)) {
+                    *place = nibble(number);
+                }
+                number >>= 4;
+                if number == 0 {
+                    break;
+                }
+            }
+            id.from -= 1;
+            if let Some(place) = id.bytes.get_mut(usize::from(id.from)) {
+                *place = b'-';
+            }
+        }
+        id
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        text(self.bytes.get(usize::from(self.from) + 1..).unwrap_or(&[]))
+    }
 }
 
 impl Shared {
     /// Queues a message; its name for [`Self::outcome`].
+    #[cfg(feature = "messages")]
     pub fn push_message(&mut self, to: &str, content: &crate::client::Content<'_>) -> Result<SentId, SendError> {
         let flags = flag::ACKED | if content.quiet { flag::QUIET } else { 0 };
         let policy = self.config().policy("im/v1/to/");
-        let head = [
+        let mut numbers = [0; 12];
+        let mut put = Put::new(&mut numbers);
+        put.u64(content.re);
+        put.u32(content.ttl_s);
+        let parts = [
             Part::Short(to.as_bytes()),
             Part::Short(content.kind.as_bytes()),
-            Part::U64(content.re),
-            Part::U32(content.ttl_s),
+            Part::Bytes(&numbers),
             Part::Long(content.text.as_bytes()),
+            content.body.map_or(Part::Bytes(&[]), Part::Json),
         ];
-        let [to, kind, re, ttl, text] = head;
-        let body = content.body.map_or(Part::Rest(&[]), Part::Json);
-        self.push(kind::MESSAGE, flags, policy, &[to, kind, re, ttl, text, body])
+        self.push(kind::MESSAGE, flags, policy, &parts)
     }
 
     /// Queues something for an ordinary topic.
+    #[cfg(feature = "topics")]
     pub(crate) fn push_topic(
         &mut self,
         topic: &str,
@@ -152,17 +188,20 @@ impl Shared {
     }
 
     /// Queues something for an ordinary topic at QoS 1.
+    #[cfg(feature = "topics")]
     pub fn push_publish(&mut self, topic: &str, payload: &[u8]) -> Result<SentId, SendError> {
-        self.push_topic(topic, Part::Rest(payload), true, false)
+        self.push_topic(topic, Part::Bytes(payload), true, false)
     }
 
     /// Queues the reported state, in place of one that was not sent yet.
+    #[cfg(feature = "state")]
     pub fn push_reported(&mut self, patch: &dyn ToJson) -> Result<SentId, SendError> {
         let place = self.config().policy("im/v1/me/reported").place;
         let policy = Policy { topic: "", keep: Keep::Latest, place };
         self.push(kind::REPORTED, flag::ACKED, policy, &[Part::Short(&[]), Part::Json(patch)])
     }
 
+    #[cfg(feature = "commands")]
     pub(crate) fn push_result(
         &mut self,
         id: &str,
@@ -170,109 +209,124 @@ impl Shared {
         text: &str,
         result: Part<'_>,
     ) -> Result<SentId, SendError> {
-        let parts = [Part::Short(id.as_bytes()), Part::U8(state as u8), Part::Long(text.as_bytes()), result];
+        let parts = [Part::Short(id.as_bytes()), Part::Bytes(&[state as u8]), Part::Long(text.as_bytes()), result];
         self.push(kind::RESULT, flag::ACKED, Policy::DEFAULT, &parts)
     }
 
+    #[inline(never)]
     fn push(&mut self, kind: u8, flags: u8, policy: Policy, parts: &[Part<'_>]) -> Result<SentId, SendError> {
+        let needed = HEAD_BYTES + write_parts(parts, &mut []);
+        let room = self.memory.rooms().0.len();
+        if needed > room {
+            return Err(SendError::TooLarge);
+        }
         let keep = match policy.keep {
             Keep::All => 0,
             Keep::DropOldest => flag::DROP_OLDEST,
             Keep::Latest => flag::LATEST,
         };
-        let mut older = if policy.keep == Keep::Latest { self.unsent_with_key(kind, parts) } else { None };
+        let older = if policy.keep == Keep::Latest { self.unsent_with_key(kind, parts) } else { None };
         let slot = match (policy.place, older) {
             (Place::Ram, _) => NO_SLOT,
             // The newer value is written over the older one.
             (Place::Flash, Some((_, head))) if head.slot != NO_SLOT => head.slot,
             (Place::Flash, _) => self.flash.free_slot()?,
         };
-        let seq = self.next_seq;
-        let state = if slot == NO_SLOT { state::READY } else { state::NEW };
-        let head = Head { kind, flags: flags | keep, state, slot, a: seq, b: self.boot, ..Head::default() };
-        loop {
-            let (buffer, _) = self.memory.rooms();
-            if self.outbox.push(buffer, head, &mut |room| write_parts(parts, room)) {
-                break;
-            }
+        // Room is made by outcomes that nobody asks for, the value that is replaced anyway, or the oldest that may be dropped.
+        let behind = older.map_or(0, |(_, old)| room_behind(old));
+        while needed + self.outbox.used() > room + behind {
+            #[cfg(feature = "persist")]
             if self.drop_unclaimed() {
-                // It may stand elsewhere now.
-                older = older.and_then(|_| self.unsent_with_key(kind, parts));
                 continue;
             }
-            let (buffer, _) = self.memory.rooms();
-            // Room is made by the value that is replaced anyway, if that is enough; or by the oldest that may be dropped.
-            let free = buffer.len() - self.outbox.used();
-            if let Some((at, old)) = older
-                && HEAD_BYTES + parts_len(parts) <= free + room_behind(old)
-            {
-                older = None;
-                self.replace(at, old, slot);
-            } else if !(policy.keep == Keep::DropOldest && self.drop_oldest()) {
+            if policy.keep != Keep::DropOldest || !self.drop_oldest() {
                 if slot != NO_SLOT && older.is_none_or(|(_, old)| old.slot != slot) {
                     self.flash.give_back(slot);
                 }
-                return Err(if self.outbox.used() == 0 { SendError::TooLarge } else { SendError::Full });
+                return Err(SendError::Full);
             }
         }
+        // It may stand elsewhere now.
+        #[cfg(feature = "persist")]
+        let older = older.and_then(|_| self.unsent_with_key(kind, parts));
         if let Some((at, old)) = older {
-            self.replace(at, old, slot);
+            // In flash it may have the same place.
+            if old.slot != slot {
+                self.give_back(old);
+            }
+            self.close(at, old, Outcome::Lost(Why::Replaced));
         }
-        self.next_seq = self.next_seq.wrapping_add(1);
+        let seq = self.next_seq;
+        self.next_seq = seq.wrapping_add(1);
+        let state = if slot == NO_SLOT { state::READY } else { state::NEW };
+        let head = Head { kind, flags: flags | keep, state, slot, a: seq, b: self.boot, ..Head::default() };
+        let (buffer, _) = self.memory.rooms();
+        self.outbox.push(buffer, head, &|room| write_parts(parts, room));
         self.wake_runner();
         Ok(SentId { boot: self.boot, seq })
+    }
+
+    /// The first row for which `wanted` is true.
+    #[inline(never)]
+    pub(super) fn find_row(&mut self, wanted: &dyn Fn(&Head, &[u8]) -> bool) -> Option<(At, Head)> {
+        let (buffer, _) = self.memory.rooms();
+        self.outbox.find(buffer, wanted)
+    }
+
+    pub(super) fn set_row(&mut self, at: At, head: Head) {
+        let (buffer, _) = self.memory.rooms();
+        Rows::set(buffer, at, head);
+    }
+
+    /// Rows for which `wanted` is true.
+    fn count(&mut self, wanted: fn(&Head) -> bool) -> usize {
+        let (buffer, _) = self.memory.rooms();
+        self.outbox.count(buffer, &|head, _| wanted(head))
     }
 
     /// The row of the same kind and key that was not sent and is not being written to flash.
     fn unsent_with_key(&mut self, kind: u8, parts: &[Part<'_>]) -> Option<(At, Head)> {
         let Some(Part::Short(key)) = parts.first() else { return None };
         let busy = self.flash.busy_slot();
-        let (buffer, _) = self.memory.rooms();
-        self.outbox.find(buffer, &|head, data| {
+        self.find_row(&|head, data| {
             head.kind == kind
-                && head.state <= state::READY
-                && head.pid == 0
+                && is_unsent(head)
                 && (head.slot == NO_SLOT || Some(head.slot) != busy)
-                && Take(data).short().as_bytes() == *key
+                && Take(data).short_bytes() == *key
         })
     }
 
     /// Drops the oldest row that may be dropped and was not sent.
     fn drop_oldest(&mut self) -> bool {
-        let (buffer, _) = self.memory.rooms();
-        let oldest = self.outbox.find(buffer, &|head, _| {
-            head.flags & flag::DROP_OLDEST != 0 && head.state <= state::READY && head.pid == 0
-        });
-        match oldest {
-            Some((at, head)) => {
-                self.finish(at, head, Outcome::Lost(Why::Dropped));
-                true
-            }
-            None => false,
+        let oldest = self.find_row(&|head, _| head.flags & flag::DROP_OLDEST != 0 && is_unsent(head));
+        if let Some((at, head)) = oldest {
+            self.finish(at, head, Outcome::Lost(Why::Dropped));
         }
+        oldest.is_some()
     }
 
-    /// A newer row takes the place of one, in flash too if it has the same place there.
-    fn replace(&mut self, at: At, old: Head, slot: u8) {
-        if old.slot != NO_SLOT && old.slot != slot {
-            self.flash.give_back(old.slot);
+    fn give_back(&mut self, head: Head) {
+        if head.slot != NO_SLOT {
+            self.flash.give_back(head.slot);
         }
-        self.close(at, old, Outcome::Lost(Why::Replaced));
     }
 
     /// The outcome of a row: it goes, in flash too, and only what its receipt has to know stays.
     pub(crate) fn finish(&mut self, at: At, head: Head, outcome: Outcome) {
-        if head.slot != NO_SLOT {
-            self.flash.give_back(head.slot);
-        }
+        self.give_back(head);
         self.close(at, head, outcome);
     }
 
+    #[inline(never)]
     fn close(&mut self, at: At, head: Head, outcome: Outcome) {
+        #[cfg(feature = "commands")]
         if head.kind == kind::RESULT {
             self.result_is_known(at, head);
         }
-        let ago = starts_ago(self.boot, head);
+        #[cfg(feature = "persist")]
+        let pid = starts_ago(self.boot, head);
+        #[cfg(not(feature = "persist"))]
+        let pid = 0;
         let (buffer, _) = self.memory.rooms();
         if is_wanted(head) {
             let (state, b) = match outcome {
@@ -280,28 +334,29 @@ impl Shared {
                 Outcome::Lost(why) => (state::LOST, pack(why)),
             };
             // The place in flash is still named, so that nobody hears "lost" while a reboot could bring it back.
-            let head = Head { state, b, pid: ago, ..head };
+            let head = Head { state, pid, b, ..head };
             self.outbox.shorten(buffer, at, head, 0);
         } else {
             self.outbox.remove(buffer, at, head);
         }
-        self.wake_app();
-        self.wake_runner();
+        self.wake_both();
     }
 
     /// The broker has heard of the command's outcome.
+    #[cfg(feature = "commands")]
     fn result_is_known(&mut self, at: At, head: Head) {
         let (buffer, _) = self.memory.rooms();
         let mut take = Take(Rows::data(buffer, at, head));
         let id = String::<36>::try_from(take.short()).unwrap_or_default();
         if take.u8() != State::Running as u8 {
-            self.ring.told(&id, &mut self.flash);
+            self.ring.told(&id, &self.flash);
         }
     }
 
     // ---- Receipts ----------------------------------------------------------------------------------------------
 
     /// Whether a row is where it is to be kept; `None`: it still waits for flash.
+    #[cfg(feature = "persist")]
     pub fn kept(&mut self, id: SentId) -> Option<Result<(), SendError>> {
         match self.row(id) {
             Some((_, head)) if head.state == state::NEW => None,
@@ -314,25 +369,25 @@ impl Shared {
     /// Keeps the outcome of a row until it is asked for.
     pub fn watch(&mut self, id: SentId) {
         if let Some((at, head)) = self.row(id) {
-            let (buffer, _) = self.memory.rooms();
-            Rows::set(buffer, at, Head { flags: head.flags | flag::WATCHED, ..head });
+            self.set_row(at, Head { flags: head.flags | flag::WATCHED, ..head });
         }
     }
 
     /// Nobody will ask for the outcome.
     pub fn unwatch(&mut self, id: SentId) {
         if let Some((at, head)) = self.row(id) {
-            let (buffer, _) = self.memory.rooms();
             if head.state >= state::ACKED {
+                let (buffer, _) = self.memory.rooms();
                 self.outbox.remove(buffer, at, head);
                 self.wake_app();
             } else {
-                Rows::set(buffer, at, Head { flags: head.flags & !flag::WATCHED, ..head });
+                self.set_row(at, Head { flags: head.flags & !flag::WATCHED, ..head });
             }
         }
     }
 
     /// Takes a row back that flash does not have yet.
+    #[cfg(feature = "persist")]
     pub(crate) fn withdraw(&mut self, id: SentId) {
         if let Some((at, head)) = self.row(id)
             && head.state == state::NEW
@@ -343,73 +398,58 @@ impl Shared {
 
     /// What became of a row that is watched; `None`: nothing yet.
     pub fn outcome(&mut self, id: SentId) -> Option<Outcome> {
-        match self.row(id) {
-            Some((_, head)) if head.state == state::LOST && self.is_in_flash(head.slot) => None,
-            Some((_, head)) if head.state == state::ACKED => Some(Outcome::Acked { seq: head.b.into() }),
-            Some((_, head)) if head.state == state::LOST => Some(Outcome::Lost(unpack(head.b))),
-            Some(_) => None,
-            // It was not watched; nobody can ask.
-            None => Some(Outcome::Lost(Why::NotAsked)),
+        // It was not watched; nobody can ask.
+        let Some((_, head)) = self.row(id) else { return Some(Outcome::Lost(Why::NotAsked)) };
+        match head.state {
+            state::LOST if self.is_in_flash(head.slot) => None,
+            state::ACKED => Some(Outcome::Acked { seq: head.b.into() }),
+            state::LOST => Some(Outcome::Lost(unpack(head.b))),
+            _ => None,
         }
     }
 
     /// Whether a place in flash still has what was there.
     fn is_in_flash(&mut self, slot: u8) -> bool {
-        let (buffer, _) = self.memory.rooms();
         slot != NO_SLOT
             && (self.flash.is_clearing(slot)
-                || self.outbox.find(buffer, &|head, _| head.slot == slot && head.state == state::NEW).is_some())
+                || self.find_row(&|head, _| head.slot == slot && head.state == state::NEW).is_some())
     }
 
     /// Rows that still have to get to the broker.
     pub fn unsent(&mut self) -> usize {
-        let (buffer, _) = self.memory.rooms();
-        let mut count = 0;
-        let mut row = self.outbox.first(buffer);
-        while let Some((at, head)) = row {
-            count += usize::from(head.state < state::ACKED);
-            row = self.outbox.next(buffer, at, head);
-        }
-        count
+        self.count(|head| head.state < state::ACKED)
     }
 
     // ---- For the session ---------------------------------------------------------------------------------------
 
     /// Rows that were sent and not acknowledged.
-    pub(crate) fn in_flight(&mut self) -> u16 {
-        let (buffer, _) = self.memory.rooms();
-        let mut count = 0;
-        let mut row = self.outbox.first(buffer);
-        while let Some((at, head)) = row {
-            count += u16::from(head.state == state::SENT);
-            row = self.outbox.next(buffer, at, head);
-        }
-        count
+    pub(crate) fn in_flight(&mut self) -> usize {
+        self.count(|head| head.state == state::SENT)
     }
 
     /// The next row to send.
     pub(crate) fn next_ready(&mut self) -> Option<(At, Head)> {
-        let (buffer, _) = self.memory.rooms();
-        self.outbox.find(buffer, &|head, _| head.state == state::READY)
+        self.find_row(&|head, _| head.state == state::READY)
     }
 
     /// Whether a packet identifier is in use.
     pub(crate) fn pid_in_use(&mut self, pid: u16) -> bool {
-        let (buffer, _) = self.memory.rooms();
-        self.outbox.find(buffer, &|head, _| head.pid == pid && head.state < state::ACKED).is_some()
+        self.find_row(&|head, _| head.pid == pid && head.state < state::ACKED).is_some()
     }
 
     /// Lets `send` have the row's content.
     pub(crate) fn with_item<R>(&mut self, at: At, head: Head, send: impl FnOnce(&Item<'_>) -> R) -> R {
         let (buffer, _) = self.memory.rooms();
         let mut take = Take(Rows::data(buffer, at, head));
+        #[cfg(feature = "messages")]
         let id;
         let item = match head.kind {
+            #[cfg(feature = "messages")]
             kind::MESSAGE => {
-                id = client_id(head.b, head.a);
+                id = ClientId::of(head);
                 Item::Message {
                     to: take.short(),
-                    id: &id,
+                    id: id.as_str(),
                     kind: take.short(),
                     re: take.u64(),
                     ttl_s: take.u32(),
@@ -418,22 +458,27 @@ impl Shared {
                     quiet: head.flags & flag::QUIET != 0,
                 }
             }
+            #[cfg(feature = "state")]
             kind::REPORTED => {
                 take.short();
                 Item::Reported { patch: text(take.rest()) }
             }
+            #[cfg(feature = "commands")]
             kind::RESULT => Item::Result {
                 id: take.short(),
                 state: State::from_byte(take.u8()),
                 text: text(take.long()),
                 result: text(take.rest()),
             },
-            _ => Item::Topic {
+            #[cfg(feature = "topics")]
+            kind::TOPIC => Item::Topic {
                 topic: take.short(),
                 payload: take.rest(),
                 acked: head.flags & flag::ACKED != 0,
                 retain: head.flags & flag::RETAIN != 0,
             },
+            // Of a firmware that could more.
+            _ => Item::Nothing,
         };
         send(&item)
     }
@@ -443,35 +488,36 @@ impl Shared {
         if head.flags & flag::ACKED == 0 {
             return self.finish(at, head, Outcome::Lost(Why::NotAsked));
         }
-        let (buffer, _) = self.memory.rooms();
-        Rows::set(buffer, at, Head { state: state::SENT, pid, ..head });
+        self.set_row(at, Head { state: state::SENT, pid, ..head });
     }
 
     /// The answer to a packet identifier. `news_follow`: of a message more will be heard.
     pub(crate) fn answered(&mut self, pid: u16, result: Result<u64, Refusal>, news_follow: bool) {
-        let (buffer, _) = self.memory.rooms();
-        let row = self.outbox.find(buffer, &|head, _| head.pid == pid && head.state == state::SENT);
+        let row = self.find_row(&|head, _| head.pid == pid && head.state == state::SENT);
         let Some((at, head)) = row else { return };
-        match result {
+        let _ = news_follow;
+        let outcome = match result {
+            #[cfg(all(feature = "messages", feature = "mqtt311"))]
             Ok(_) if news_follow && head.kind == kind::MESSAGE => {
-                Rows::set(buffer, at, Head { state: state::HEARD, pid: 0, ..head });
-                self.wake_runner();
+                self.set_row(at, Head { state: state::HEARD, pid: 0, ..head });
+                return self.wake_runner();
             }
-            Ok(seq) => self.finish(at, head, Outcome::Acked { seq }),
+            Ok(seq) => Outcome::Acked { seq },
             Err(why) if why.is_passing() => {
-                Rows::set(buffer, at, Head { state: state::READY, pid: 0, ..head });
+                return self.set_row(at, Head { state: state::READY, pid: 0, ..head });
             }
-            Err(why) => self.finish(at, head, Outcome::Lost(Why::Refused(why))),
-        }
+            Err(why) => Outcome::Lost(Why::Refused(why)),
+        };
+        self.finish(at, head, outcome);
     }
 
     /// News of a message by its client id.
+    #[cfg(all(feature = "messages", feature = "mqtt311"))]
     pub(crate) fn news(&mut self, id: &str, outcome: Outcome) {
-        let (buffer, _) = self.memory.rooms();
-        let row = self.outbox.find(buffer, &|head, _| {
+        let row = self.find_row(&|head, _| {
             head.kind == kind::MESSAGE
                 && matches!(head.state, state::SENT | state::HEARD)
-                && client_id(head.b, head.a) == id
+                && ClientId::of(*head).as_str() == id
         });
         if let Some((at, head)) = row {
             self.finish(at, head, outcome);
@@ -496,7 +542,7 @@ impl Shared {
         });
     }
 
-    fn each_row(&mut self, mut change: impl FnMut(&mut Head)) {
+    fn each_row(&mut self, change: fn(&mut Head)) {
         let (buffer, _) = self.memory.rooms();
         let mut row = self.outbox.first(buffer);
         while let Some((at, mut head)) = row {
@@ -505,6 +551,11 @@ impl Shared {
             row = self.outbox.next(buffer, at, head);
         }
     }
+}
+
+/// Whether a row was not sent yet, on any connection.
+fn is_unsent(head: &Head) -> bool {
+    head.state <= state::READY && head.pid == 0
 }
 
 const REFUSALS: [Refusal; 13] = [
@@ -568,8 +619,11 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "messages")]
     fn ids_are_short() {
-        assert_eq!(client_id(u32::MAX, u32::MAX), "ffffffff-ffffffff");
-        assert_eq!(client_id(1, 10), "1-a");
+        let id = |boot, seq| ClientId::of(Head { a: seq, b: boot, ..Head::default() });
+        assert_eq!(id(u32::MAX, u32::MAX).as_str(), "ffffffff-ffffffff");
+        assert_eq!(id(1, 10).as_str(), "1-a");
+        assert_eq!(id(0, 0).as_str(), "0-0");
     }
 }

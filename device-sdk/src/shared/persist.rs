@@ -1,11 +1,10 @@
 //! What is in flash, and what has to get there. The shared state says what is to be written, the runner writes it.
 
 use super::outbox::{flag, kind, state};
-use super::{Paired, Shared, Status};
+use super::{Shared, Status};
 use crate::bytes::{Put, Take};
 use crate::error::{Outcome, SendError, Why};
-use crate::rows::{Head, Rows};
-use heapless::String;
+use crate::rows::{At, Head, Rows};
 
 /// Rows of the outbox that can be in flash.
 pub(crate) const ROW_SLOTS: u8 = 16;
@@ -16,7 +15,9 @@ const TRIES: u8 = 3;
 /// A key in flash.
 pub(crate) mod key {
     pub(crate) const BOOT: u8 = 0;
+    #[cfg(feature = "pairing")]
     pub(crate) const PAIRED: u8 = 1;
+    #[cfg(feature = "update")]
     pub(crate) const UPDATE: u8 = 2;
     pub(crate) const RING: u8 = 8;
     pub(crate) const ROWS: u8 = 32;
@@ -26,14 +27,17 @@ pub(crate) mod key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Job {
     /// The account.
+    #[cfg(feature = "pairing")]
     Paired,
     /// A command.
+    #[cfg(feature = "commands")]
     Command(u8),
     /// A row of the outbox.
     Row(u8),
     /// A row that is no longer needed: nothing, or what became of it.
     Clear(u8),
     /// How far an update is.
+    #[cfg(feature = "update")]
     Update,
 }
 
@@ -41,8 +45,11 @@ impl Job {
     /// Where it is written.
     pub const fn key(self) -> u8 {
         match self {
+            #[cfg(feature = "pairing")]
             Self::Paired => key::PAIRED,
+            #[cfg(feature = "update")]
             Self::Update => key::UPDATE,
+            #[cfg(feature = "commands")]
             Self::Command(at) => key::RING + at,
             Self::Row(at) | Self::Clear(at) => key::ROWS + at,
         }
@@ -64,7 +71,6 @@ pub(crate) struct Flashed {
     tries: u8,
     /// The last thing that was to be written could not be.
     fails: bool,
-    paired: bool,
     /// How far an update is.
     #[cfg(feature = "update")]
     pub(crate) update: Option<heapless::Vec<u8, { crate::update::RECORD_BYTES }>>,
@@ -74,6 +80,7 @@ pub(crate) struct Flashed {
     /// An offer was taken and is not in flash yet: it is not acknowledged.
     #[cfg(feature = "update")]
     pub(super) update_offered: bool,
+    #[cfg(feature = "update")]
     update_dirty: bool,
 }
 
@@ -87,20 +94,27 @@ impl Flashed {
             busy: None,
             tries: 0,
             fails: false,
-            paired: false,
             #[cfg(feature = "update")]
             update: None,
             #[cfg(feature = "update")]
             update_taken: false,
             #[cfg(feature = "update")]
             update_offered: false,
+            #[cfg(feature = "update")]
             update_dirty: false,
         }
     }
 
     /// Whether there is flash to keep anything in.
+    #[cfg(any(feature = "commands", feature = "pairing"))]
     pub(crate) fn keeps(&self) -> bool {
         self.keeps
+    }
+
+    /// Whether a key is being written.
+    #[cfg(any(feature = "pairing", feature = "update"))]
+    pub(super) fn writes(&self, key: u8) -> bool {
+        self.busy == Some(key)
     }
 
     pub(super) fn busy_slot(&self) -> Option<u8> {
@@ -139,18 +153,11 @@ impl Shared {
         }
         match key {
             key::BOOT => self.boot = Take(bytes).u32(),
-            key::PAIRED => {
-                let mut take = Take(bytes);
-                let paired = Paired {
-                    account: String::try_from(take.short()).unwrap_or_default(),
-                    password: String::try_from(take.short()).unwrap_or_default(),
-                    owner: String::try_from(take.short()).unwrap_or_default(),
-                    household: String::try_from(take.short()).unwrap_or_default(),
-                };
-                self.paired = Some(paired);
-            }
+            #[cfg(feature = "pairing")]
+            key::PAIRED => self.pairing.paired = Some(super::Paired::load(bytes)),
             #[cfg(feature = "update")]
             key::UPDATE => self.flash.update = heapless::Vec::from_slice(bytes).ok(),
+            #[cfg(feature = "commands")]
             key::RING..key::ROWS => self.ring.load(key - key::RING, bytes),
             key::ROWS.. => self.load_row(key - key::ROWS, bytes),
             _ => {}
@@ -159,11 +166,7 @@ impl Shared {
 
     /// Keys to load at start.
     pub fn keys() -> impl Iterator<Item = u8> {
-        let ring = u8::try_from(super::commands::RING).unwrap_or(0);
-        [key::BOOT, key::PAIRED, key::UPDATE]
-            .into_iter()
-            .chain((0..ring).map(|at| key::RING + at))
-            .chain((0..ROW_SLOTS).map(|at| key::ROWS + at))
+        (key::BOOT..3).chain(key::RING..key::RING + 4).chain(key::ROWS..key::ROWS + ROW_SLOTS)
     }
 
     fn load_row(&mut self, slot: u8, bytes: &[u8]) {
@@ -177,24 +180,31 @@ impl Shared {
         }
         self.flash.used |= 1 << slot;
         let (flags, a, b) = (take.u8(), take.u32(), take.u32());
-        let is_sent = matches!(kind, kind::MESSAGE | kind::TOPIC);
-        let flags = (flags & !flag::WATCHED) | if is_sent { flag::EARLIER } else { 0 };
-        let head = Head { kind, flags, state: state::READY, slot, a, b, ..Head::default() };
+        let earlier = if is_sent(kind) { flag::EARLIER } else { 0 };
+        let head = Head {
+            kind,
+            flags: (flags & !flag::WATCHED) | earlier,
+            state: state::READY,
+            slot,
+            a,
+            b,
+            ..Head::default()
+        };
         let data = take.rest();
         let pushed = loop {
             let (buffer, _) = self.memory.rooms();
-            let pushed = self.outbox.push(buffer, head, &mut |room| {
-                room.get_mut(..data.len())?.copy_from_slice(data);
-                Some(data.len())
+            let pushed = self.outbox.push(buffer, head, &|room| {
+                let mut put = Put::new(room);
+                put.bytes(data);
+                put.at()
             });
             if pushed || !self.drop_unclaimed() {
                 break pushed;
             }
         };
         // Those of older starts come first, and of each the earlier. What has no room now comes after the next start.
+        let place = self.find_row(&|other, _| other.state < state::ACKED && (other.b, other.a) > (b, a));
         let (buffer, _) = self.memory.rooms();
-        let is_later = |other: &Head| other.state < state::ACKED && (other.b, other.a) > (b, a);
-        let place = self.outbox.find(buffer, &|other, _| is_later(other));
         if let (true, Some((at, _)), Ok(len)) = (pushed, place, u16::try_from(data.len())) {
             self.outbox.move_last(buffer, at, Head { len, ..head });
         }
@@ -204,16 +214,14 @@ impl Shared {
     /// flash. Returns what is to be written under the key 0 before the device says anything.
     pub fn start(&mut self, fresh: u64, keeps: bool) -> [u8; 4] {
         self.flash.keeps = keeps;
-        self.boot = if keeps && self.boot != 0 {
-            self.boot.wrapping_add(1).max(1)
+        if keeps && self.boot != 0 {
+            self.boot = self.boot.wrapping_add(1).max(1);
+            self.next_seq = 1;
         } else {
-            // Far from the end, so that counting on does not come round.
-            ((fresh >> 32) as u32 >> 1).max(1)
-        };
-        self.next_seq = 1;
-        if !keeps {
-            // There is nothing to count on: the number within the start is random, too.
-            self.next_seq = ((fresh & 0xFFFF_FFFF) as u32 >> 1).max(1);
+            self.number(fresh);
+            if keeps {
+                self.next_seq = 1;
+            }
         }
         self.boot.to_be_bytes()
     }
@@ -221,12 +229,35 @@ impl Shared {
     /// The number of this start is in flash, or need not be.
     pub fn started(&mut self) {
         self.set_status(Status::Connecting);
-        self.wake_app();
-        self.wake_runner();
+        self.wake_both();
     }
 
-    pub(crate) fn is_started(&self) -> bool {
-        self.status != Status::Starting
+    /// The row that a place in flash is to get.
+    fn new_row(&mut self, slot: u8) -> Option<(At, Head)> {
+        self.find_row(&|head, _| head.slot == slot && head.state == state::NEW)
+    }
+
+    /// What is to be written next.
+    fn wanted(&mut self) -> Option<Job> {
+        #[cfg(feature = "pairing")]
+        if self.pairing.dirty {
+            return Some(Job::Paired);
+        }
+        #[cfg(feature = "commands")]
+        if let Some(at) = self.ring.dirty() {
+            return Some(Job::Command(at));
+        }
+        if let Some((_, head)) = self.find_row(&|head, _| head.state == state::NEW) {
+            return Some(Job::Row(head.slot));
+        }
+        #[cfg(feature = "update")]
+        if self.flash.update_dirty {
+            return Some(Job::Update);
+        }
+        if self.flash.clear != 0 {
+            return Some(Job::Clear((self.flash.clear.trailing_zeros() & 0xFF) as u8));
+        }
+        None
     }
 
     /// The next thing to write; none while one is being written.
@@ -234,23 +265,13 @@ impl Shared {
         if self.flash.busy.is_some() || !self.flash.keeps {
             return None;
         }
-        let (buffer, _) = self.memory.rooms();
-        let job = if self.flash.paired {
-            Job::Paired
-        } else if let Some(at) = self.ring.dirty() {
-            Job::Command(at)
-        } else if let Some((_, head)) = self.outbox.find(buffer, &|head, _| head.state == state::NEW) {
-            Job::Row(head.slot)
-        } else if self.flash.update_dirty {
-            Job::Update
-        } else if self.flash.clear != 0 {
-            Job::Clear((self.flash.clear.trailing_zeros() & 0xFF) as u8)
-        } else {
-            return None;
-        };
+        let job = self.wanted()?;
         match job {
-            Job::Paired => self.flash.paired = false,
+            #[cfg(feature = "pairing")]
+            Job::Paired => self.pairing.dirty = false,
+            #[cfg(feature = "update")]
             Job::Update => self.flash.update_dirty = false,
+            #[cfg(feature = "commands")]
             Job::Command(at) => self.ring.clean(at),
             Job::Clear(slot) | Job::Row(slot) => self.flash.clear &= !(1 << slot),
         }
@@ -262,30 +283,22 @@ impl Shared {
     pub fn flash_fill(&mut self, job: Job, out: &mut [u8]) -> Option<usize> {
         match job {
             Job::Clear(slot) => self.save_outcome(slot, out),
+            #[cfg(feature = "commands")]
             Job::Command(at) => self.ring.save(at, out),
-            #[cfg(not(feature = "update"))]
-            Job::Update => Some(0),
             #[cfg(feature = "update")]
             Job::Update => {
                 let bytes = self.flash.update.as_deref().unwrap_or(&[]);
                 out.get_mut(..bytes.len())?.copy_from_slice(bytes);
                 Some(bytes.len())
             }
-            Job::Paired => {
-                let Some(paired) = &self.paired else { return Some(0) };
-                let mut put = Put::new(out);
-                for text in [paired.account.as_str(), &paired.password, &paired.owner, &paired.household] {
-                    put.short(text.as_bytes());
-                }
-                put.done()
-            }
+            #[cfg(feature = "pairing")]
+            Job::Paired => self.pairing.paired.as_ref().map_or(Some(0), |paired| paired.save(out)),
             Job::Row(slot) => {
-                let (buffer, _) = self.memory.rooms();
                 // It may be gone already: then there is nothing to keep.
-                let row = self.outbox.find(buffer, &|head, _| head.slot == slot && head.state == state::NEW);
-                let Some((at, head)) = row else { return Some(0) };
+                let Some((at, head)) = self.new_row(slot) else { return Some(0) };
+                let (buffer, _) = self.memory.rooms();
                 let mut put = Put::new(out);
-                put.bytes(&[head.kind, head.flags & !(flag::WATCHED | flag::EARLIER)]);
+                put.bytes(&[head.kind, head.flags & !flag::WANTED]);
                 put.u32(head.a);
                 put.u32(head.b);
                 put.bytes(Rows::data(buffer, at, head));
@@ -305,62 +318,31 @@ impl Shared {
         }
         match job {
             // It may have changed meanwhile.
-            Job::Paired => self.flash.paired |= retry,
+            #[cfg(feature = "pairing")]
+            Job::Paired => self.pairing.dirty |= retry,
+            #[cfg(feature = "update")]
             Job::Update => {
                 self.flash.update_dirty |= retry;
-                #[cfg(feature = "update")]
                 self.settle_offer(!self.flash.update_dirty);
             }
+            #[cfg(feature = "commands")]
             Job::Command(at) if retry => self.ring.redo(at),
+            #[cfg(feature = "commands")]
             Job::Command(at) => self.ring.saved(at, ok),
             Job::Clear(slot) => self.flash.clear |= u16::from(!ok) << slot,
-            Job::Row(slot) => {
-                let (buffer, _) = self.memory.rooms();
-                let row = self.outbox.find(buffer, &|head, _| head.slot == slot && head.state == state::NEW);
-                match row {
-                    Some((at, head)) if ok => Rows::set(buffer, at, Head { state: state::READY, ..head }),
-                    Some((at, head)) if !retry => self.finish(at, head, Outcome::Lost(Why::Flash)),
-                    _ => {}
-                }
-            }
+            Job::Row(slot) => match self.new_row(slot) {
+                Some((at, head)) if ok => self.set_row(at, Head { state: state::READY, ..head }),
+                Some((at, head)) if !retry => self.finish(at, head, Outcome::Lost(Why::Flash)),
+                _ => {}
+            },
         }
-        self.wake_app();
-        self.wake_runner();
-    }
-
-    /// Pairing has given the device an account.
-    pub(crate) fn set_paired(&mut self, paired: Paired) {
-        self.paired = Some(paired);
-        self.code.clear();
-        self.flash.paired = self.flash.keeps;
-        self.wake_app();
-        self.wake_runner();
-    }
-
-    /// Forgets the account that pairing gave.
-    pub(crate) fn unpair(&mut self) {
-        self.paired = None;
-        self.flash.paired = self.flash.keeps;
-        self.wake_runner();
-    }
-
-    /// Whether the account is where it has to be.
-    pub(crate) fn paired_is_kept(&self) -> bool {
-        !self.flash.paired && self.flash.busy != Some(key::PAIRED)
+        self.wake_both();
     }
 
     /// Whether nothing waits for flash, or only for flash that takes nothing any more.
+    #[cfg(feature = "sleep")]
     pub(crate) fn flash_is_idle(&mut self) -> bool {
-        if !self.flash.keeps || (self.flash.fails && self.flash.busy.is_none()) {
-            return true;
-        }
-        let (buffer, _) = self.memory.rooms();
-        self.flash.busy.is_none()
-            && self.flash.clear == 0
-            && !self.flash.paired
-            && !self.flash.update_dirty
-            && self.ring.dirty().is_none()
-            && self.outbox.find(buffer, &|head, _| head.state == state::NEW).is_none()
+        !self.flash.keeps || (self.flash.busy.is_none() && (self.flash.fails || self.wanted().is_none()))
     }
 
     /// Keeps how far an update is.
@@ -374,7 +356,7 @@ impl Shared {
     /// Whether flash has how far an update is.
     #[cfg(feature = "update")]
     pub(crate) fn update_is_kept(&self) -> bool {
-        !self.flash.update_dirty && self.flash.busy != Some(key::UPDATE)
+        !self.flash.update_dirty && !self.flash.writes(key::UPDATE)
     }
 
     #[cfg(feature = "update")]
@@ -405,7 +387,21 @@ impl Shared {
     fn settle_offer(&mut self, settled: bool) {
         if settled && self.flash.update_offered {
             self.flash.update_offered = false;
-            self.acknowledge();
+            self.wake_runner();
         }
     }
+}
+
+/// Whether rows of this kind have receipts.
+fn is_sent(kind: u8) -> bool {
+    #[cfg(feature = "messages")]
+    if kind == kind::MESSAGE {
+        return true;
+    }
+    #[cfg(feature = "topics")]
+    if kind == kind::TOPIC {
+        return true;
+    }
+    let _ = kind;
+    false
 }

@@ -5,10 +5,16 @@
 //! the place is used again.
 
 use super::Shared;
-use super::outbox::{NO_SLOT, client_id, flag, kind, pack, state};
+#[cfg(any(feature = "messages", feature = "persist"))]
+use super::outbox::ClientId;
+use super::outbox::flag;
+#[cfg(feature = "persist")]
+use super::outbox::{NO_SLOT, kind, pack, state};
+#[cfg(feature = "persist")]
 use crate::bytes::{Put, Take};
+#[cfg(feature = "persist")]
 use crate::error::Why;
-use crate::rows::{At, Head, Rows};
+use crate::rows::{At, Head};
 
 /// Names something that was queued: by the start of the device, and a number within it. Of a message it is, as text, the
 /// client id that everybody in the conversation sees.
@@ -31,59 +37,64 @@ impl SentId {
     }
 }
 
+#[cfg(any(feature = "messages", feature = "persist"))]
 impl core::fmt::Display for SentId {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(&client_id(self.boot, self.seq))
+        f.write_str(ClientId::of(Head { a: self.seq, b: self.boot, ..Head::default() }).as_str())
     }
 }
 
 /// What a row is called in this start. A row with an outcome has that where the number of the start was, and says in place
 /// of a packet identifier how many starts ago it was queued.
 fn id_of(boot: u32, head: &Head) -> SentId {
+    // Without flash nothing is of an earlier start.
+    #[cfg(feature = "persist")]
     let boot = if head.state >= state::ACKED { boot.wrapping_sub(head.pid.into()) } else { head.b };
     SentId { boot, seq: head.a }
 }
 
 /// How many starts ago something was queued, as [`id_of`] wants it.
+#[cfg(feature = "persist")]
 pub(super) fn starts_ago(boot: u32, head: Head) -> u16 {
     u16::try_from(boot.wrapping_sub(head.b)).unwrap_or(u16::MAX)
 }
 
 /// Whether its outcome is kept for somebody who may ask.
 pub(super) fn is_wanted(head: Head) -> bool {
-    head.flags & (flag::WATCHED | flag::EARLIER) != 0
+    head.flags & flag::WANTED != 0
 }
 
 impl Shared {
+    #[inline(never)]
     pub(super) fn row(&mut self, id: SentId) -> Option<(At, Head)> {
         let boot = self.boot;
-        let (buffer, _) = self.memory.rooms();
-        self.outbox.find(buffer, &|head, _| id_of(boot, head) == id)
+        self.find_row(&|head, _| id_of(boot, head) == id)
     }
+}
 
+#[cfg(feature = "persist")]
+impl Shared {
     /// Somebody of this start wants the outcome of something that was queued earlier; `false`: nothing is known of it, or
     /// somebody has a receipt already.
     pub fn claim(&mut self, id: SentId) -> bool {
         let Some((at, head)) = self.row(id).filter(|(_, head)| head.flags & flag::WATCHED == 0) else { return false };
-        let (buffer, _) = self.memory.rooms();
-        Rows::set(buffer, at, Head { flags: (head.flags & !flag::EARLIER) | flag::WATCHED, ..head });
+        self.set_row(at, Head { flags: (head.flags & !flag::EARLIER) | flag::WATCHED, ..head });
         true
     }
 
     /// The oldest of what had no outcome when the device started, and for which nobody has a receipt.
     pub fn claim_earlier(&mut self) -> Option<SentId> {
-        let (buffer, _) = self.memory.rooms();
-        let (_, head) = self.outbox.find(buffer, &|head, _| head.flags & flag::EARLIER != 0)?;
+        let (_, head) = self.find_row(&|head, _| head.flags & flag::EARLIER != 0)?;
         let id = id_of(self.boot, &head);
         self.claim(id).then_some(id)
     }
 
     /// Makes room of the oldest outcome for which nobody has asked; whether there was one.
     pub(super) fn drop_unclaimed(&mut self) -> bool {
-        let (buffer, _) = self.memory.rooms();
-        let row = self.outbox.find(buffer, &|head, _| head.state >= state::ACKED && head.flags & flag::WATCHED == 0);
+        let row = self.find_row(&|head, _| head.state >= state::ACKED && head.flags & flag::WATCHED == 0);
         match row {
             Some((at, head)) => {
+                let (buffer, _) = self.memory.rooms();
                 self.outbox.remove(buffer, at, head);
                 true
             }
@@ -123,6 +134,6 @@ impl Shared {
         let head =
             Head { kind: kind::OUTCOME, state: state.max(state::ACKED), slot: NO_SLOT, pid, a, b, ..Head::default() };
         let (buffer, _) = self.memory.rooms();
-        self.outbox.push(buffer, head, &mut |_| Some(0));
+        self.outbox.push(buffer, head, &|_| 0);
     }
 }

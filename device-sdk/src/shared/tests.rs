@@ -112,7 +112,7 @@ fn commands_that_never_begin_leave_their_places() {
 fn an_account_that_changes_while_it_is_written_is_written_again() {
     for ok in [true, false] {
         let mut shared = shared();
-        shared.set_paired(Paired { account: String::try_from("lamp").expect("short"), ..Paired::default() });
+        shared.set_paired(Paired { account: heapless::String::try_from("lamp").expect("short"), ..Paired::default() });
         let (job, bytes) = begin(&mut shared).expect("the account");
         assert!(bytes.starts_with(b"\x04lamp"));
         shared.unpair();

@@ -2,9 +2,9 @@
 
 use crate::error::LinkError;
 use crate::transport::{Connector, Link};
+use embassy_net::Stack;
 use embassy_net::dns::DnsQueryType;
 use embassy_net::tcp::{ConnectError, TcpReader, TcpSocket, TcpWriter};
-use embassy_net::{IpAddress, Stack};
 use embassy_time::Duration;
 
 /// The other side of TCP has to acknowledge what was sent in this time.
@@ -40,13 +40,9 @@ impl Connector for TcpConnector<'_> {
 
     async fn connect(&mut self) -> Result<TcpSocket<'_>, LinkError> {
         self.stack.wait_config_up().await;
-        let address = match self.host.parse() {
-            Ok(address) => IpAddress::Ipv4(address),
-            Err(_) => {
-                let found = self.stack.dns_query(self.host, DnsQueryType::A).await;
-                found.ok().and_then(|all| all.first().copied()).ok_or(LinkError::NameUnknown)?
-            }
-        };
+        // It knows an address where it sees one.
+        let found = self.stack.dns_query(self.host, DnsQueryType::A).await;
+        let address = found.ok().and_then(|all| all.first().copied()).ok_or(LinkError::NameUnknown)?;
         let mut socket = TcpSocket::new(self.stack, self.rx, self.tx);
         socket.set_timeout(Some(SILENCE));
         // What is written is a whole packet: waiting for more would only make it late.

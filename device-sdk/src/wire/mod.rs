@@ -7,15 +7,28 @@ pub mod mqtt;
 pub mod native;
 
 use crate::error::{LinkError, Refusal};
-use crate::json::{Text, Value};
+#[cfg(any(feature = "messages", feature = "pairing"))]
+use crate::json::Text;
+#[cfg(feature = "pairing")]
+use crate::json::Value;
 use parlor_protocol::mqtt::QoS;
 
 /// A language. Bytes go to the front of `out`; `None`: they do not fit.
 pub trait Wire {
     /// The first packet.
     fn hello(&self, hello: &Hello<'_>, out: &mut [u8]) -> Option<usize>;
+    /// How long the first packet of `bytes` is; 0: it is not all there yet.
+    fn whole(&self, bytes: &[u8]) -> Result<usize, LinkError>;
+    /// What a packet says; `None`: it is none that a broker sends to a device.
+    fn read<'a>(&self, packet: &'a [u8]) -> Option<Incoming<'a>>;
     /// What has arrived, and how many bytes of `bytes` it took; `None`: it is not all there yet.
-    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Incoming<'a>, usize)>, LinkError>;
+    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Incoming<'a>, usize)>, LinkError> {
+        let len = self.whole(bytes)?;
+        match bytes.get(..len) {
+            Some(packet) if len > 0 => Ok(Some((self.read(packet).ok_or(LinkError::Protocol)?, len))),
+            _ => Ok(None),
+        }
+    }
     /// The device has what came with this identifier.
     fn ack(&self, pid: u16, out: &mut [u8]) -> Option<usize>;
     /// Is the broker there?
@@ -27,10 +40,13 @@ pub trait Wire {
     /// Something that was queued.
     fn item(&self, item: &Item<'_>, pid: u16, dup: bool, out: &mut [u8]) -> Option<usize>;
     /// What stands in front of the description, whose `len` bytes are sent behind it.
+    #[cfg(feature = "describe")]
     fn describe(&self, pid: u16, len: usize, out: &mut [u8]) -> Option<usize>;
     /// The device sleeps for so many seconds.
+    #[cfg(feature = "sleep")]
     fn asleep(&self, pid: u16, for_s: u32, out: &mut [u8]) -> Option<usize>;
     /// What is asked after logging in with a pairing code.
+    #[cfg(feature = "pairing")]
     fn pair(&self, pid: u16, name: &str, out: &mut [u8]) -> Option<usize>;
     /// Whether a refusal of a message comes only behind its acknowledgement, as news of its own.
     fn news_follow(&self) -> bool {
@@ -71,8 +87,10 @@ pub struct Hello<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Subscribe<'a> {
     /// What `Listen` says.
+    #[cfg(feature = "im")]
     Listen(crate::config::Listen),
     /// The answer to pairing.
+    #[cfg(feature = "pairing")]
     Paired,
     /// An ordinary topic.
     Topic(&'a str, QoS),
@@ -82,6 +100,7 @@ pub enum Subscribe<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum Item<'a> {
     /// A message.
+    #[cfg(feature = "messages")]
     Message {
         /// Address.
         to: &'a str,
@@ -101,6 +120,7 @@ pub enum Item<'a> {
         quiet: bool,
     },
     /// To an ordinary topic; or, at QoS 0, a request below `im/v1/`.
+    #[cfg(feature = "topics")]
     Topic {
         /// Topic name.
         topic: &'a str,
@@ -112,11 +132,13 @@ pub enum Item<'a> {
         retain: bool,
     },
     /// Merge patch of the reported state.
+    #[cfg(feature = "state")]
     Reported {
         /// JSON.
         patch: &'a str,
     },
     /// How a command goes.
+    #[cfg(feature = "commands")]
     Result {
         /// Of the command.
         id: &'a str,
@@ -127,11 +149,14 @@ pub enum Item<'a> {
         /// JSON; empty: none.
         result: &'a str,
     },
+    /// Something that an earlier firmware has kept, and this one does not know.
+    Nothing,
 }
 
 /// How a command goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
+#[cfg(feature = "commands")]
 pub enum State {
     /// The device is at it.
     Running = 1,
@@ -145,6 +170,7 @@ pub enum State {
     UnknownOutcome = 5,
 }
 
+#[cfg(feature = "commands")]
 impl State {
     pub(crate) const fn from_byte(byte: u8) -> Self {
         match byte {
@@ -217,8 +243,10 @@ pub struct Welcome {
 #[derive(Clone, Copy, Debug)]
 pub enum What<'a> {
     /// A message.
+    #[cfg(feature = "messages")]
     Message(Message<'a>),
     /// A command.
+    #[cfg(feature = "commands")]
     Command {
         /// Of the command.
         id: &'a str,
@@ -234,16 +262,19 @@ pub enum What<'a> {
         once: bool,
     },
     /// A command is to be stopped.
+    #[cfg(feature = "commands")]
     Cancel {
         /// Of the command.
         id: &'a str,
     },
     /// What is desired and not reported.
+    #[cfg(feature = "state")]
     Delta {
         /// JSON object.
         desired: &'a str,
     },
     /// A message of this terminal was accepted (where an acknowledgement does not say so).
+    #[cfg(all(feature = "messages", feature = "mqtt311"))]
     Sent {
         /// Its client id.
         id: &'a str,
@@ -251,6 +282,7 @@ pub enum What<'a> {
         seq: u64,
     },
     /// Something of this terminal was refused (where an acknowledgement does not say so).
+    #[cfg(all(feature = "messages", feature = "mqtt311"))]
     Refused {
         /// Its client id.
         id: &'a str,
@@ -258,19 +290,13 @@ pub enum What<'a> {
         why: Refusal,
     },
     /// Answer to pairing.
-    Paired {
-        /// Name of the account.
-        account: Text<'a>,
-        /// Its password.
-        password: Text<'a>,
-        /// Who paired it.
-        owner: Text<'a>,
-        /// Its household.
-        household: Text<'a>,
-    },
+    #[cfg(feature = "pairing")]
+    Paired(Paired<'a>),
     /// A part of a blob.
+    #[cfg(feature = "update")]
     Blob(&'a [u8]),
     /// To an ordinary topic.
+    #[cfg(feature = "topics")]
     Topic {
         /// Topic name.
         topic: &'a str,
@@ -285,6 +311,7 @@ pub enum What<'a> {
 
 /// A message as it arrives.
 #[derive(Clone, Copy, Debug)]
+#[cfg(feature = "messages")]
 pub struct Message<'a> {
     /// Of the conversation.
     pub address: &'a str,
@@ -306,44 +333,62 @@ pub struct Message<'a> {
     pub backfill: bool,
 }
 
+/// What pairing has given.
+#[cfg(feature = "pairing")]
+#[derive(Clone, Copy, Debug)]
+pub struct Paired<'a> {
+    /// Name of the account.
+    pub account: Text<'a>,
+    /// Its password.
+    pub password: Text<'a>,
+    /// Who paired it.
+    pub owner: Text<'a>,
+    /// Its household.
+    pub household: Text<'a>,
+}
+
 /// The answer to pairing, as JSON.
+#[cfg(feature = "pairing")]
 fn paired(value: Value<'_>) -> Option<What<'_>> {
-    let text = |name| value.get(name).and_then(Value::text).unwrap_or(Text::plain(""));
-    Some(What::Paired {
-        account: value.get("account")?.text()?,
-        password: value.get("password")?.text()?,
-        owner: text("owner"),
-        household: text("household"),
-    })
+    let text = |name| value.get(name).and_then(Value::text);
+    let or_empty = |name| text(name).unwrap_or(Text::plain(""));
+    Some(What::Paired(Paired {
+        account: text("account")?,
+        password: text("password")?,
+        owner: or_empty("owner"),
+        household: or_empty("household"),
+    }))
 }
 
 /// Why the broker ends a connection or does not let the device in: a reason code of CONNACK or DISCONNECT (MQTT 5,
 /// section 2.4), and its text. MQTT has one code for much of it; Parlor's text tells more.
-fn closed(code: u8, text: &str) -> LinkError {
-    use parlor_protocol::mqtt::ReasonCode;
-    match ReasonCode(code) {
-        ReasonCode::SUCCESS => LinkError::Closed,
-        ReasonCode::BAD_USER_NAME_OR_PASSWORD => LinkError::CredentialsRefused,
-        ReasonCode::NOT_AUTHORIZED if says(text, "disabled") => LinkError::Disabled,
-        ReasonCode::NOT_AUTHORIZED if says(text, "expired") => LinkError::CredentialsExpired,
-        ReasonCode::NOT_AUTHORIZED if says(text, "revoked") => LinkError::CredentialsRevoked,
-        ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED | ReasonCode::BAD_AUTHENTICATION_METHOD => {
-            LinkError::NotAuthorized
-        }
-        ReasonCode::SERVER_UNAVAILABLE
-        | ReasonCode::SERVER_BUSY
-        | ReasonCode::QUOTA_EXCEEDED
-        | ReasonCode::CONNECTION_RATE_EXCEEDED => LinkError::Busy,
-        ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => LinkError::Version,
-        ReasonCode::SERVER_SHUTTING_DOWN => LinkError::ShuttingDown,
-        ReasonCode::SESSION_TAKEN_OVER => LinkError::TakenOver,
-        ReasonCode::ADMINISTRATIVE_ACTION => LinkError::Kicked,
-        ReasonCode::KEEP_ALIVE_TIMEOUT => LinkError::Timeout,
-        _ => LinkError::Protocol,
+fn closed(code: u8, text: &[u8]) -> LinkError {
+    use parlor_protocol::mqtt::ReasonCode as Reason;
+    const KNOWN: [(Reason, LinkError); 14] = [
+        (Reason::SUCCESS, LinkError::Closed),
+        (Reason::BAD_USER_NAME_OR_PASSWORD, LinkError::CredentialsRefused),
+        (Reason::NOT_AUTHORIZED, LinkError::NotAuthorized),
+        (Reason::BANNED, LinkError::NotAuthorized),
+        (Reason::BAD_AUTHENTICATION_METHOD, LinkError::NotAuthorized),
+        (Reason::SERVER_UNAVAILABLE, LinkError::Busy),
+        (Reason::SERVER_BUSY, LinkError::Busy),
+        (Reason::QUOTA_EXCEEDED, LinkError::Busy),
+        (Reason::CONNECTION_RATE_EXCEEDED, LinkError::Busy),
+        (Reason::UNSUPPORTED_PROTOCOL_VERSION, LinkError::Version),
+        (Reason::SERVER_SHUTTING_DOWN, LinkError::ShuttingDown),
+        (Reason::SESSION_TAKEN_OVER, LinkError::TakenOver),
+        (Reason::ADMINISTRATIVE_ACTION, LinkError::Kicked),
+        (Reason::KEEP_ALIVE_TIMEOUT, LinkError::Timeout),
+    ];
+    const SAID: [(&[u8; 7], LinkError); 3] = [
+        (b"disable", LinkError::Disabled),
+        (b"expired", LinkError::CredentialsExpired),
+        (b"revoked", LinkError::CredentialsRevoked),
+    ];
+    if code == Reason::NOT_AUTHORIZED.0
+        && let Some((_, why)) = SAID.iter().find(|(word, _)| text.windows(7).any(|seven| seven == *word))
+    {
+        return *why;
     }
-}
-
-/// Whether a word is in a text; without the search of `core`, which is made for long ones.
-fn says(text: &str, word: &str) -> bool {
-    text.as_bytes().windows(word.len()).any(|window| window == word.as_bytes())
+    KNOWN.iter().find(|(known, _)| known.0 == code).map_or(LinkError::Protocol, |(_, why)| *why)
 }

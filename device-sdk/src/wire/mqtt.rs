@@ -2,29 +2,61 @@
 
 mod read;
 
-use super::{Hello, Incoming, Item, Message, Subscribe, What, Wire};
-use crate::bytes::{Digits, Put, low7};
-use crate::error::{LinkError, Refusal};
-use crate::json::{FromJson, Text, Value, Writer};
-use parlor_protocol::mqtt::{QoS, Version};
+#[cfg(feature = "messages")]
+use super::Message;
+use super::Subscribe;
+#[cfg(feature = "im")]
+use super::What;
+use super::{Hello, Incoming, Item, Wire};
+#[cfg(feature = "im")]
+use crate::bytes::Digits;
+use crate::bytes::Put;
+use crate::error::LinkError;
+#[cfg(all(feature = "messages", feature = "mqtt311"))]
+use crate::error::Refusal;
+#[cfg(any(feature = "messages", feature = "commands"))]
+use crate::json::FromJson;
+#[cfg(any(feature = "messages", feature = "commands"))]
+use crate::json::Text;
+#[cfg(feature = "im")]
+use crate::json::Value;
+#[cfg(any(feature = "im", feature = "sleep"))]
+use crate::json::Writer;
+#[cfg(feature = "topics")]
+use parlor_protocol::mqtt::QoS;
+use parlor_protocol::mqtt::Version;
 
 /// Everything of Parlor's lies below it.
+#[cfg(any(feature = "im", feature = "sleep"))]
 const IM: &str = "im/v1/";
 
 /// MQTT as a wire.
 #[derive(Clone, Copy, Debug)]
 pub struct Mqtt {
+    #[cfg(any(feature = "mqtt311", test))]
     version: Version,
 }
 
 impl Mqtt {
     /// Version 5.0.
-    pub const V5: Self = Self { version: Version::V5 };
+    pub const V5: Self = Self {
+        #[cfg(any(feature = "mqtt311", test))]
+        version: Version::V5,
+    };
     /// Version 3.1.1: for brokers that do not know 5. Refusals are learnt a little later.
+    #[cfg(any(feature = "mqtt311", test))]
     pub const V311: Self = Self { version: Version::V311 };
 
-    fn is_v5(self) -> bool {
-        self.version == Version::V5
+    #[cfg_attr(not(any(feature = "mqtt311", test)), allow(clippy::unused_self, reason = "there is one version"))]
+    const fn version(self) -> Version {
+        #[cfg(any(feature = "mqtt311", test))]
+        return self.version;
+        #[cfg(not(any(feature = "mqtt311", test)))]
+        Version::V5
+    }
+
+    const fn is_v5(self) -> bool {
+        matches!(self.version(), Version::V5)
     }
 
     /// The properties of a packet that has none.
@@ -41,31 +73,34 @@ impl Mqtt {
         first: u8,
         pid: u16,
         out: &mut [u8],
-        payload: &mut dyn FnMut(&mut [u8]) -> Option<usize>,
+        payload: &dyn Fn(&mut Put<'_>),
     ) -> Option<usize> {
-        framed(first, 0, out, &mut |put| {
+        framed(first, 0, out, &|put| {
             put_topic(topic, put);
             if first & 0x06 != 0 {
                 put.u16(pid);
             }
             self.no_properties(put);
-            put.fill(&mut *payload);
+            payload(put);
         })
     }
 
+    #[cfg(any(feature = "im", feature = "sleep"))]
     fn publish_json(
         self,
         topic: &[&str],
         pid: u16,
         dup: bool,
         out: &mut [u8],
-        json: &mut dyn FnMut(&mut Writer<'_>),
+        json: &dyn Fn(&mut Writer<'_>),
     ) -> Option<usize> {
         let first = if dup { 0x3A } else { 0x32 };
-        self.publish(topic, first, pid, out, &mut |room| {
-            let mut writer = Writer::new(room);
-            json(&mut writer);
-            writer.len()
+        self.publish(topic, first, pid, out, &|put| {
+            put.fill(|room| {
+                let mut writer = Writer::new(room);
+                json(&mut writer);
+                Some(writer.wanted())
+            });
         })
     }
 }
@@ -78,64 +113,60 @@ fn put_topic(pieces: &[&str], put: &mut Put<'_>) {
     }
 }
 
-/// A packet: its first byte, the length of what `body` writes and `behind` bytes more, and that.
-fn framed(first: u8, behind: usize, out: &mut [u8], body: &mut dyn FnMut(&mut Put<'_>)) -> Option<usize> {
-    // The length has one to four bytes, and is known last: the body is moved up to it.
-    const ROOM: usize = 5;
-    let mut put = Put::new(out.get_mut(ROOM..)?);
+/// A packet: its first byte, the length of what `body` writes and `behind` bytes more, and that. The length comes first, so what it is
+/// of is written twice: once to be counted.
+#[inline(never)]
+fn framed(first: u8, behind: usize, out: &mut [u8], body: &dyn Fn(&mut Put<'_>)) -> Option<usize> {
+    let mut counted = Put::new(&mut []);
+    body(&mut counted);
+    let mut put = Put::new(out);
+    put.u8(first);
+    put.varint((counted.at() + behind) as u64);
     body(&mut put);
-    let len = put.done()?;
-    let mut header = [first, 0, 0, 0, 0];
-    let mut rest = len + behind;
-    let mut at = 1;
-    loop {
-        let more = if rest > 0x7F { 0x80 } else { 0 };
-        *header.get_mut(at)? = low7(rest) | more;
-        rest >>= 7;
-        at += 1;
-        if rest == 0 {
-            break;
+    put.done()
+}
+
+/// The properties of CONNECT.
+fn properties(hello: &Hello<'_>, put: &mut Put<'_>) {
+    if hello.expiry_s > 0 && !hello.clean {
+        put.u8(0x11);
+        put.u32(hello.expiry_s);
+    }
+    put.u8(0x21);
+    put.u16(hello.receive_max);
+    put.u8(0x27);
+    put.u32(u32::try_from(hello.frame_max).unwrap_or(u32::MAX));
+    #[cfg(feature = "im")]
+    if hello.listen.im() {
+        user_property("im-platform", hello.platform, put);
+        user_property("im-app", hello.app, put);
+        if hello.level > 0 {
+            user_property("im-level", Digits::decimal(hello.level.into()).as_str(), put);
         }
     }
-    out.copy_within(ROOM..ROOM + len, at);
-    out.get_mut(..at)?.copy_from_slice(header.get(..at)?);
-    Some(at + len)
+}
+
+fn copied(bytes: &[u8], out: &mut [u8]) -> Option<usize> {
+    out.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(bytes.len())
 }
 
 impl Wire for Mqtt {
     fn hello(&self, hello: &Hello<'_>, out: &mut [u8]) -> Option<usize> {
         let named = !hello.account.is_empty();
         let flags = u8::from(hello.clean) << 1 | u8::from(named) << 7 | u8::from(!hello.secret.is_empty()) << 6;
-        framed(0x10, 0, out, &mut |put| {
-            put.u16(4);
-            put.bytes(b"MQTT");
-            put.u8(self.version as u8);
+        framed(0x10, 0, out, &|put| {
+            put.bytes(b"\0\x04MQTT");
+            put.u8(self.version() as u8);
             put.u8(flags);
             put.u16(hello.keep_alive_s);
             if self.is_v5() {
-                let from = put.at();
-                // The length of the properties has two bytes in any case; where one would do, they are moved up.
-                put.u16(0);
-                if hello.expiry_s > 0 && !hello.clean {
-                    put.u8(0x11);
-                    put.u32(hello.expiry_s);
-                }
-                put.u8(0x21);
-                put.u16(hello.receive_max);
-                put.u8(0x27);
-                put.u32(u32::try_from(hello.frame_max).unwrap_or(u32::MAX));
-                if hello.listen.im() {
-                    user_property("im-platform", hello.platform, put);
-                    user_property("im-app", hello.app, put);
-                    if hello.level > 0 {
-                        user_property("im-level", Digits::decimal(hello.level.into()).as_str(), put);
-                    }
-                }
-                let len = put.at().saturating_sub(from + 2);
-                put.varint_at(from, len);
+                let mut counted = Put::new(&mut []);
+                properties(hello, &mut counted);
+                put.varint(counted.at() as u64);
+                properties(hello, put);
             }
-            put.u16(u16::try_from(hello.terminal.len()).unwrap_or(u16::MAX));
-            put.bytes(hello.terminal.as_bytes());
+            put.long(hello.terminal.as_bytes());
             if named {
                 put.long(hello.account.as_bytes());
             }
@@ -145,34 +176,34 @@ impl Wire for Mqtt {
         })
     }
 
-    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Incoming<'a>, usize)>, LinkError> {
-        match read::packet(bytes) {
-            Some((first, body, len)) => {
-                let incoming = read::incoming(first, body, self.is_v5()).ok_or(LinkError::Protocol)?;
-                Ok(Some((incoming, len)))
-            }
-            None if bytes.len() < 5 || read::length(bytes).is_some() => Ok(None),
+    fn whole(&self, bytes: &[u8]) -> Result<usize, LinkError> {
+        match read::length(bytes) {
+            Some((_, whole)) => Ok(if whole <= bytes.len() { whole } else { 0 }),
+            None if bytes.len() < 5 => Ok(0),
             None => Err(LinkError::Protocol),
         }
     }
 
+    fn read<'a>(&self, packet: &'a [u8]) -> Option<Incoming<'a>> {
+        let (header, _) = read::length(packet)?;
+        read::incoming(*packet.first()?, packet.get(header..)?, self.is_v5())
+    }
+
     fn ack(&self, pid: u16, out: &mut [u8]) -> Option<usize> {
         let [high, low] = pid.to_be_bytes();
-        out.get_mut(..4)?.copy_from_slice(&[0x40, 2, high, low]);
-        Some(4)
+        copied(&[0x40, 2, high, low], out)
     }
 
     fn ping(&self, out: &mut [u8]) -> Option<usize> {
-        out.get_mut(..2)?.copy_from_slice(&[0xC0, 0]);
-        Some(2)
+        copied(&[0xC0, 0], out)
     }
 
     fn bye(&self, out: &mut [u8]) -> Option<usize> {
-        out.get_mut(..2)?.copy_from_slice(&[0xE0, 0]);
-        Some(2)
+        copied(&[0xE0, 0], out)
     }
 
     fn subscribe(&self, pid: u16, what: Subscribe<'_>, out: &mut [u8]) -> Option<usize> {
+        #[cfg(feature = "im")]
         if let Subscribe::Listen(listen) = what
             && !listen.commands()
             && !listen.messages()
@@ -180,7 +211,7 @@ impl Wire for Mqtt {
         {
             return Some(0);
         }
-        framed(0x82, 0, out, &mut |put| {
+        framed(0x82, 0, out, &|put| {
             put.u16(pid);
             self.no_properties(put);
             let mut filter = |pieces: &[&str], options: u8| {
@@ -188,6 +219,7 @@ impl Wire for Mqtt {
                 put.u8(options);
             };
             match what {
+                #[cfg(feature = "im")]
                 Subscribe::Listen(listen) => {
                     if listen.commands() {
                         filter(&[IM, "me/cmd/#"], 1);
@@ -200,18 +232,24 @@ impl Wire for Mqtt {
                         filter(&[IM, "me/sent"], 1);
                         filter(&[IM, "me/err"], 1);
                     }
+                    #[cfg(feature = "update")]
                     filter(&[IM, "me/blob/res"], 1);
                 }
+                #[cfg(feature = "pairing")]
                 Subscribe::Paired => filter(&[IM, "me/paired"], 1),
+                #[cfg(feature = "topics")]
                 Subscribe::Topic(topic, qos) => filter(&[topic], u8::from(qos != QoS::AtMostOnce)),
+                #[cfg(not(feature = "topics"))]
+                Subscribe::Topic(..) => {}
             }
         })
     }
 
     fn item(&self, item: &Item<'_>, pid: u16, dup: bool, out: &mut [u8]) -> Option<usize> {
         match *item {
+            #[cfg(feature = "messages")]
             Item::Message { to, id, kind, text, body, re, ttl_s, quiet } => {
-                self.publish_json(&[IM, "to/", to, "/msg"], pid, dup, out, &mut |json| {
+                self.publish_json(&[IM, "to/", to, "/msg"], pid, dup, out, &|json| {
                     json.begin_object();
                     if !text.is_empty() || body.is_empty() {
                         json.field("text", text);
@@ -236,19 +274,17 @@ impl Wire for Mqtt {
                     json.end_object();
                 })
             }
+            #[cfg(feature = "topics")]
             Item::Topic { topic, payload, acked, retain } => {
                 let dup = u8::from(dup && acked) << 3;
                 let first = 0x30 | dup | u8::from(acked) << 1 | u8::from(retain);
-                self.publish(&[topic], first, pid, out, &mut |room| {
-                    room.get_mut(..payload.len())?.copy_from_slice(payload);
-                    Some(payload.len())
-                })
+                self.publish(&[topic], first, pid, out, &|put| put.bytes(payload))
             }
-            Item::Reported { patch } => {
-                self.publish_json(&[IM, "me/reported"], pid, dup, out, &mut |json| json.raw(patch))
-            }
+            #[cfg(feature = "state")]
+            Item::Reported { patch } => self.publish_json(&[IM, "me/reported"], pid, dup, out, &|json| json.raw(patch)),
+            #[cfg(feature = "commands")]
             Item::Result { id, state, text, result } => {
-                self.publish_json(&[IM, "me/cmdres/", id], pid, dup, out, &mut |json| {
+                self.publish_json(&[IM, "me/cmdres/", id], pid, dup, out, &|json| {
                     json.begin_object();
                     json.field("state", state.text());
                     if !text.is_empty() {
@@ -261,19 +297,22 @@ impl Wire for Mqtt {
                     json.end_object();
                 })
             }
+            Item::Nothing => None,
         }
     }
 
+    #[cfg(feature = "describe")]
     fn describe(&self, pid: u16, len: usize, out: &mut [u8]) -> Option<usize> {
-        framed(0x32, len, out, &mut |put| {
+        framed(0x32, len, out, &|put| {
             put_topic(&[IM, "me/describe"], put);
             put.u16(pid);
             self.no_properties(put);
         })
     }
 
+    #[cfg(feature = "sleep")]
     fn asleep(&self, pid: u16, for_s: u32, out: &mut [u8]) -> Option<usize> {
-        self.publish_json(&[IM, "me/status"], pid, false, out, &mut |json| {
+        self.publish_json(&[IM, "me/status"], pid, false, out, &|json| {
             json.begin_object();
             json.field("state", "asleep");
             json.field("for_s", for_s);
@@ -281,8 +320,9 @@ impl Wire for Mqtt {
         })
     }
 
+    #[cfg(feature = "pairing")]
     fn pair(&self, pid: u16, name: &str, out: &mut [u8]) -> Option<usize> {
-        self.publish_json(&[IM, "me/paired"], pid, false, out, &mut |json| {
+        self.publish_json(&[IM, "me/paired"], pid, false, out, &|json| {
             json.begin_object();
             json.field("name", name);
             json.end_object();
@@ -294,6 +334,7 @@ impl Wire for Mqtt {
     }
 }
 
+#[cfg(feature = "im")]
 fn user_property(name: &str, value: &str, put: &mut Put<'_>) {
     if !value.is_empty() {
         put.u8(0x26);
@@ -303,7 +344,9 @@ fn user_property(name: &str, value: &str, put: &mut Put<'_>) {
 }
 
 /// What was published below `im/v1/me/`. What cannot be read is nothing that the device uses.
+#[cfg(feature = "im")]
 fn im<'a>(topic: &'a str, payload: &'a [u8]) -> What<'a> {
+    #[cfg(feature = "update")]
     if topic == "blob/res" {
         return What::Blob(payload);
     }
@@ -311,9 +354,12 @@ fn im<'a>(topic: &'a str, payload: &'a [u8]) -> What<'a> {
     value.and_then(|value| im_json(topic, value)).unwrap_or(What::Other)
 }
 
+#[cfg(feature = "im")]
 fn im_json<'a>(topic: &'a str, value: Value<'a>) -> Option<What<'a>> {
     let (room, rest) = topic.split_once('/').unwrap_or((topic, ""));
+    let _ = (rest, value);
     match room {
+        #[cfg(feature = "commands")]
         "cmd" => {
             let (id, name) = rest.split_once('/')?;
             if name == "$cancel" {
@@ -332,23 +378,30 @@ fn im_json<'a>(topic: &'a str, value: Value<'a>) -> Option<What<'a>> {
             let (args, from, left_ms, once) = what;
             Some(What::Command { id, name, from, args: args.as_str(), left_ms, once })
         }
+        #[cfg(feature = "state")]
         "delta" => Some(What::Delta { desired: value.get("desired")?.as_str() }),
+        #[cfg(feature = "messages")]
         "in" => message(rest.strip_suffix("/msg")?, value).map(What::Message),
+        #[cfg(all(feature = "messages", feature = "mqtt311"))]
         "sent" => Some(What::Sent { id: plain(value.get("id")?), seq: u64::from_json(value.get("seq")?)? }),
+        #[cfg(all(feature = "messages", feature = "mqtt311"))]
         "err" => {
-            let why = Refusal::parse(plain(value.get("code")?)).unwrap_or(Refusal::Other(0));
+            let why = Refusal::parse(plain(value.get("code")?).as_bytes()).unwrap_or(Refusal::Other(0));
             Some(What::Refused { id: plain(value.get("id")?), why })
         }
+        #[cfg(feature = "pairing")]
         "paired" => super::paired(value),
         _ => None,
     }
 }
 
 /// A string without escapes, as names and ids are.
+#[cfg(any(feature = "messages", feature = "commands"))]
 fn plain(value: Value<'_>) -> &str {
     value.text().and_then(Text::as_plain).unwrap_or("")
 }
 
+#[cfg(feature = "messages")]
 fn message<'a>(address: &'a str, value: Value<'a>) -> Option<Message<'a>> {
     let mut message = Message {
         address,
@@ -378,6 +431,7 @@ fn message<'a>(address: &'a str, value: Value<'a>) -> Option<Message<'a>> {
 }
 
 #[cfg(test)]
+#[cfg(all(feature = "full", feature = "update"))]
 mod tests {
     use super::*;
     use crate::config::Listen;
@@ -400,14 +454,14 @@ mod tests {
     };
 
     fn connect(wire: Mqtt, bytes: &[u8]) -> Connect<'_> {
-        match packet::decode(bytes, wire.version, u32::MAX) {
+        match packet::decode(bytes, wire.version(), u32::MAX) {
             Ok(Some((Packet::Connect(connect), len))) if len == bytes.len() => connect,
             other => panic!("{other:?}"),
         }
     }
 
     fn publish(wire: Mqtt, bytes: &[u8]) -> Publish<'_> {
-        match packet::decode(bytes, wire.version, u32::MAX) {
+        match packet::decode(bytes, wire.version(), u32::MAX) {
             Ok(Some((Packet::Publish(publish), len))) if len == bytes.len() => publish,
             other => panic!("{other:?}"),
         }

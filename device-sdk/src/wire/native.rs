@@ -3,11 +3,20 @@
 //! Frames are written and read here by hand, and only those that a device uses: the types of `parlor_protocol::link` know
 //! all of them, and cost a board three times as much flash. Tests hold the two against each other.
 
-use super::{Hello, Incoming, Item, Message, State, Subscribe, Welcome, What, Wire, closed};
+mod read;
+
+#[cfg(feature = "commands")]
+use super::State;
+use super::Subscribe;
+use super::{Hello, Incoming, Item, Wire};
 use crate::bytes::Put;
-use crate::error::{LinkError, Refusal};
-use crate::json::{Text, Value, Writer};
-use parlor_protocol::link::{LEVEL, SCHEMA, VERSION, flags, wants};
+use crate::error::LinkError;
+#[cfg(feature = "pairing")]
+use crate::json::Writer;
+#[cfg(feature = "im")]
+use parlor_protocol::link::wants;
+use parlor_protocol::link::{LEVEL, SCHEMA, VERSION};
+#[cfg(feature = "topics")]
 use parlor_protocol::mqtt::QoS;
 
 /// The native link as a wire.
@@ -19,191 +28,178 @@ mod up {
     pub(super) const HELLO: u8 = 0;
     pub(super) const PING: u8 = 1;
     pub(super) const BYE: u8 = 2;
+    #[cfg(feature = "messages")]
     pub(super) const SEND: u8 = 3;
     pub(super) const ACK: u8 = 4;
+    #[cfg(feature = "commands")]
     pub(super) const COMMAND_STATE: u8 = 13;
+    #[cfg(feature = "state")]
     pub(super) const REPORTED: u8 = 14;
+    #[cfg(feature = "describe")]
     pub(super) const DESCRIBE: u8 = 16;
+    #[cfg(feature = "sleep")]
     pub(super) const STATUS: u8 = 17;
+    #[cfg(any(feature = "topics", feature = "pairing"))]
     pub(super) const REQUEST: u8 = 21;
+    #[cfg(feature = "topics")]
     pub(super) const SUBSCRIBE: u8 = 22;
+    #[cfg(feature = "topics")]
     pub(super) const PUBLISH: u8 = 24;
 }
 
-/// Discriminants of frames from the server.
-mod down {
-    pub(super) const WELCOME: u32 = 0;
-    pub(super) const CLOSE: u32 = 2;
-    pub(super) const ACCEPTED: u32 = 3;
-    pub(super) const REFUSED: u32 = 4;
-    pub(super) const DELIVER: u32 = 5;
-    pub(super) const CONTACT: u32 = 10;
-    pub(super) const BOUNCE: u32 = 13;
-    pub(super) const COMMAND: u32 = 17;
-    pub(super) const DELTA: u32 = 21;
-    pub(super) const ANSWER: u32 = 25;
-    pub(super) const PUBLISH: u32 = 26;
-    pub(super) const SUBSCRIBED: u32 = 27;
-    pub(super) const COMMAND_CANCELED: u32 = 30;
-}
-
 /// `im/v1/`, which paths of requests and answers leave out.
+#[cfg(any(feature = "topics", feature = "pairing"))]
 const IM: &str = "im/v1/";
 
 /// The state `Asleep` of `Status`.
+#[cfg(feature = "sleep")]
 const ASLEEP: u8 = 3;
 
 /// A frame: its length, version and discriminant, what `fields` writes, and room for `behind` bytes more.
-fn framed(tag: u8, behind: usize, out: &mut [u8], fields: &mut dyn FnMut(&mut Fields<'_>)) -> Option<usize> {
+#[inline(never)]
+fn framed(tag: u8, behind: usize, out: &mut [u8], fields: &dyn Fn(&mut Put<'_>)) -> Option<usize> {
     let (length, room) = out.split_first_chunk_mut::<2>()?;
-    let mut to = Fields(Put::new(room));
-    to.0.bytes(&[VERSION, tag]);
+    let mut to = Put::new(room);
+    to.bytes(&[VERSION, tag]);
     fields(&mut to);
-    let len = to.0.done()?;
+    let len = to.done()?;
     *length = u16::try_from(len + behind).ok()?.to_be_bytes();
     Some(len + 2)
 }
 
-/// Writes fields in the format of postcard.
-struct Fields<'a>(Put<'a>);
-
-impl Fields<'_> {
-    fn number(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.u8((value & 0x7F) as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.u8((value & 0x7F) as u8);
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.number(bytes.len() as u64);
-        self.0.bytes(bytes);
+/// Fields are in the format of postcard.
+impl Put<'_> {
+    fn counted(&mut self, bytes: &[u8]) {
+        self.varint(bytes.len() as u64);
+        self.bytes(bytes);
     }
 
     fn text(&mut self, text: &str) {
-        self.bytes(text.as_bytes());
+        self.counted(text.as_bytes());
     }
 
     fn flag(&mut self, flag: bool) {
-        self.0.u8(u8::from(flag));
+        self.u8(u8::from(flag));
     }
 }
 
 impl Wire for Native {
     fn hello(&self, hello: &Hello<'_>, out: &mut [u8]) -> Option<usize> {
-        let mut wanted = 0;
-        if hello.listen.messages() {
-            wanted |= wants::PUSH;
-        }
-        if hello.listen.commands() {
-            wanted |= wants::COMMANDS;
-        }
-        framed(up::HELLO, 0, out, &mut |to| {
-            to.number(LEVEL.into());
-            to.number(SCHEMA);
+        #[cfg(feature = "im")]
+        let wanted = if hello.listen.messages() { wants::PUSH } else { 0 }
+            | if hello.listen.commands() { wants::COMMANDS } else { 0 };
+        #[cfg(not(feature = "im"))]
+        let wanted = 0u8;
+        framed(up::HELLO, 0, out, &|to| {
+            to.varint(LEVEL.into());
+            to.varint(SCHEMA);
             to.text(hello.account);
-            to.bytes(hello.secret);
+            to.counted(hello.secret);
             to.text(hello.terminal);
-            to.number(hello.keep_alive_s.into());
-            to.number(if hello.clean { 0 } else { hello.expiry_s }.into());
-            to.number(hello.receive_max.into());
+            to.varint(hello.keep_alive_s.into());
+            to.varint(if hello.clean { 0 } else { hello.expiry_s }.into());
+            to.varint(hello.receive_max.into());
             // Bytes behind the length.
-            to.number(hello.frame_max.saturating_sub(2).min(0xFFFF) as u64);
+            to.varint(hello.frame_max.saturating_sub(2).min(0xFFFF) as u64);
             to.flag(hello.clean);
-            to.number(wanted.into());
-            to.number(hello.level.into());
+            to.varint(wanted.into());
+            to.varint(hello.level.into());
             to.text(hello.platform);
             to.text(hello.app);
         })
     }
 
-    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Incoming<'a>, usize)>, LinkError> {
-        let Some((length, rest)) = bytes.split_first_chunk::<2>() else { return Ok(None) };
-        let len = usize::from(u16::from_be_bytes(*length));
-        let Some(frame) = rest.get(..len) else { return Ok(None) };
-        match frame.split_first() {
-            Some((&VERSION, fields)) => {
-                let incoming = incoming(&mut Reader(fields)).ok_or(LinkError::Protocol)?;
-                Ok(Some((incoming, len + 2)))
-            }
-            _ => Err(LinkError::Version),
+    fn whole(&self, bytes: &[u8]) -> Result<usize, LinkError> {
+        let Some(length) = bytes.first_chunk::<2>() else { return Ok(0) };
+        let len = usize::from(u16::from_be_bytes(*length)) + 2;
+        if bytes.len() < len {
+            return Ok(0);
         }
+        // A frame has a version.
+        if len > 2 && bytes.get(2) == Some(&VERSION) { Ok(len) } else { Err(LinkError::Version) }
+    }
+
+    fn read<'a>(&self, packet: &'a [u8]) -> Option<Incoming<'a>> {
+        read::incoming(packet.get(3..)?)
     }
 
     fn ack(&self, pid: u16, out: &mut [u8]) -> Option<usize> {
-        framed(up::ACK, 0, out, &mut |to| to.number(pid.into()))
+        framed(up::ACK, 0, out, &|to| to.varint(pid.into()))
     }
 
     fn ping(&self, out: &mut [u8]) -> Option<usize> {
-        framed(up::PING, 0, out, &mut |_| {})
+        framed(up::PING, 0, out, &|_| {})
     }
 
     fn bye(&self, out: &mut [u8]) -> Option<usize> {
-        framed(up::BYE, 0, out, &mut |to| to.flag(false))
+        framed(up::BYE, 0, out, &|to| to.flag(false))
     }
 
     fn subscribe(&self, pid: u16, what: Subscribe<'_>, out: &mut [u8]) -> Option<usize> {
         // The first frame has subscribed to all that is Parlor's.
-        let Subscribe::Topic(filter, qos) = what else { return Some(0) };
-        framed(up::SUBSCRIBE, 0, out, &mut |to| {
-            to.number(pid.into());
-            to.text(filter);
-            to.0.u8(u8::from(qos != QoS::AtMostOnce));
-        })
+        match what {
+            #[cfg(feature = "topics")]
+            Subscribe::Topic(filter, qos) => framed(up::SUBSCRIBE, 0, out, &|to| {
+                to.varint(pid.into());
+                to.text(filter);
+                to.u8(u8::from(qos != QoS::AtMostOnce));
+            }),
+            #[cfg(feature = "im")]
+            _ => {
+                let _ = (pid, out);
+                Some(0)
+            }
+        }
     }
 
     fn item(&self, item: &Item<'_>, pid: u16, _dup: bool, out: &mut [u8]) -> Option<usize> {
         match *item {
+            #[cfg(feature = "messages")]
             Item::Message { to: address, id, kind, text, body, re, ttl_s, quiet } => {
-                framed(up::SEND, 0, out, &mut |to| {
-                    to.number(pid.into());
+                framed(up::SEND, 0, out, &|to| {
+                    to.varint(pid.into());
                     to.text(address);
                     to.text(id);
                     to.text(kind);
-                    to.number(ttl_s.into());
+                    to.varint(ttl_s.into());
                     to.flag(re > 0);
                     if re > 0 {
-                        to.number(re);
+                        to.varint(re);
                     }
                     to.flag(quiet);
-                    to.number(0);
+                    to.varint(0);
                     to.text("");
-                    match (text.is_empty(), body.is_empty()) {
-                        (_, true) => {
-                            to.0.u8(0);
-                            to.text(text);
-                        }
-                        (true, false) => {
-                            to.0.u8(1);
-                            to.text(body);
-                        }
-                        (false, false) => {
-                            to.0.u8(3);
-                            to.text(text);
-                            to.text(body);
-                        }
+                    // Text, body, or both.
+                    to.u8(if body.is_empty() { 0 } else { 1 + 2 * u8::from(!text.is_empty()) });
+                    if !text.is_empty() || body.is_empty() {
+                        to.text(text);
+                    }
+                    if !body.is_empty() {
+                        to.text(body);
                     }
                 })
             }
+            #[cfg(feature = "topics")]
             Item::Topic { topic, payload, acked, retain } => match topic.strip_prefix(IM) {
                 Some(path) => request(if acked { pid } else { 0 }, path, payload, out),
-                None => framed(up::PUBLISH, 0, out, &mut |to| {
-                    to.number(if acked { pid } else { 0 }.into());
+                None => framed(up::PUBLISH, 0, out, &|to| {
+                    to.varint(if acked { pid } else { 0 }.into());
                     to.flag(retain);
                     to.text(topic);
                     to.text("");
-                    to.bytes(payload);
+                    to.counted(payload);
                 }),
             },
-            Item::Reported { patch } => framed(up::REPORTED, 0, out, &mut |to| {
-                to.number(pid.into());
+            #[cfg(feature = "state")]
+            Item::Reported { patch } => framed(up::REPORTED, 0, out, &|to| {
+                to.varint(pid.into());
                 to.text(patch);
             }),
-            Item::Result { id, state, text, result } => framed(up::COMMAND_STATE, 0, out, &mut |to| {
-                to.number(pid.into());
+            #[cfg(feature = "commands")]
+            Item::Result { id, state, text, result } => framed(up::COMMAND_STATE, 0, out, &|to| {
+                to.varint(pid.into());
                 to.text(id);
-                to.0.u8(match state {
+                to.u8(match state {
                     State::Running => 4,
                     State::Done => 5,
                     State::Failed => 6,
@@ -213,24 +209,28 @@ impl Wire for Native {
                 to.text(result);
                 to.text(text);
             }),
+            Item::Nothing => None,
         }
     }
 
+    #[cfg(feature = "describe")]
     fn describe(&self, pid: u16, len: usize, out: &mut [u8]) -> Option<usize> {
-        framed(up::DESCRIBE, len, out, &mut |to| {
-            to.number(pid.into());
-            to.number(len as u64);
+        framed(up::DESCRIBE, len, out, &|to| {
+            to.varint(pid.into());
+            to.varint(len as u64);
         })
     }
 
+    #[cfg(feature = "sleep")]
     fn asleep(&self, pid: u16, for_s: u32, out: &mut [u8]) -> Option<usize> {
-        framed(up::STATUS, 0, out, &mut |to| {
-            to.number(pid.into());
-            to.0.u8(ASLEEP);
-            to.number(for_s.into());
+        framed(up::STATUS, 0, out, &|to| {
+            to.varint(pid.into());
+            to.u8(ASLEEP);
+            to.varint(for_s.into());
         })
     }
 
+    #[cfg(feature = "pairing")]
     fn pair(&self, pid: u16, name: &str, out: &mut [u8]) -> Option<usize> {
         let mut room = [0; 80];
         let mut json = Writer::new(&mut room);
@@ -241,209 +241,23 @@ impl Wire for Native {
     }
 }
 
+#[cfg(any(feature = "topics", feature = "pairing"))]
 fn request(pid: u16, path: &str, payload: &[u8], out: &mut [u8]) -> Option<usize> {
-    framed(up::REQUEST, 0, out, &mut |to| {
-        to.number(pid.into());
+    framed(up::REQUEST, 0, out, &|to| {
+        to.varint(pid.into());
         to.text(path);
-        to.bytes(payload);
+        to.counted(payload);
     })
-}
-
-/// Reads fields in the format of postcard.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Option<u8> {
-        let (&byte, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(byte)
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        let mut value = 0;
-        let mut shift = 0;
-        loop {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7F).checked_shl(shift)?;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-            shift += 7;
-            if shift > 63 {
-                return None;
-            }
-        }
-    }
-
-    fn short(&mut self) -> Option<u16> {
-        self.number()?.try_into().ok()
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let len = usize::try_from(self.number()?).ok()?;
-        let (bytes, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(bytes)
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        core::str::from_utf8(self.bytes()?).ok()
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        match self.byte()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }
-    }
-
-    /// A number that may be absent: then 0.
-    fn maybe_number(&mut self) -> Option<u64> {
-        if self.flag()? { self.number() } else { Some(0) }
-    }
-}
-
-/// `None`: it is no frame.
-fn incoming<'a>(from: &mut Reader<'a>) -> Option<Incoming<'a>> {
-    let tag = u32::try_from(from.number()?).ok()?;
-    Some(match tag {
-        down::WELCOME => {
-            let (_level, _schema, _account, _terminal) = (from.number()?, from.number()?, from.text()?, from.text()?);
-            let session_present = from.flag()?;
-            let (keep_alive_s, _expiry) = (from.short()?, from.number()?);
-            let (frame_max, receive_max) = (from.short()?, from.short()?);
-            Incoming::Welcome(Welcome {
-                session_present,
-                keep_alive_s: Some(keep_alive_s),
-                receive_max,
-                frame_max: usize::from(frame_max) + 2,
-            })
-        }
-        down::CLOSE => {
-            let (code, text) = (from.byte()?, from.text()?);
-            Incoming::Closed(closed(code, text))
-        }
-        down::ACCEPTED => Incoming::Done { pid: from.short()?, result: Ok(from.number()?) },
-        down::REFUSED => Incoming::Done { pid: from.short()?, result: Err(refusal(from.byte()?)) },
-        down::SUBSCRIBED => Incoming::Subscribed { pid: from.short()?, ok: from.byte()? < 0x80 },
-        // All that may want an acknowledgement has the packet identifier in front.
-        down::DELIVER..=down::CONTACT | down::BOUNCE..=down::PUBLISH | down::COMMAND_CANCELED => {
-            let pid = from.short()?;
-            Incoming::Delivery { pid, what: what(tag, from)? }
-        }
-        _ => Incoming::Nothing,
-    })
-}
-
-fn what<'a>(tag: u32, from: &mut Reader<'a>) -> Option<What<'a>> {
-    Some(match tag {
-        down::DELIVER => {
-            let (_dup, address) = (from.flag()?, from.text()?);
-            message(address, from)?
-        }
-        down::COMMAND => {
-            let _dup = from.flag()?;
-            What::Command {
-                id: from.text()?,
-                name: from.text()?,
-                from: from.text()?,
-                args: from.text()?,
-                left_ms: Some(from.number()?),
-                once: from.flag()?,
-            }
-        }
-        down::COMMAND_CANCELED => {
-            let _dup = from.flag()?;
-            What::Cancel { id: from.text()? }
-        }
-        down::DELTA => {
-            let (_dup, _version) = (from.flag()?, from.number()?);
-            What::Delta { desired: from.text()? }
-        }
-        down::ANSWER => {
-            let (_dup, topic, _re, _id) = (from.flag()?, from.text()?, from.text()?, from.text()?);
-            below_me(topic, from.text()?.as_bytes())
-        }
-        down::PUBLISH => {
-            let (dup, _retain, topic) = (from.flag()?, from.flag()?, from.text()?);
-            let (_properties, payload) = (from.bytes()?, from.bytes()?);
-            match topic.strip_prefix(IM) {
-                Some(path) => below_me(path, payload),
-                None => What::Topic { topic, payload, dup },
-            }
-        }
-        _ => What::Other,
-    })
-}
-
-/// What has no frame of its own.
-fn below_me<'a>(path: &str, payload: &'a [u8]) -> What<'a> {
-    match path {
-        "me/blob/res" => What::Blob(payload),
-        "me/paired" => {
-            let value = core::str::from_utf8(payload).ok().and_then(Value::parse);
-            value.and_then(super::paired).unwrap_or(What::Other)
-        }
-        _ => What::Other,
-    }
-}
-
-fn message<'a>(address: &'a str, from: &mut Reader<'a>) -> Option<What<'a>> {
-    let (seq, pos, _prev) = (from.number()?, from.number()?, from.number()?);
-    let (sender, _ts, _id, kind) = (from.text()?, from.number()?, from.text()?, from.text()?);
-    let (re, _level, _edited, _left) = (from.maybe_number()?, from.number()?, from.number()?, from.maybe_number()?);
-    let flags = from.byte()?;
-    let (text, body) = match from.byte()? {
-        0 => (from.text()?, ""),
-        1 => ("", from.text()?),
-        2 => {
-            from.bytes()?;
-            ("", "")
-        }
-        3 => (from.text()?, from.text()?),
-        _ => return None,
-    };
-    if flags & flags::GONE != 0 {
-        return Some(What::Other);
-    }
-    Some(What::Message(Message {
-        address,
-        from: sender,
-        seq,
-        pos,
-        kind,
-        text: Text::plain(text),
-        body,
-        re,
-        backfill: flags & flags::BACKFILL != 0,
-    }))
-}
-
-/// From the byte of `Code`.
-fn refusal(code: u8) -> Refusal {
-    match code {
-        1 => Refusal::BadRequest,
-        2 => Refusal::BadTopic,
-        3 => Refusal::NoAccount,
-        4 => Refusal::NotFound,
-        5 => Refusal::NoConsent,
-        6 => Refusal::Blocked,
-        7 | 16 => Refusal::Forbidden,
-        8 => Refusal::IdReused,
-        9 => Refusal::TooLate,
-        11 => Refusal::Exists,
-        12 => Refusal::TooLarge,
-        13 => Refusal::Quota,
-        15 => Refusal::LowSpace,
-        code => Refusal::Other(code),
-    }
 }
 
 #[cfg(test)]
+#[cfg(all(feature = "full", feature = "update"))]
 mod tests {
     use super::*;
     use crate::config::Listen;
+    use crate::error::Refusal;
+    use crate::wire::What;
+    use parlor_protocol::link::flags;
     use parlor_protocol::link::{self, Body, Code, CommandState, Decoded, Down, PresenceState, Secret, Up};
 
     fn up(bytes: &[u8]) -> Up<'_> {
@@ -606,7 +420,7 @@ mod tests {
                 let Incoming::Done { pid: 7, result: Err(refusal) } = incoming else { panic!("{incoming:?}") };
                 let expect = match code {
                     Code::NotAllowed => Some(Refusal::Forbidden),
-                    _ => Refusal::parse(code.text()),
+                    _ => Refusal::parse(code.text().as_bytes()),
                 };
                 assert_eq!(refusal, expect.unwrap_or(Refusal::Other(code.value())), "{code:?}");
             });

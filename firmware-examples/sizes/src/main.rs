@@ -4,7 +4,25 @@
 #![no_std]
 #![no_main]
 
+#[cfg(feature = "run")]
+#[path = "board.rs"]
 mod world;
+#[cfg(not(feature = "run"))]
+mod world;
+
+// What the emulated board consists of.
+#[cfg(feature = "run")]
+#[path = "../../boards/qemu-mps2-an385/src/executor.rs"]
+mod executor;
+#[cfg(feature = "run")]
+#[path = "../../boards/qemu-mps2-an385/src/lan9118.rs"]
+mod lan9118;
+#[cfg(feature = "run")]
+#[path = "../../boards/qemu-mps2-an385/src/stack.rs"]
+mod stack;
+#[cfg(feature = "run")]
+#[path = "../../boards/qemu-mps2-an385/src/time.rs"]
+mod time;
 
 #[cfg(not(any(feature = "sdk", feature = "rust-mqtt", feature = "minimq")))]
 #[path = "nothing.rs"]
@@ -19,10 +37,13 @@ mod client;
 #[path = "minimq.rs"]
 mod client;
 
+#[cfg(not(feature = "run"))]
 use embassy_executor::raw::Executor;
 use embassy_net::{Config, Runner, Stack, StackResources};
 use static_cell::StaticCell;
-use world::{Nic, register};
+use world::Nic;
+#[cfg(not(feature = "run"))]
+use world::register;
 
 #[embassy_executor::task]
 async fn network(mut runner: Runner<'static, Nic>) -> ! {
@@ -34,6 +55,7 @@ async fn device(net: Stack<'static>) {
     client::run(net).await;
 }
 
+#[cfg(not(feature = "run"))]
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".start")]
 extern "C" fn start() -> ! {
@@ -52,4 +74,30 @@ extern "C" fn start() -> ! {
         // SAFETY: the only place that polls.
         unsafe { executor.poll() };
     }
+}
+
+#[cfg(feature = "run")]
+#[cortex_m_rt::entry]
+fn start() -> ! {
+    executor::run(|spawner| spawner.spawn(begin(spawner).expect("the first task has its place")))
+}
+
+/// Starts the chip and the network; what that takes of the stack, it takes once.
+#[cfg(feature = "run")]
+#[embassy_executor::task]
+async fn begin(spawner: embassy_executor::Spawner) {
+    world::start();
+    static SOCKETS: StaticCell<StackResources<4>> = StaticCell::new();
+    let sockets = SOCKETS.init_with(StackResources::new);
+    let (net, runner) = embassy_net::new(world::nic(), Config::dhcpv4(Default::default()), sockets, 7);
+    spawner.spawn(network(runner).expect("it is spawned once"));
+    spawner.spawn(device(net).expect("it is spawned once"));
+    spawner.spawn(paint().expect("it is spawned once"));
+}
+
+/// From here on the stack counts.
+#[cfg(feature = "run")]
+#[embassy_executor::task]
+async fn paint() {
+    stack::paint();
 }

@@ -1,6 +1,6 @@
 //! minimq.
 
-use crate::world::set;
+use crate::world::{HOST, heard, port, tcp};
 use embassy_futures::select::{Either, select};
 use embassy_net::Stack;
 use embassy_net::dns::DnsQueryType;
@@ -9,19 +9,19 @@ use embassy_time::Timer;
 use minimq::{Buffers, ConfigBuilder, ConnectEvent, Publication, QoS, Session, TopicFilter};
 
 pub async fn run(net: Stack<'static>) {
-    let (mut rx, mut tx) = ([0; 2_048], [0; 1_024]);
+    let (rx, tx) = tcp();
     let (mut packets, mut sending) = ([0; 768], [0; 1_024]);
     let config = ConfigBuilder::new(Buffers::new(&mut packets, &mut sending));
     let Ok(config) = config.client_id("lamp-terminal") else { return };
-    let Ok(config) = config.auth("lamp", b"secret") else { return };
+    let Ok(config) = config.auth("lamp", b"sesame-sesame") else { return };
     let mut session = Session::new(config.keepalive_interval(30));
     loop {
         net.wait_config_up().await;
-        let Ok(found) = net.dns_query("broker.lan", DnsQueryType::A).await else { continue };
+        let Ok(found) = net.dns_query(HOST, DnsQueryType::A).await else { continue };
         let Some(address) = found.first() else { continue };
-        let mut socket = TcpSocket::new(net, &mut rx, &mut tx);
+        let mut socket = TcpSocket::new(net, &mut *rx, &mut *tx);
         socket.set_nagle_enabled(false);
-        if socket.connect((*address, 1_883)).await.is_err() {
+        if socket.connect((*address, port())).await.is_err() {
             continue;
         }
         if let Ok(mut link) = session.connect(socket).await {
@@ -36,7 +36,7 @@ pub async fn run(net: Stack<'static>) {
                     break;
                 }
                 match select(link.recv(), Timer::after_secs(1)).await {
-                    Either::First(Ok(message)) => set(10, u32::from(message.payload() == b"on")),
+                    Either::First(Ok(message)) => heard(0, u32::from(message.payload() == b"on")),
                     Either::First(Err(_)) => break,
                     Either::Second(()) => {}
                 }

@@ -1,6 +1,6 @@
 //! rust-mqtt.
 
-use crate::world::set;
+use crate::world::{HOST, heard, port, tcp};
 use core::num::NonZero;
 use embassy_futures::select::{Either, select};
 use embassy_net::Stack;
@@ -15,15 +15,15 @@ use rust_mqtt::config::KeepAlive;
 use rust_mqtt::types::{MqttBinary, MqttString, TopicFilter, TopicName};
 
 pub async fn run(net: Stack<'static>) {
-    let (mut rx, mut tx) = ([0; 2_048], [0; 1_024]);
+    let (rx, tx) = tcp();
     let mut memory = [0; 1_024];
     loop {
         net.wait_config_up().await;
-        let Ok(found) = net.dns_query("broker.lan", DnsQueryType::A).await else { continue };
+        let Ok(found) = net.dns_query(HOST, DnsQueryType::A).await else { continue };
         let Some(address) = found.first() else { continue };
-        let mut socket = TcpSocket::new(net, &mut rx, &mut tx);
+        let mut socket = TcpSocket::new(net, &mut *rx, &mut *tx);
         socket.set_nagle_enabled(false);
-        if socket.connect((*address, 1_883)).await.is_err() {
+        if socket.connect((*address, port())).await.is_err() {
             continue;
         }
         let mut buffer = BumpBuffer::new(&mut memory);
@@ -40,7 +40,7 @@ async fn talk<'c, 'b>(
     let options = ConnectOptions::new()
         .keep_alive(KeepAlive::Seconds(NonZero::new(30)?))
         .user_name(MqttString::try_from("lamp").ok()?)
-        .password(MqttBinary::try_from("secret").ok()?);
+        .password(MqttBinary::try_from("sesame-sesame").ok()?);
     client.connect(socket, &options, Some(MqttString::try_from("lamp-terminal").ok()?)).await.ok()?;
     let filter = TopicFilter::new(MqttString::from_str("lamp/set").ok()?)?;
     client.subscribe(filter, &SubscriptionOptions::new().at_least_once()).await.ok()?;
@@ -48,12 +48,17 @@ async fn talk<'c, 'b>(
     loop {
         let options = PublicationOptions::new(topic.as_borrowed()).at_least_once();
         client.publish(&options, "{\"on\":true}".into()).await.ok()?;
-        match select(client.poll(), Timer::after_secs(1)).await {
-            Either::First(Ok(Event::Publish(publish))) => set(10, u32::from(publish.message.as_bytes() == b"on")),
-            Either::First(Ok(_)) => {}
-            Either::First(Err(_)) => return None,
-            Either::Second(()) => client.ping().await.ok()?,
+        // One second for the acknowledgement and what else comes.
+        let mut second = Timer::after_secs(1);
+        loop {
+            match select(client.poll(), &mut second).await {
+                Either::First(Ok(Event::Publish(publish))) => heard(0, u32::from(publish.message.as_bytes() == b"on")),
+                Either::First(Ok(_)) => {}
+                Either::First(Err(_)) => return None,
+                Either::Second(()) => break,
+            }
         }
+        client.ping().await.ok()?;
         // SAFETY: nothing of what was received is held any more.
         unsafe { client.buffer_mut().reset() };
     }

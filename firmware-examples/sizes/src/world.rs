@@ -2,6 +2,7 @@
 
 use core::task::{Context, Waker};
 use embassy_net_driver::{Capabilities, Driver, HardwareAddress, LinkState, RxToken, TxToken};
+use static_cell::ConstStaticCell;
 
 /// Reads a register the compiler knows nothing of.
 pub fn register(number: usize) -> u32 {
@@ -13,6 +14,30 @@ pub fn register(number: usize) -> u32 {
 pub fn set(number: usize, value: u32) {
     // SAFETY: as above.
     unsafe { ((0x4000_0000 + 4 * number) as *mut u32).write_volatile(value) }
+}
+
+/// Says that something was heard: bytes or a topic, a message, what is desired, a command.
+pub fn heard(what: u32, value: u32) {
+    set(10 + what as usize, value);
+}
+
+/// A flash chip, a byte at a time.
+#[cfg(feature = "flash")]
+pub fn flash_read(offset: u32, bytes: &mut [u8]) {
+    set(20, offset);
+    bytes.iter_mut().for_each(|byte| *byte = register(21) as u8);
+}
+
+#[cfg(feature = "flash")]
+pub fn flash_write(offset: u32, bytes: &[u8]) {
+    set(20, offset);
+    bytes.iter().for_each(|byte| set(21, u32::from(*byte)));
+}
+
+#[cfg(feature = "flash")]
+pub fn flash_erase(from: u32, to: u32) {
+    set(22, from);
+    set(23, to);
 }
 
 #[panic_handler]
@@ -53,6 +78,26 @@ impl embassy_time_driver::Driver for Clock {
 #[unsafe(export_name = "__pender")]
 fn wake(_: *mut ()) {
     set(4, 1);
+}
+
+/// Where the broker is.
+pub const HOST: &str = "broker.lan";
+
+/// Where the broker is.
+pub const fn port() -> u16 {
+    1_883
+}
+
+/// The key of the broker.
+#[cfg(feature = "tls")]
+pub const fn pin() -> [u8; 32] {
+    [7; 32]
+}
+
+/// What TCP reads into and writes from.
+pub fn tcp() -> &'static mut ([u8; 2_048], [u8; 1_024]) {
+    static BUFFERS: ConstStaticCell<([u8; 2_048], [u8; 1_024])> = ConstStaticCell::new(([0; 2_048], [0; 1_024]));
+    BUFFERS.take()
 }
 
 /// A network card.

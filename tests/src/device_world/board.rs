@@ -6,7 +6,7 @@ use super::{Event, Fault, Plan, World};
 use crate::world::Rng;
 use parlor_device::json::{FromJson, ToJson, Value, Writer};
 use parlor_device::session::Session;
-use parlor_device::shared::{Answer, Arrays, Job, Shared, Taken};
+use parlor_device::shared::{Answer, Arrays, Job, Shared, Taken, read_topic};
 use parlor_device::wire::State;
 use parlor_device::{
     Config, Content, Keep, LinkError, Listen, Login, Outcome, Place, Policy, QoS, Received, Reject, SendError, SentId,
@@ -455,7 +455,7 @@ impl World {
             if self.plan.fault == Some(Fault::LosesMessages) && self.rng.chance(20) {
                 continue;
             }
-            let (topic, payload) = Received::read_topic(&room, len);
+            let (topic, payload) = read_topic(&room, len);
             self.model.topic_taken(topic, payload);
         }
         while let Some(level) =

@@ -23,8 +23,12 @@ impl Wire for Speech {
         self.wire().hello(hello, out)
     }
 
-    fn decode<'a>(&self, bytes: &'a [u8]) -> Result<Option<(Incoming<'a>, usize)>, LinkError> {
-        self.wire().decode(bytes)
+    fn whole(&self, bytes: &[u8]) -> Result<usize, LinkError> {
+        self.wire().whole(bytes)
+    }
+
+    fn read<'a>(&self, packet: &'a [u8]) -> Option<Incoming<'a>> {
+        self.wire().read(packet)
     }
 
     fn ack(&self, pid: u16, out: &mut [u8]) -> Option<usize> {

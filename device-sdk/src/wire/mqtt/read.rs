@@ -1,29 +1,20 @@
 //! Reads the six kinds of packets that a broker sends to a device. `parlor_protocol::mqtt` reads all of them, and checks
 //! what matters to a broker; it costs a board five times as much flash. Tests hold the two against each other.
 
+#[cfg(feature = "im")]
 use super::im;
 use crate::error::Refusal;
-use crate::json::{FromJson, Value};
 use crate::wire::{Incoming, Welcome, What, closed};
 use parlor_protocol::mqtt::ReasonCode;
 
-/// The length of a packet without and with its fixed header; `None`: that is not there yet, or is none.
+/// How long the fixed header of a packet is, and the whole packet; `None`: that is not there yet, or is none.
+#[inline(never)]
 pub(super) fn length(bytes: &[u8]) -> Option<(usize, usize)> {
-    let mut length = 0;
-    for (at, byte) in bytes.iter().enumerate().skip(1).take(4) {
-        length |= usize::from(byte & 0x7F) << (7 * (at - 1));
-        if byte & 0x80 == 0 {
-            return Some((length, at + 1 + length));
-        }
-    }
-    None
-}
-
-/// The first packet: its first byte, what is behind its fixed header, and how long all of it is.
-pub(super) fn packet(bytes: &[u8]) -> Option<(u8, &[u8], usize)> {
-    let (length, whole) = length(bytes)?;
-    let body = bytes.get(whole - length..whole)?;
-    Some((*bytes.first()?, body, whole))
+    let mut from = Reader(bytes);
+    from.byte()?;
+    let length = from.varint()?;
+    let header = bytes.len() - from.0.len();
+    Some((header, header + length))
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -40,7 +31,8 @@ impl<'a> Reader<'a> {
     }
 
     fn short(&mut self) -> Option<u16> {
-        self.take(2)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
+        let &[high, low] = self.take(2)? else { return None };
+        Some(u16::from_be_bytes([high, low]))
     }
 
     /// A packet identifier.
@@ -51,10 +43,6 @@ impl<'a> Reader<'a> {
     fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = self.short()?;
         self.take(len.into())
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        core::str::from_utf8(self.bytes()?).ok()
     }
 
     fn varint(&mut self) -> Option<usize> {
@@ -76,12 +64,40 @@ struct Properties<'a> {
     keep_alive_s: Option<u16>,
     receive_max: Option<u16>,
     frame_max: Option<u32>,
-    reason: &'a str,
-    seq: &'a str,
+    reason: &'a [u8],
+    seq: u64,
 }
+
+/// What stands behind the identifier of a property (MQTT 5, section 2.2.2.2): so many bytes, or one of these. 0: there is none.
+const KINDS: [u8; 0x2B] = {
+    let mut kinds = [0; 0x2B];
+    let known: [(u8, &[u8]); 6] = [
+        (1, &[0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A]),
+        (2, &[0x13, 0x21, 0x22, 0x23]),
+        (4, &[0x02, 0x11, 0x18, 0x27]),
+        (VARINT, &[0x0B]),
+        (BYTES, &[0x03, 0x08, 0x09, 0x12, 0x15, 0x16, 0x1A, 0x1C, 0x1F]),
+        (PAIR, &[0x26]),
+    ];
+    let mut row = 0;
+    while row < known.len() {
+        let (kind, ids) = known[row];
+        let mut at = 0;
+        while at < ids.len() {
+            kinds[ids[at] as usize] = kind;
+            at += 1;
+        }
+        row += 1;
+    }
+    kinds
+};
+const VARINT: u8 = 5;
+const BYTES: u8 = 6;
+const PAIR: u8 = 7;
 
 impl<'a> Properties<'a> {
     /// Those at the front, if the version has any and there are any.
+    #[inline(never)]
     fn read(from: &mut Reader<'a>, is_v5: bool) -> Option<Self> {
         let mut all = Self::default();
         if !is_v5 || from.0.is_empty() {
@@ -90,23 +106,32 @@ impl<'a> Properties<'a> {
         let len = from.varint()?;
         let mut rest = Reader(from.take(len)?);
         while !rest.0.is_empty() {
-            match rest.byte()? {
-                0x13 => all.keep_alive_s = Some(rest.short()?),
-                0x21 => all.receive_max = Some(rest.short()?),
-                0x27 => all.frame_max = rest.take(4)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)),
-                0x1F => all.reason = rest.text()?,
-                0x26 => {
-                    let (name, value) = (rest.text()?, rest.text()?);
-                    if name == "im-seq" {
-                        all.seq = value;
-                    }
+            let id = rest.byte()?;
+            let value = match *KINDS.get(usize::from(id))? {
+                0 => return None,
+                VARINT => {
+                    rest.varint()?;
+                    continue;
                 }
-                0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28..=0x2A => drop(rest.take(1)?),
-                0x22 | 0x23 => drop(rest.take(2)?),
-                0x02 | 0x11 | 0x18 => drop(rest.take(4)?),
-                0x0B => drop(rest.varint()?),
-                0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1A | 0x1C => drop(rest.bytes()?),
-                _ => return None,
+                BYTES => rest.bytes()?,
+                PAIR => {
+                    let (name, value) = (rest.bytes()?, rest.bytes()?);
+                    if cfg!(feature = "messages") && name == b"im-seq" {
+                        all.seq = value.iter().fold(0, |seq, digit| {
+                            seq.wrapping_mul(10).wrapping_add(u64::from(digit.wrapping_sub(b'0')))
+                        });
+                    }
+                    value
+                }
+                len => rest.take(len.into())?,
+            };
+            let number = || value.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+            match id {
+                0x13 => all.keep_alive_s = Some((number() & 0xFFFF) as u16),
+                0x21 => all.receive_max = Some((number() & 0xFFFF) as u16),
+                0x27 => all.frame_max = Some(number()),
+                0x1F => all.reason = value,
+                _ => {}
             }
         }
         Some(all)
@@ -120,6 +145,7 @@ pub(super) fn incoming(first: u8, body: &[u8], is_v5: bool) -> Option<Incoming<'
         // CONNACK
         0x20 => {
             let (flags, code) = (from.byte()?, from.byte()?);
+            #[cfg(feature = "mqtt311")]
             let code = if is_v5 { code } else { ReasonCode::from_connack_v311(code)?.0 };
             let properties = Properties::read(&mut from, is_v5)?;
             if code != ReasonCode::SUCCESS.0 {
@@ -134,12 +160,16 @@ pub(super) fn incoming(first: u8, body: &[u8], is_v5: bool) -> Option<Incoming<'
         }
         // PUBLISH at QoS 0 and 1; nothing was subscribed to at QoS 2.
         0x30..=0x33 | 0x3A | 0x3B => {
-            let topic = from.text()?;
+            let topic = core::str::from_utf8(from.bytes()?).ok()?;
             let pid = if first & 0x06 == 0 { 0 } else { from.pid()? };
             Properties::read(&mut from, is_v5)?;
             let what = match topic.strip_prefix("im/v1/me/") {
+                #[cfg(feature = "im")]
                 Some(rest) => im(rest, from.0),
-                None => What::Topic { topic, payload: from.0, dup: first & 0x08 != 0 },
+                #[cfg(feature = "topics")]
+                _ => What::Topic { topic, payload: from.0, dup: first & 0x08 != 0 },
+                #[cfg(not(feature = "topics"))]
+                _ => What::Other,
             };
             Incoming::Delivery { pid, what }
         }
@@ -148,11 +178,7 @@ pub(super) fn incoming(first: u8, body: &[u8], is_v5: bool) -> Option<Incoming<'
             let pid = from.pid()?;
             let code = if from.0.is_empty() { 0 } else { from.byte()? };
             let properties = Properties::read(&mut from, is_v5)?;
-            let result = if code < 0x80 {
-                Ok(Value::parse(properties.seq).and_then(u64::from_json).unwrap_or(0))
-            } else {
-                Err(refusal(code, properties.reason))
-            };
+            let result = if code < 0x80 { Ok(properties.seq) } else { Err(refusal(code, properties.reason)) };
             Incoming::Done { pid, result }
         }
         // SUBACK
@@ -173,18 +199,24 @@ pub(super) fn incoming(first: u8, body: &[u8], is_v5: bool) -> Option<Incoming<'
 }
 
 /// Why a PUBLISH was refused: the Reason String begins with the word of section 10.
-fn refusal(code: u8, reason: &str) -> Refusal {
-    let word = reason.split_once(':').map(|(word, _)| word);
-    word.and_then(Refusal::parse).unwrap_or(match ReasonCode(code) {
+fn refusal(code: u8, reason: &[u8]) -> Refusal {
+    #[cfg(feature = "im")]
+    if let Some(refusal) = reason.iter().position(|byte| *byte == b':').and_then(|at| Refusal::parse(reason.get(..at)?))
+    {
+        return refusal;
+    }
+    let _ = reason;
+    match ReasonCode(code) {
         ReasonCode::TOPIC_NAME_INVALID => Refusal::BadTopic,
         ReasonCode::NOT_AUTHORIZED => Refusal::Forbidden,
         ReasonCode::QUOTA_EXCEEDED => Refusal::Quota,
         ReasonCode::PACKET_TOO_LARGE => Refusal::TooLarge,
         ReasonCode(code) => Refusal::Other(code),
-    })
+    }
 }
 
 #[cfg(test)]
+#[cfg(all(feature = "full", feature = "update"))]
 mod tests {
     use super::*;
     use crate::error::LinkError;
