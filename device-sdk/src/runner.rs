@@ -8,7 +8,7 @@ use crate::flash::Flash;
 use crate::fmt::LOGS;
 use crate::resources::{Locked, with};
 use crate::session::Session;
-#[cfg(feature = "pairing")]
+#[cfg(all(feature = "pairing", feature = "persist"))]
 use crate::shared::Job;
 use crate::shared::{Shared, Status};
 use crate::transport::{Clock, Connector, Link};
