@@ -14,8 +14,8 @@ firmware_find "${targets[@]}" || exit 1
 firmware_emulators || exit 1
 variants=(
   none
-  mqtt,topics mqtt,topics,state mqtt,topics,state,commands mqtt,topics,messages mqtt,full mqtt,full,flash mqtt,topics,tls mqtt,full,tls,flash
-  native,messages native,topics native,messages,state,commands native,full native,full,flash native,messages,tls
+  mqtt,topics mqtt,topics,state mqtt,topics,state,commands mqtt,topics,messages mqtt,topics,flash mqtt,full mqtt,full,flash mqtt,topics,tls mqtt,full,tls,flash
+  native,messages native,topics native,messages,flash native,messages,state,commands native,full native,full,flash native,messages,tls
   rust-mqtt minimq
 )
 measured=$(mktemp)

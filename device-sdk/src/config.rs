@@ -46,7 +46,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// A device that listens to commands, with usual settings.
+    /// A device that listens to commands, with usual settings. It logs in with what pairing has given; without the feature
+    /// `pairing`, anonymously, until [`Self::login`] says something else.
     pub const fn new(terminal: &'static str) -> Self {
         Self {
             terminal,

@@ -1,5 +1,5 @@
 //! What must survive a reboot: the number of the start, the account, commands that never begin twice, and rows of the
-//! outbox whose policy says so.
+//! outbox whose policy says so. Without the feature `persist` there is only [`NoFlash`].
 
 use core::future::Future;
 

@@ -14,7 +14,7 @@ use critical_section::CriticalSection;
 use embassy_sync::blocking_mutex::CriticalSectionMutex;
 
 /// The memory of a device, in bytes: `RX` the longest packet it can receive, `TX` the longest it can send, `OUTBOX` what
-/// waits to be sent, `INBOX` what waits to be taken by the application. Beside them there is about 1 KB.
+/// waits to be sent, `INBOX` what waits to be taken by the application. Beside them there are 0.2 KB, with all features 1 KB.
 ///
 /// A static place for it is `static_cell::ConstStaticCell`.
 #[derive(Debug)]
