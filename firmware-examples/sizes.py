@@ -34,12 +34,12 @@ def sections(path):
 
 
 def main():
-    board, made_with, write = sys.argv[1], sys.argv[2], sys.argv[3] == "1"
+    made_with, write = sys.argv[1], sys.argv[2] == "1"
     whole, stack = {}, {}
     for line in sys.stdin:
-        target, variant, what = line.split(maxsplit=2)
-        if target == "stack":
-            stack[variant] = int(what)
+        kind, target, variant, what = line.split(maxsplit=3)
+        if kind == "stack":
+            stack[target, variant] = int(what)
             continue
         found = sections(Path(what.strip()))
         whole[target, variant] = tuple(sum(found.get(name, 0) for name in kind) for kind in (FLASH, RAM))
@@ -47,13 +47,12 @@ def main():
     for (target, variant), (flash, ram) in whole.items():
         if variant != "none":
             base = whole[target, "none"]
-            deeper = max(0, stack[variant] - stack["none"]) if target == board else None
+            deeper = max(0, stack[target, variant] - stack[target, "none"])
             costs[target, variant] = {"flash": flash - base[0], "ram": ram - base[1], "stack": deeper}
     lines = ["| target | client | flash | static RAM | stack | RAM |", "|---|---|---:|---:|---:|---:|"]
     for (target, variant), cost in costs.items():
         deeper = cost["stack"]
-        ram = ("", "") if deeper is None else (f"{deeper:,}", f"{cost['ram'] + deeper:,}")
-        lines.append(f"| {target} | {name(variant)} | {cost['flash']:,} | {cost['ram']:,} | {ram[0]} | {ram[1]} |")
+        lines.append(f"| {target} | {name(variant)} | {cost['flash']:,} | {cost['ram']:,} | {deeper:,} | {cost['ram'] + deeper:,} |")
     print("\n".join(lines))
     if write:
         with BASELINE.open("w", newline="") as file:
@@ -72,7 +71,7 @@ def main():
         for row in csv.DictReader(file):
             cost = costs[row["target"], row["client"]]
             for what, noise in (("flash", NOISE), ("ram", NOISE), ("stack", INTERRUPT)):
-                if row[what] and cost[what] > max(int(row[what]) * GROWTH, int(row[what]) + noise):
+                if cost[what] > max(int(row[what]) * GROWTH, int(row[what]) + noise):
                     grown += 1
                     print(f"{row['target']} {row['client']}: {what} has grown from {row[what]} to {cost[what]} bytes")
     if grown:

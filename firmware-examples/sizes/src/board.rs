@@ -1,17 +1,14 @@
-//! The emulated board: on it the program runs until everything that its client can do was done, and says how deep the stack was.
+//! An emulated board: on it the program runs until everything that its client can do was done, and says how deep the stack was.
 
-use crate::lan9118::{Lan9118, interrupted};
-use crate::{stack, time};
+use crate::{chip, stack};
 use core::cell::RefCell;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering};
-use cortex_m_rt::{ExceptionFrame, exception};
 use critical_section::Mutex;
 use semihosting::experimental::env;
 use static_cell::ConstStaticCell;
 
-/// The network card.
-pub type Nic = Lan9118;
+pub use crate::chip::{Nic, nic};
 
 /// The machine that emulates.
 pub const HOST: &str = "10.0.2.2";
@@ -38,39 +35,9 @@ fn panic(info: &PanicInfo) -> ! {
     semihosting::process::exit(101)
 }
 
-#[exception]
-unsafe fn DefaultHandler(line: i16) {
-    assert!(interrupted(line), "interrupt {line} has no handler");
-}
-
-#[exception]
-unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
-    panic!("hard fault {frame:?}")
-}
-
-struct Masked;
-critical_section::set_impl!(Masked);
-
-// SAFETY: one core; interrupts are masked within, and as they were before behind it.
-unsafe impl critical_section::Impl for Masked {
-    unsafe fn acquire() -> u32 {
-        let masked = cortex_m::register::primask::read().is_inactive();
-        cortex_m::interrupt::disable();
-        u32::from(masked)
-    }
-
-    unsafe fn release(before: u32) {
-        if before == 0 {
-            // SAFETY: they were enabled when the section began.
-            unsafe { cortex_m::interrupt::enable() }
-        }
-    }
-}
-
 /// Starts the clock, and reads `port=` and `pin=` of the command line.
 pub fn start() {
-    // SAFETY: it is called once, before anything else.
-    time::start(unsafe { cortex_m::Peripherals::steal() }.SYST);
+    chip::start();
     let args = env::args::<256>();
     for arg in args.iter().flatten().filter_map(Result::ok) {
         if let Some(port) = arg.strip_prefix("port=") {
@@ -84,10 +51,6 @@ pub fn start() {
             });
         }
     }
-}
-
-pub fn nic() -> Nic {
-    Lan9118::start().expect("QEMU was started with -nic model=lan9118")
 }
 
 pub fn port() -> u16 {
@@ -106,7 +69,7 @@ pub fn tcp() -> &'static mut ([u8; 2_048], [u8; 1_024]) {
 
 /// Numbers that need not be random here.
 pub fn register(number: usize) -> u32 {
-    time::cycles() as u32 ^ number as u32
+    chip::cycles() ^ number as u32
 }
 
 /// Something was heard, see [`WANTED`]. Ends the program once everything was, and more than once.

@@ -10,19 +10,34 @@ mod world;
 #[cfg(not(feature = "run"))]
 mod world;
 
-// What the emulated board consists of.
-#[cfg(feature = "run")]
+// What the emulated boards consist of.
+#[cfg(feature = "an385")]
+#[path = "an385.rs"]
+mod chip;
+#[cfg(feature = "virt")]
+#[path = "virt.rs"]
+mod chip;
+#[cfg(feature = "an385")]
 #[path = "../../boards/qemu-mps2-an385/src/executor.rs"]
 mod executor;
-#[cfg(feature = "run")]
+#[cfg(feature = "an385")]
 #[path = "../../boards/qemu-mps2-an385/src/lan9118.rs"]
 mod lan9118;
-#[cfg(feature = "run")]
+#[cfg(feature = "an385")]
 #[path = "../../boards/qemu-mps2-an385/src/stack.rs"]
 mod stack;
-#[cfg(feature = "run")]
+#[cfg(feature = "virt")]
+#[path = "../../boards/qemu-riscv-virt/src/stack.rs"]
+mod stack;
+#[cfg(feature = "an385")]
 #[path = "../../boards/qemu-mps2-an385/src/time.rs"]
 mod time;
+#[cfg(feature = "virt")]
+#[path = "../../boards/qemu-riscv-virt/src/time.rs"]
+mod time;
+#[cfg(feature = "virt")]
+#[path = "../../boards/qemu-riscv-virt/src/virtio_net.rs"]
+mod virtio_net;
 
 #[cfg(not(any(feature = "sdk", feature = "rust-mqtt", feature = "minimq")))]
 #[path = "nothing.rs"]
@@ -76,10 +91,10 @@ extern "C" fn start() -> ! {
     }
 }
 
+/// Spawns the first task.
 #[cfg(feature = "run")]
-#[cortex_m_rt::entry]
-fn start() -> ! {
-    executor::run(|spawner| spawner.spawn(begin(spawner).expect("the first task has its place")))
+fn spawn(spawner: embassy_executor::Spawner) {
+    spawner.spawn(begin(spawner).expect("the first task has its place"));
 }
 
 /// Starts the chip and the network; what that takes of the stack, it takes once.

@@ -1,6 +1,6 @@
-//! How deep the stack of the small program of firmware-examples/sizes is: `stack NAME=PROGRAM...`, where the name is the variant that the
-//! program was built for. Each runs on the emulated board `an385` until everything that it can do was done against a real broker. One
-//! line each, `NAME BYTES`. Started by firmware-examples/sizes.sh.
+//! How deep the stack of the small program of firmware-examples/sizes is: `stack BOARD NAME=PROGRAM...`, where the name is the variant
+//! that the program was built for. Each runs on the emulated board, `an385` or `virt`, until everything that it can do was done against a
+//! real broker. One line each, `NAME BYTES`. Started by firmware-examples/sizes.sh.
 
 use parlor_device_tls::Pin;
 use parlor_tests::raw::Version;
@@ -21,7 +21,9 @@ const TURN: Duration = Duration::from_millis(500);
 fn main() -> ExitCode {
     let echo = echo();
     let mut failed = false;
-    for argument in std::env::args().skip(1) {
+    let mut arguments = std::env::args().skip(1);
+    let board = arguments.next().expect("BOARD");
+    for argument in arguments {
         let (name, program) = argument.split_once('=').expect("NAME=PROGRAM");
         let has = |word: &str| name.split(',').any(|part| part == word);
         let road = match (has("native"), has("tls")) {
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
         // Each has a broker of its own, in which nothing waits for it.
         let site = site();
         let to = if has("none") { echo } else { site.at(road) };
-        match deepest(&site, program, to) {
+        match deepest(&site, &board, program, to) {
             Ok(bytes) => println!("{name} {bytes}"),
             Err(why) => {
                 eprintln!("{name}: {why}");
@@ -65,11 +67,11 @@ fn pin(site: &Site) -> String {
 }
 
 /// Runs a program while Alice says everything that it may want to hear: the bytes of stack that it has used.
-fn deepest(site: &Site, program: &str, to: SocketAddr) -> Result<u32, String> {
+fn deepest(site: &Site, board: &str, program: &str, to: SocketAddr) -> Result<u32, String> {
     let mut alice = site.house.client(Version::V5, "alice", "alice-phone");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware-examples/qemu.sh");
     let mut child = Command::new(script)
-        .args(["an385", program, &format!("port={}", to.port()), &format!("pin={}", pin(site))])
+        .args([board, program, &format!("port={}", to.port()), &format!("pin={}", pin(site))])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
