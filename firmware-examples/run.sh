@@ -107,7 +107,7 @@ done
 # Linking asks for no secret that opens anything.
 export WIFI_NAME=nowhere WIFI_PASSWORD=not-a-password BROKER_HOST=192.0.2.1 BROKER_PORT=8883 PAIRING_CODE=AAAA-AAAA DEVICE_NAME=lamp
 export BROKER_PIN=0000000000000000000000000000000000000000000000000000000000000000 CYW43_FIRMWARE=none
-export UPDATE_KEY=$BROKER_PIN
+export UPDATE_KEY=$BROKER_PIN BROKER_NEXT_PIN=$BROKER_PIN
 for board in ${linked[@]+"${linked[@]}"}; do
   read -r name target <<<"$board"
   if firmware_build "firmware-examples/boards/$name" "$target" >"$log" 2>&1; then

@@ -19,10 +19,11 @@ const KNOWN: &[(&str, &str)] = &[
 ];
 
 /// What may be left out.
-const OPTIONAL: &[&str] = &["UPDATE_KEY"];
+const OPTIONAL: &[&str] = &["UPDATE_KEY", "BROKER_NEXT_PIN"];
 
 /// Hands these settings to the program, as `env!("NAME")`. Ends the build with an explanation when one is missing. What may be
-/// missing is handed over besides, as `option_env!("NAME")`: `UPDATE_KEY`, the public key of who signs images.
+/// missing is handed over besides, as `option_env!("NAME")`: `UPDATE_KEY`, the public key of who signs images, and `BROKER_NEXT_PIN`, a
+/// key that the broker will have one day.
 pub fn hand_over(names: &[&str]) {
     let board = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
     let files = [board.join("secrets.env"), Path::new(env!("CARGO_MANIFEST_DIR")).join("../secrets.env")];

@@ -51,21 +51,24 @@ pub struct Broker {
 #[macro_export]
 macro_rules! told {
     () => {
-        $crate::told(env!("BROKER_HOST"), env!("BROKER_PORT"), env!("BROKER_PIN"), env!("PAIRING_CODE"), env!("DEVICE_NAME"))
+        $crate::told(
+            (env!("BROKER_HOST"), env!("BROKER_PORT")),
+            (env!("BROKER_PIN"), option_env!("BROKER_NEXT_PIN")),
+            (env!("PAIRING_CODE"), env!("DEVICE_NAME")),
+        )
     };
 }
 
 #[doc(hidden)]
 pub fn told(
-    host: &'static str,
-    port: &'static str,
-    pin: &'static str,
-    code: &'static str,
-    name: &'static str,
+    (host, port): (&'static str, &'static str),
+    (pin, next_pin): (&'static str, Option<&'static str>),
+    (code, name): (&'static str, &'static str),
 ) -> (Broker, Login) {
     let port = port.parse().expect("BROKER_PORT is a number");
     let pin = Pin::from_hex(pin).expect("BROKER_PIN is 64 hexadecimal digits");
-    (Broker { host, port, pin, next_pin: None }, Login::Pair { code, name })
+    let next_pin = next_pin.map(|pin| Pin::from_hex(pin).expect("BROKER_NEXT_PIN is 64 hexadecimal digits"));
+    (Broker { host, port, pin, next_pin }, Login::Pair { code, name })
 }
 
 /// Runs a device for ever: connects, and does what `act` does. To be called once.
