@@ -22,7 +22,7 @@ variants=(
 fewer=(none mqtt,topics mqtt,topics,state,commands mqtt,full mqtt,full,tls,flash native,messages native,full rust-mqtt minimq)
 measured=$(mktemp)
 log=$(mktemp)
-trap 'rm -f "$measured" "$log"' EXIT
+trap 'rm -f "$measured" "$log" "$log".*' EXIT
 # build TARGET VARIANT NAME [FEATURE]: the program is kept under the name.
 build() {
   local features=$2
@@ -31,6 +31,7 @@ build() {
   cp "$(firmware_program sizes "$1")" "$firmware_target/$3"
 }
 cargo build --locked -p parlor -p parlor-tests --bins || exit 1
+running=()
 for target in "${targets[@]}"; do
   [ "$target" = thumbv7m-none-eabi ] || variants=("${fewer[@]}")
   runs=()
@@ -40,7 +41,14 @@ for target in "${targets[@]}"; do
     build "$target" "$variant" "size-$target-$variant"
     echo "size $target $variant $firmware_target/size-$target-$variant" >>"$measured"
   done
-  PARLOR_BIN=$PWD/target/debug/parlor target/debug/stack "${board[$target]}" "${runs[@]}" >"$log" || exit 1
-  while read -r variant stack; do echo "stack $target $variant $stack" >>"$measured"; done <"$log"
+  # The programs of one target run while those of the next are built.
+  PARLOR_BIN=$PWD/target/debug/parlor target/debug/stack "${board[$target]}" "${runs[@]}" >"$log.$target" &
+  running+=($!)
+done
+failed=0
+for one in "${running[@]}"; do wait "$one" || failed=1; done
+[ "$failed" = 0 ] || exit 1
+for target in "${targets[@]}"; do
+  while read -r variant stack; do echo "stack $target $variant $stack" >>"$measured"; done <"$log.$target"
 done
 python3 firmware-examples/sizes.py "$firmware_with" "$write" <"$measured"
