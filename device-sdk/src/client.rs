@@ -2,8 +2,7 @@
 
 #[cfg(feature = "commands")]
 use crate::command::{Command, Commands};
-use crate::error::Outcome;
-use crate::error::SendError;
+use crate::error::{Outcome, SendError};
 #[cfg(feature = "messages")]
 use crate::event::Event;
 #[cfg(any(feature = "topics", feature = "messages", feature = "state"))]
@@ -208,7 +207,7 @@ impl<'a> Device<'a> {
     /// somebody has a receipt for it already.
     #[cfg(feature = "persist")]
     pub async fn receipt(&self, id: SentId) -> Option<Receipt<'a>> {
-        let known = self.until(|shared| (shared.status() != Status::Starting).then(|| shared.claim(id))).await;
+        let known = self.until(|shared| shared.is_started().then(|| shared.claim(id))).await;
         known.then_some(Receipt { device: *self, id: Some(id), kept: true })
     }
 
@@ -216,7 +215,7 @@ impl<'a> Device<'a> {
     /// for which nobody has a receipt yet. None: there is no more. Outcomes that nobody asks for make room when it is needed.
     #[cfg(feature = "persist")]
     pub async fn earlier(&self) -> Option<Receipt<'a>> {
-        let id = self.until(|shared| (shared.status() != Status::Starting).then(|| shared.claim_earlier())).await?;
+        let id = self.until(|shared| shared.is_started().then(|| shared.claim_earlier())).await?;
         Some(Receipt { device: *self, id: Some(id), kept: true })
     }
 

@@ -283,7 +283,7 @@ impl Shared {
     }
 
     /// What is queued before would have no number.
-    #[cfg(any(feature = "topics", feature = "messages", feature = "state", feature = "update"))]
+    #[cfg(any(feature = "topics", feature = "messages", feature = "state", feature = "persist"))]
     pub(crate) fn is_started(&self) -> bool {
         self.status != Status::Starting
     }

@@ -87,6 +87,9 @@ impl Shared {
     pub(super) fn close(&self, code: VarInt, reason: &[u8]) {
         let mut woken = vec![];
         let mut state = self.lock();
+        if state.quic.is_closed() {
+            return;
+        }
         state.quic.close(Instant::now(), code, reason.to_vec().into());
         state.end(ConnectionError::LocallyClosed, &mut woken);
         drop(state);
@@ -205,9 +208,7 @@ struct Guard(Arc<Shared>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if !self.0.lock().quic.is_closed() {
-            self.0.close(VarInt::from_u32(0), b"");
-        }
+        self.0.close(VarInt::from_u32(0), b"");
     }
 }
 
