@@ -9,6 +9,7 @@ fill() {
     -e 's/{% if chip == "esp32c3" %}\(.*\){% elsif.*/\1/' \
     -e "s|parlor-device = { git = \"{{parlor}}\"|parlor-device = { path = \"$here/../device-sdk\"|" \
     -e "s|parlor-boot = { git = \"{{parlor}}\"|parlor-boot = { path = \"$here/boot\"|" \
+    -e "s|parlor-esp = { git = \"{{parlor}}\"|parlor-esp = { path = \"$here/esp\"|" \
     -e "s|\(parlor-[a-z]*\) = { git = \"{{parlor}}\" }|\1 = { path = \"$here/X\1\" }|" \
     -e "s|Xparlor-||" "$here/template/$1"
 }

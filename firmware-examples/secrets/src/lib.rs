@@ -18,6 +18,13 @@ const KNOWN: &[(&str, &str)] = &[
     ("DEVICE_NAME", "name that the device would like to have, like lamp"),
 ];
 
+/// What a board on a cable has to be told.
+pub const CABLE: &[&str] = &["BROKER_HOST", "BROKER_PORT", "BROKER_PIN", "PAIRING_CODE", "DEVICE_NAME"];
+
+/// What a board with a radio has to be told.
+pub const WIFI: &[&str] =
+    &["WIFI_NAME", "WIFI_PASSWORD", "BROKER_HOST", "BROKER_PORT", "BROKER_PIN", "PAIRING_CODE", "DEVICE_NAME"];
+
 /// What may be left out.
 const OPTIONAL: &[&str] = &["UPDATE_KEY", "BROKER_NEXT_PIN"];
 
@@ -58,4 +65,29 @@ pub fn hand_over(names: &[&str]) {
         "\nPut each as a line NAME=VALUE into a file secrets.env beside this board's Cargo.toml, or in\nfirmware-examples for all boards, or into the environment. git ignores that file.\n"
     );
     exit(1);
+}
+
+/// The three files of the CYW43439's firmware are not this project's to give away. They lie in the folder that `CYW43_FIRMWARE` names,
+/// or in `cyw43` beside the board's Cargo.toml. With `CYW43_FIRMWARE=none` empty ones take their place: the program links, and finds no radio.
+pub fn radio_firmware() {
+    println!("cargo:rerun-if-env-changed=CYW43_FIRMWARE");
+    let beside = || std::env::var("CARGO_MANIFEST_DIR").map_or_else(|_| "cyw43".to_owned(), |board| board + "/cyw43");
+    let folder = std::env::var("CYW43_FIRMWARE").unwrap_or_else(|_| beside());
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
+    for name in ["43439A0.bin", "43439A0_clm.bin", "nvram_rp2040.bin"] {
+        let file = Path::new(&folder).join(name);
+        println!("cargo:rerun-if-changed={}", file.display());
+        let bytes = match std::fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(_) if folder == "none" => vec![0; 16],
+            Err(error) => {
+                eprintln!("\n{}: {error}\n", file.display());
+                eprintln!(
+                    "Get the radio's firmware from the folder cyw43-firmware of the embassy project, and put it there.\n"
+                );
+                exit(1);
+            }
+        };
+        std::fs::write(out.join(name), bytes).expect("OUT_DIR can be written");
+    }
 }
