@@ -2,8 +2,9 @@
 # With rustup the target is added to the installed toolchain. Without it, or where that fails, Debian's rustc builds core and alloc
 # once into a sysroot below target/firmware/sysroot. Set PARLOR_FIRMWARE_TOOLCHAIN to rustup or debian to have only one tried.
 
-firmware_target=$PWD/target/firmware
-firmware_sysroot=$firmware_target/sysroot
+# FIRMWARE_TARGET: where else to build; two at the same time would wait for each other.
+firmware_target=${FIRMWARE_TARGET:-$PWD/target/firmware}
+firmware_sysroot=$PWD/target/firmware/sysroot
 # Whatever the caller set for the host is not for boards.
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET
 
